@@ -190,7 +190,7 @@ struct PendingAnswer {
         ("UserProp.1.Value" = Option<String>, Query, description = "the value of the same"),
         WaitParameters, KeyHeader,
     ),
-    request_body(content = String, content_type = "application/octet-stream",
+    request_body(content = Option<String>, content_type = "application/octet-stream",
         description = "The payload: any bytes of any type.", example = "report"),
     responses(
         (status = 200, description = "The message is published.", body = PublishAnswer,

@@ -56,14 +56,16 @@ fn schemas_of_bodies(document: &Value) -> BTreeSet<String> {
     names
 }
 
-/// A parameter that is given has a value: none is `null`, and no text is empty.
+/// A parameter that is given has a value: none is `null`, and no text is empty. An empty header is
+/// as one that is missing.
 fn make_parameter_exact(parameter: &mut Value) {
+    let is_header = parameter["in"] == "header";
     let Some(schema) = parameter.get_mut("schema") else { return };
     if let Some(types) = schema.get_mut("type") {
         not_null(types);
         if types == "array" {
             schema["minItems"] = 1.into();
-        } else if types == "string" {
+        } else if types == "string" && !is_header {
             schema["minLength"] = 1.into();
         }
     }
