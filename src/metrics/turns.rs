@@ -16,9 +16,18 @@ pub struct TurnTimes {
 
 impl TurnTimes {
     /// Counts a turn that took this time.
+    #[inline]
     pub(crate) fn note(&self, nanos: u64) {
         self.nanos.add(nanos);
-        // Nearly all turns are in one of the first buckets.
+        if nanos <= BUCKETS_MICROS[0] * 1_000 {
+            self.buckets[0].increment();
+        } else {
+            self.note_longer(nanos);
+        }
+    }
+
+    #[cold]
+    fn note_longer(&self, nanos: u64) {
         let at = BUCKETS_MICROS.iter().position(|micros| nanos <= micros * 1_000);
         self.buckets[at.unwrap_or(BUCKETS_MICROS.len())].increment();
     }

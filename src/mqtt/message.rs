@@ -126,13 +126,13 @@ impl Message {
     /// Copies `publication`.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
-        Self::of(publication, None, None)
+        Self::of(publication, None, None, Timestamp(0))
     }
 
     /// Copies `publication`, but shares a large payload that is part of `packet`.
     #[must_use]
     pub fn within(packet: &Bytes, publication: &Publication<'_>) -> Self {
-        Self::of(publication, Some(packet), None)
+        Self::of(publication, Some(packet), None, Timestamp(0))
     }
 
     /// Copies `publication`. A large payload that is part of `packet` is shared. `number` identifies
@@ -141,6 +141,7 @@ impl Message {
         publication: &Publication<'_>,
         packet: Option<&Bytes>,
         number: Option<NonZeroU64>,
+        received_at: Timestamp,
     ) -> Self {
         let payload = publication.payload;
         Self {
@@ -155,7 +156,7 @@ impl Message {
             expires_at: publication.expires_at,
             number,
             receipt: OwnReceipt(None),
-            received_at: Timestamp(0),
+            received_at,
         }
     }
 

@@ -69,9 +69,15 @@ impl ReceiptLog {
         self.has_some.store(true, Relaxed);
     }
 
+    /// Returns whether there are reports.
+    #[inline]
+    pub(crate) fn has_some(&self) -> bool {
+        self.has_some.load(Relaxed)
+    }
+
     /// Returns the reports since the last time.
     pub(crate) fn take(&self) -> Vec<(ReceiptCall, DeliveryCounts)> {
-        if !self.has_some.load(Relaxed) {
+        if !self.has_some() {
             return Vec::new();
         }
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);

@@ -75,7 +75,7 @@ impl<'a> SharedPublication<'a> {
     /// Returns the shared copy, and creates it at the first call.
     pub fn allocate(&mut self) -> Arc<Message> {
         let Self { publication, packet, allocated, number, received_at } = self;
-        let make = || Message::of(publication, *packet, *number).received(*received_at);
+        let make = || Message::of(publication, *packet, *number, *received_at);
         allocated.get_or_insert_with(|| Arc::new(make())).clone()
     }
 

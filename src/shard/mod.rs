@@ -350,10 +350,13 @@ impl Shard {
     }
 
     /// Counts the work of a slot's link.
+    #[inline]
     pub(crate) fn count(&mut self, slot: u32, tally: PacketCounts) {
         self.metrics.sent(tally.sent);
-        self.count_dropped(slot, DropReason::Expired, tally.expired as usize);
-        self.count_dropped(slot, DropReason::PacketTooLarge, tally.too_large as usize);
+        if (tally.expired | tally.too_large) != 0 {
+            self.count_dropped(slot, DropReason::Expired, tally.expired as usize);
+            self.count_dropped(slot, DropReason::PacketTooLarge, tally.too_large as usize);
+        }
     }
 }
 

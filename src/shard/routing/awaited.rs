@@ -267,11 +267,16 @@ impl Shard {
     }
 
     /// Sends what receipts have reported to the shards where their calls wait.
+    #[inline] // Each turn asks, and nearly always there is nothing.
     pub(in crate::shard) fn send_receipts(&mut self) {
-        let mut reports = self.awaited.log.take();
-        if reports.is_empty() {
-            return;
+        if self.awaited.log.has_some() {
+            self.send_some_receipts();
         }
+    }
+
+    #[cold]
+    fn send_some_receipts(&mut self) {
+        let mut reports = self.awaited.log.take();
         reports.sort_by_key(|(call, _)| call.shard);
         for reports in reports.chunk_by(|(a, _), (b, _)| a.shard == b.shard) {
             match reports[0].0.shard {
