@@ -12,6 +12,7 @@ mod keep_alive;
 mod kick;
 mod overrides;
 mod publishing;
+mod rechecked;
 mod requesting;
 mod selector;
 mod settings;
@@ -46,6 +47,7 @@ pub use self::{
         DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published, Publishing,
         WaitForDeliveries,
     },
+    rechecked::Rechecked,
     requesting::{DeviceReply, REPLY_WAIT_MAX, RequestReply},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
     settings::{

@@ -121,6 +121,11 @@ impl Owners {
         account
     }
 
+    /// Returns the account of an owner that has a session or a retained message.
+    pub(crate) fn find(&self, owner: &Owner) -> Option<Arc<Account>> {
+        self.lock().by_owner.get(owner)?.upgrade()
+    }
+
     /// Updates the limits of all accounts; `own` returns the individual limits of a user.
     pub(crate) fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
         let all = self.lock();

@@ -11,10 +11,11 @@ use crate::{
         KeepAliveAdvicePage, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients,
         ListHistory, ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings,
         ListSubscriptions, PastConnection, PublishRequest, Published, QueryOverride, QuerySettings,
-        QueuePage, ReceiverPage, Redirect, RemoveOverride, RemoveSettings, RequestReply,
+        QueuePage, ReceiverPage, Rechecked, Redirect, RemoveOverride, RemoveSettings, RequestReply,
         SelectClients, SelectedClients, SetKeepAlive, StickySettings, SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
+    owners::Account,
     store::StoredSession,
 };
 
@@ -169,11 +170,14 @@ impl QueryClient {
     }
 }
 
-/// Checks all sessions again: whether their users may still log in, connect and have their
-/// subscriptions. The reply comes after the check of all sessions.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Recheck;
+/// Checks sessions again: whether their users may still log in, connect and have their subscriptions.
+/// The reply comes after the check of all of them.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Rechecked")]
+pub(crate) struct Recheck {
+    /// The account of the user whose sessions are checked; `None`: all are.
+    pub(crate) only: Option<Arc<Account>>,
+}
 
 /// Publishes a message of the broker itself.
 #[derive(Clone, Debug, Message)]

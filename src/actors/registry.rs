@@ -36,6 +36,7 @@ use super::{
 use crate::{
     auth::Patience,
     between::door::{Sender, ShardDoor, ToShard},
+    control::Rechecked,
     metrics::ShardMetrics,
     router::ShardNumber,
     shard::{
@@ -303,55 +304,68 @@ impl Handler<Begin> for Registry {
 }
 
 impl Handler<Recheck> for Registry {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<Rechecked>;
 
-    fn handle(&mut self, _: Recheck, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Recheck, _: &mut Self::Context) -> Self::Result {
         let (shard, core, rechecks) =
             (self.shard.clone(), self.core.clone(), self.rechecks.clone());
-        rechecks.asked.set(rechecks.asked.get() + 1);
-        let asked = rechecks.asked.get();
+        let Some(account) = message.only else {
+            rechecks.asked.set(rechecks.asked.get() + 1);
+            let asked = rechecks.asked.get();
+            return Box::pin(async move {
+                let _turn = rechecks.turn.lock().await;
+                if rechecks.done.get() >= asked {
+                    return rechecks.found.get(); // A later round has begun and checked all.
+                }
+                let begun = rechecks.asked.get();
+                let found = walk(&shard, &core, Rounds::default()).await;
+                rechecks.found.set(found);
+                rechecks.done.set(begun);
+                found
+            });
+        };
         Box::pin(async move {
             let _turn = rechecks.turn.lock().await;
-            if rechecks.done.get() >= asked {
-                return; // A later round has begun and checked all.
-            }
-            let begun = rechecks.asked.get();
-            let mut rounds = Rounds::default();
-            let mut patience = Patience::new(core.connect_time());
-            let mut sessions = 0;
-            loop {
-                let unprepared = shard.borrow().to_prepare(&mut rounds);
-                let results = prepare_again(&core, &unprepared, &mut patience).await;
-                let goes_on = {
-                    let mut shard = shard.borrow_mut();
-                    sessions += shard.take_prepared(&mut rounds, &unprepared, results);
-                    let goes_on = shard.recheck(&mut rounds, core.clock.now());
-                    shard.flush();
-                    goes_on
-                };
-                if !goes_on {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-            if sessions > 0 {
-                tracing::warn!(
-                    sessions,
-                    "permissions cannot be loaded; sessions keep those they have"
-                );
-            }
-            rechecks.done.set(begun);
+            walk(&shard, &core, Rounds::of(account)).await
         })
     }
 }
 
-/// Rounds along all sessions, one after the other, however many callers ask for one.
+/// Walks along the sessions of a shard, with other tasks in between.
+async fn walk(shard: &SharedShard, core: &Core, mut rounds: Rounds) -> Rechecked {
+    let mut patience = Patience::new(core.connect_time());
+    let mut sessions = 0;
+    loop {
+        let unprepared = shard.borrow_mut().to_prepare(&mut rounds);
+        let results = prepare_again(core, &unprepared, &mut patience).await;
+        let goes_on = {
+            let mut shard = shard.borrow_mut();
+            sessions += shard.take_prepared(&mut rounds, &unprepared, results);
+            let goes_on = shard.recheck(&mut rounds, core.clock.now());
+            shard.flush();
+            goes_on
+        };
+        if !goes_on {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    if sessions > 0 {
+        tracing::warn!(sessions, "permissions cannot be loaded; sessions keep those they have");
+    }
+    rounds.found()
+}
+
+/// Rounds along the sessions, one after the other. One along all of them answers every caller that has asked
+/// for one before it began.
 #[derive(Default)]
 struct Rechecks {
     turn: Mutex<()>,
     asked: Cell<u64>,
     /// The number of requests that ended rounds have answered.
     done: Cell<u64>,
+    /// What the last round along all sessions has found.
+    found: Cell<Rechecked>,
 }
 
 impl Handler<PublishMessage> for Registry {

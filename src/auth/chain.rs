@@ -198,6 +198,13 @@ impl Authenticator for Chain {
         self.sources[at].authenticator.standing_at(identity, since, rules)
     }
 
+    fn renewed(&self, identity: &Identity) -> Option<Identity> {
+        let (at, inner) = self.source_of(identity)?;
+        let source = &self.sources[at];
+        let identity = inner.unwrap_or_else(|| Identity { source: None, ..identity.clone() });
+        Some(source.mark(source.authenticator.renewed(&identity)?))
+    }
+
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
         for source in &self.sources {
             source.authenticator.keep_logins_in(Arc::clone(&ledger));

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Prepared};
+use super::{Attributes, Groups, Prepared};
 use crate::mqtt::Timestamp;
 
 /// The subject of a client certificate that was verified by the TLS handshake.
@@ -39,6 +39,11 @@ pub struct Identity {
     pub expires_at: Option<Timestamp>,
     /// What else the authenticator knows of the client, for rules.
     pub attributes: Attributes,
+    /// The groups that it belongs to, for rules.
+    pub groups: Groups,
+    /// Which of several credentials of its account has proven it, as a number that the authenticator has
+    /// given to the credential; `None` where the account has one, or the authenticator does not say.
+    pub credential: Option<u64>,
     /// What the authorizer has loaded for it; set by the broker.
     pub prepared: Prepared,
 }

@@ -14,6 +14,7 @@ mod attributes;
 mod builtin;
 mod chain;
 mod enhanced;
+mod groups;
 mod identity;
 mod logins;
 mod network;
@@ -38,6 +39,7 @@ pub use attributes::{Attributes, AttributesError};
 pub use builtin::*;
 pub use chain::{Chain, Source};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
+pub use groups::{Groups, GroupsError};
 pub use identity::{ClientCertificate, Identity, Login};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
 pub use network::{Network, NetworkError};
@@ -187,6 +189,15 @@ pub trait Authenticator: Send + Sync + 'static {
         self.standing(identity, since)
     }
 
+    /// Returns the identity as the authenticator knows it now, if it has changed since the login: other
+    /// groups or attributes, for example; `None` if it is as it was, or the authenticator does not keep
+    /// it. It is called for each session that is checked again, and at a start for each session in the
+    /// store, before `standing`; it must answer from memory at once.
+    fn renewed(&self, identity: &Identity) -> Option<Identity> {
+        let _ = identity;
+        None
+    }
+
     /// Takes the ledger in which the authenticator may store what it learns of logins. A broker
     /// with a store calls it once, before any client may connect.
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
@@ -241,6 +252,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn standing_at(&self, identity: &Identity, since: u64, rules: ListenerLogins) -> Standing {
         (**self).standing_at(identity, since, rules)
+    }
+
+    fn renewed(&self, identity: &Identity) -> Option<Identity> {
+        (**self).renewed(identity)
     }
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {

@@ -165,6 +165,8 @@ fn of_login(login: &LoginRecord) -> Value {
         "needs_account": login.needs_account,
         "source": login.source,
         "attributes": attributes,
+        "groups": login.groups,
+        "credential": login.credential,
     })
 }
 

@@ -47,8 +47,9 @@ const STEPS: &[fn(&ReloadParts<'_>)] = &[
 fn recheck(broker: &Broker) {
     let broker = broker.clone();
     actix_web::rt::spawn(async move {
-        broker.recheck().await;
-        tracing::info!("all sessions checked again");
+        let found = broker.recheck().await;
+        let (sessions, touched) = (found.sessions, found.touched);
+        tracing::info!(sessions, touched, "all sessions checked again");
     });
 }
 

@@ -195,6 +195,10 @@ pub struct LoginRecord {
     pub source: Option<Arc<str>>,
     /// The attributes of the identity, if rules use them.
     pub attributes: Box<[(Box<str>, Box<str>)]>,
+    /// The groups of the identity.
+    pub groups: Box<[Box<str>]>,
+    /// The number of the credential that has proven it.
+    pub credential: Option<u64>,
 }
 
 /// The subject of a client certificate.

@@ -141,7 +141,7 @@ impl Shard {
         let Some(found) = self.slot(slot).filter(is_there) else { return true };
         let portion = if found.is_ending() {
             self.end_some(slot, now)
-        } else if self.check_some(slot, generation, now) > 0 || self.tell_some(slot) {
+        } else if self.check_some(slot, generation, now).checked > 0 || self.tell_some(slot) {
             Progress::More
         } else {
             Progress::Done

@@ -74,6 +74,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "mqtt",
             "told",
             "auth",
+            "owners",
             "session",
         ],
     ),

@@ -186,6 +186,11 @@ pub fn login(kind: LoginKind) -> LoginRecord {
             LoginKind::Other => [("plan".into(), "gold".into())].into(),
             _ => [].into(),
         },
+        groups: match kind {
+            LoginKind::Other => ["cars".into()].into(),
+            _ => [].into(),
+        },
+        credential: (kind == LoginKind::Password).then_some(7),
     }
 }
 

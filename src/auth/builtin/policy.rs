@@ -10,6 +10,7 @@
 //! addresses = ["10.0.0.0/8"]
 //! listeners = ["mqtts://*"]           # as printed at start-up
 //! login = ["certificate"]             # and "password", "scram", "anonymous", "other"
+//! groups = ["night-*"]                # the identity belongs to one of these groups
 //! topics = ["v/${clientId}/#"]
 //! qos = [0, 1]
 //! retain = false
@@ -25,7 +26,7 @@
 //! - **listeners** are named by their URLs; those of an embedding application are `in-process`,
 //!   `hosted-websocket` and `hosted-http`. **login** is how the identity was proven; `other` means
 //!   by an authenticator or a method of the application.
-//! - **clients, users, listeners**: `*` stands for any text. **topics**: MQTT Topic Filters. To
+//! - **clients, users, listeners, groups**: `*` stands for any text. **topics**: MQTT Topic Filters. To
 //!   *publish*, the topic must match the filter. To *subscribe*, the filter of an allowing rule
 //!   must cover the whole subscription: `v/+` does not allow `v/#`. A denying rule denies a
 //!   subscription that overlaps its filter at all: denying `v/secret` denies `v/#` and `v/+`.

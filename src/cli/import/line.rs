@@ -84,6 +84,9 @@ struct LoginOfSession {
     source: Option<Box<str>>,
     #[serde(default)]
     attributes: BTreeMap<Box<str>, Box<str>>,
+    #[serde(default)]
+    groups: Vec<Box<str>>,
+    credential: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -321,6 +324,8 @@ impl LoginOfSession {
             needs_account: self.needs_account,
             source: self.source.map(Into::into),
             attributes: self.attributes.into_iter().collect(),
+            groups: self.groups.into(),
+            credential: self.credential,
         })
     }
 }

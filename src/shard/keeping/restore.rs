@@ -12,7 +12,8 @@ use std::{
 
 use crate::{
     auth::{
-        Action, Attributes, Authorizer, ClientCertificate, Identity, Login, Prepared, Standing,
+        Action, Attributes, Authorizer, ClientCertificate, Groups, Identity, Login, Prepared,
+        Standing,
     },
     journal::{
         CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
@@ -317,6 +318,8 @@ impl Slot {
             needs_account: identity.needs_account,
             source: identity.source.clone(),
             attributes,
+            groups: identity.groups.iter().map(Into::into).collect(),
+            credential: identity.credential,
         })
     }
 }
@@ -337,6 +340,8 @@ pub(in crate::shard) fn identity_of(record: &SessionRecord) -> Identity {
         needs_account: login.is_some_and(|login| login.needs_account),
         source: login.and_then(|login| login.source.clone()),
         attributes: login.map(attributes_of).unwrap_or_default(),
+        groups: login.map(groups_of).unwrap_or_default(),
+        credential: login.and_then(|login| login.credential),
         expires_at: None, // It ends connections alone.
         prepared: Prepared::default(),
     }
@@ -354,6 +359,10 @@ pub(in crate::shard) fn peer_of(record: &SessionRecord) -> SocketAddr {
 fn attributes_of(login: &LoginRecord) -> Attributes {
     let all = login.attributes.iter().cloned();
     Attributes::new(all).unwrap_or_default() // Their number is limited when they are stored.
+}
+
+fn groups_of(login: &LoginRecord) -> Groups {
+    Groups::new(login.groups.iter().cloned()).unwrap_or_default() // So is theirs.
 }
 
 const fn login_of(kind: LoginKind) -> Login {

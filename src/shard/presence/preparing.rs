@@ -19,6 +19,8 @@ use crate::{
 
 /// Number of slots of a walk for which the authorizer prepares at a time.
 const SLOTS_AT_A_TIME: u32 = 64;
+/// Maximum number of slots that are looked at for those of one user, before other tasks get their turn.
+const SLOTS_LOOKED_AT: u32 = 4_096;
 
 /// A session for which the authorizer may have something to load.
 pub(crate) struct Unprepared {
@@ -39,7 +41,9 @@ pub(crate) async fn prepare_found(
     sessions: Vec<StoredSession>,
     patience: &mut Patience,
 ) -> Vec<FoundSession> {
-    let identities: Vec<_> = sessions.iter().map(|found| identity_of(&found.record)).collect();
+    let renewed = |identity| core.authenticator.renewed(&identity).unwrap_or(identity);
+    let identities = sessions.iter().map(|found| renewed(identity_of(&found.record)));
+    let identities: Vec<_> = identities.collect();
     let requests =
         sessions.iter().zip(&identities).map(|(StoredSession { record, .. }, identity)| {
             let (peer, listener) = (peer_of(record), listener_of(record));
@@ -79,10 +83,16 @@ pub(crate) async fn prepare_again(
 
 impl Shard {
     /// Returns the sessions to be checked next, if the authorizer must prepare for them first.
-    pub(crate) fn to_prepare(&self, rounds: &mut Rounds) -> Vec<Unprepared> {
-        let Some(slots) = rounds.next_to_prepare(SLOTS_AT_A_TIME) else { return Vec::new() };
+    pub(crate) fn to_prepare(&mut self, rounds: &mut Rounds) -> Vec<Unprepared> {
+        let slots = rounds.next_to_prepare(|first, rounds| self.end_of_portion(first, rounds));
+        let Some(slots) = slots else { return Vec::new() };
+        for slot in slots.clone() {
+            if self.slot(slot).is_some_and(|found| rounds.concerns(found)) {
+                self.renew(slot);
+            }
+        }
         let sessions = slots.filter_map(|slot| {
-            let found = self.slot(slot).filter(|found| !found.is_ending())?;
+            let found = self.slot(slot).filter(|found| rounds.concerns(found))?;
             Some(Unprepared {
                 slot,
                 generation: found.generation,
@@ -93,6 +103,27 @@ impl Shard {
             })
         });
         sessions.collect()
+    }
+
+    /// Returns the end of the next slots of a walk.
+    fn end_of_portion(&self, first: u32, rounds: &Rounds) -> u32 {
+        if !rounds.is_of_one_user() {
+            return first.saturating_add(SLOTS_AT_A_TIME);
+        }
+        let of_user = (first..first.saturating_add(SLOTS_LOOKED_AT))
+            .filter(|slot| self.slot(*slot).is_some_and(|found| rounds.concerns(found)));
+        let last = of_user.take(SLOTS_AT_A_TIME as usize + 1).nth(SLOTS_AT_A_TIME as usize);
+        last.unwrap_or_else(|| first.saturating_add(SLOTS_LOOKED_AT))
+    }
+
+    /// Gives a session the identity that the authenticator knows now.
+    fn renew(&mut self, slot: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if let Some(renewed) = self.core.authenticator.renewed(&found.presence.identity) {
+            let prepared = found.presence.identity.prepared.clone();
+            found.presence.identity = Identity { prepared, ..renewed };
+            found.recent_topic = None; // It was decided for the former identity.
+        }
     }
 
     /// Takes what the authorizer has loaded; returns for how many sessions it could not. A client that

@@ -4,12 +4,14 @@
 //! The registry calls it for a few sessions at a time, and other tasks get their turn in between.
 //! The same is checked when an offline client connects again.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     auth::{AccessRequest, Action, Decision, Standing},
+    control::Rechecked,
     hooks::DisconnectReason,
     mqtt::{Publication, QoS, ReasonCode, Timestamp, validate_filter},
+    owners::Account,
     shard::{
         Departure, Shard, Slot,
         chores::SUBSCRIPTIONS_AT_A_TIME,
@@ -35,18 +37,64 @@ pub(crate) struct Rounds {
     prepared_up_to: u32,
     /// Those of the last slots for which it could not.
     unprepared: Vec<u32>,
+    /// The account of the only sessions that are checked; `None`: all are.
+    only: Option<Arc<Account>>,
+    found: Rechecked,
+    /// Whether the session under way has been counted as touched.
+    is_touched: bool,
+}
+
+/// What a part of the check of one session's subscriptions has found.
+pub(in crate::shard) struct CheckedPart {
+    /// The number of subscriptions that were checked; 0 if the check is over.
+    pub(in crate::shard) checked: usize,
+    /// Whether a subscription has ended.
+    has_ended_some: bool,
+}
+
+impl CheckedPart {
+    const OVER: Self = Self { checked: 0, has_ended_some: false };
 }
 
 impl Rounds {
-    /// Returns the slots for which the authorizer must prepare before the walk goes on, `count` of
-    /// them; `None` if it can go on.
-    pub(super) fn next_to_prepare(&mut self, count: u32) -> Option<Range<u32>> {
+    /// Creates the walk along the sessions of one account.
+    pub(crate) fn of(account: Arc<Account>) -> Self {
+        Self { only: Some(account), ..Self::default() }
+    }
+
+    /// Returns what was found so far.
+    pub(crate) const fn found(&self) -> Rechecked {
+        self.found
+    }
+
+    /// Returns the next slots for which the authorizer must prepare before the walk goes on, as far as
+    /// `end` says from the first of them; `None` if it can go on.
+    pub(super) fn next_to_prepare(
+        &mut self,
+        end: impl Fn(u32, &Self) -> u32,
+    ) -> Option<Range<u32>> {
         if self.under_way.is_some() || self.next < self.prepared_up_to {
             return None;
         }
         self.unprepared.clear();
-        self.prepared_up_to = self.next.saturating_add(count);
+        self.prepared_up_to = end(self.next, self);
         Some(self.next..self.prepared_up_to)
+    }
+
+    /// Returns whether the walk is about this session.
+    pub(super) fn concerns(&self, found: &Slot) -> bool {
+        let is_meant = |account| Arc::ptr_eq(account, &found.account);
+        !found.is_ending() && self.only.as_ref().is_none_or(is_meant)
+    }
+
+    /// Returns whether the walk is about the sessions of one user.
+    pub(super) const fn is_of_one_user(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// Counts the session under way, once.
+    fn note_touched(&mut self) {
+        self.found.touched += usize::from(!std::mem::replace(&mut self.is_touched, true));
     }
 
     pub(super) fn note_unprepared(&mut self, slot: u32) {
@@ -60,7 +108,11 @@ impl Shard {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
             if let Some((slot, generation)) = rounds.under_way {
-                let taken = match self.check_some(slot, generation, now) {
+                let part = self.check_some(slot, generation, now);
+                if part.has_ended_some {
+                    rounds.note_touched();
+                }
+                let taken = match part.checked {
                     0 => self.examine_waiting(slot, generation, now),
                     taken => taken,
                 };
@@ -78,9 +130,14 @@ impl Shard {
             }
             let slot = rounds.next;
             rounds.next += 1;
+            if !self.slot(slot).is_some_and(|found| rounds.concerns(found)) {
+                steps += usize::from(!rounds.is_of_one_user());
+                continue;
+            }
             steps += 1;
-            let is_prepared = !rounds.unprepared.contains(&slot);
-            if self.recheck_client(slot, is_prepared, &mut steps, now) {
+            rounds.found.sessions += 1;
+            rounds.is_touched = false;
+            if self.recheck_client(slot, rounds, &mut steps, now) {
                 rounds.under_way = self.begin_check(slot);
             }
         }
@@ -92,16 +149,18 @@ impl Shard {
     fn recheck_client(
         &mut self,
         slot: u32,
-        is_prepared: bool,
+        rounds: &mut Rounds,
         steps: &mut usize,
         now: Timestamp,
     ) -> bool {
-        let Some(found) = self.slot(slot).filter(|found| !found.is_ending()) else { return false };
+        let is_prepared = !rounds.unprepared.contains(&slot);
+        let Some(found) = self.slot(slot) else { return false };
         let standing = self.standing(found);
         let may_connect = !is_prepared || self.may(found, Action::Connect);
         let is_there = found.connected.is_some();
         match standing {
             Standing::Gone => {
+                rounds.note_touched();
                 if is_there {
                     let departure = Departure { ends_session: true, ..not_authorized(ACCOUNT) };
                     self.send_off(slot, departure, now);
@@ -112,6 +171,7 @@ impl Shard {
                 false
             }
             Standing::Changed if is_there => {
+                rounds.note_touched();
                 self.send_off(slot, not_authorized(CREDENTIALS), now);
                 may_connect && is_prepared // The session waits for its user, and collects what it may.
             }
@@ -126,6 +186,9 @@ impl Shard {
             }
             Standing::Good | Standing::Changed | Standing::Suspended => {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };
+                if is_there || !found.is_suspended {
+                    rounds.note_touched();
+                }
                 *steps += first_portion(found);
                 self.send_off(slot, not_authorized(why), now);
                 self.suspend(slot);
@@ -160,17 +223,18 @@ impl Shard {
         Some((slot, found.generation))
     }
 
-    /// Checks some of the subscriptions, and ends those that the client may no longer have. Returns
-    /// how many it has checked; 0 if the check is over.
+    /// Checks some of the subscriptions, and ends those that the client may no longer have.
     pub(in crate::shard) fn check_some(
         &mut self,
         slot: u32,
         generation: u32,
         now: Timestamp,
-    ) -> usize {
+    ) -> CheckedPart {
         let found = self.slot_mut(slot).filter(|found| found.generation == generation);
         let walk = found.and_then(|found| found.chores.as_mut()?.check.take());
-        let (Some(mut walk), Some(found)) = (walk, self.slot(slot)) else { return 0 };
+        let (Some(mut walk), Some(found)) = (walk, self.slot(slot)) else {
+            return CheckedPart::OVER;
+        };
         let mut checked = 0;
         let mut denied = Vec::new();
         while checked < SUBSCRIPTIONS_AT_A_TIME && !found.is_suspended {
@@ -183,7 +247,8 @@ impl Shard {
             }
         }
         self.withdraw(slot, &denied, now);
-        let Some(found) = self.slots.get_mut(slot as usize) else { return checked };
+        let part = CheckedPart { checked, has_ended_some: !denied.is_empty() };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return part };
         if checked == SUBSCRIPTIONS_AT_A_TIME {
             found.chores_mut().check = Some(walk);
         } else if let Some(link) = found.session.link_mut() {
@@ -191,7 +256,7 @@ impl Shard {
             found.wake();
         }
         found.tidy_chores();
-        checked
+        part
     }
 
     /// Ends the subscriptions that a client may no longer have when it continues with its session.

@@ -4,7 +4,9 @@
 //! records of retained messages contain their owner. In format 3 records of sessions contain the
 //! login of the client, and records of queues the expiry of the message. Format 4 adds the records of
 //! namespaces, and marks withdrawn subscriptions. Format 5 adds source and attributes of a login to the
-//! records of sessions, the time of arrival to messages, and the histories of clients. A change to the meaning of keys or records needs a new step in [`STEPS`].
+//! records of sessions, the time of arrival to messages, and the histories of clients. Format 6 adds groups
+//! and credential of a login to the records of sessions. A change to the meaning of keys or records needs a
+//! new step in [`STEPS`].
 
 use std::{
     fs::{self, File},
@@ -25,8 +27,14 @@ use crate::store::{Durability, StoreError};
 type Migration = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 
 /// The first step migrates from format 0 to format 1.
-const STEPS: &[Migration] =
-    &[take_presence_versions, keep_as_it_is, keep_as_it_is, keep_as_it_is, keep_as_it_is];
+const STEPS: &[Migration] = &[
+    take_presence_versions,
+    keep_as_it_is,
+    keep_as_it_is,
+    keep_as_it_is,
+    keep_as_it_is,
+    keep_as_it_is,
+];
 
 /// The format that this version writes.
 pub(super) const FORMAT: u64 = STEPS.len() as u64;
@@ -59,7 +67,7 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
     remove_presence_versions(directory)
 }
 
-/// Formats 1 to 4 need no change: their records can be read as they are.
+/// Formats 1 to 5 need no change: their records can be read as they are.
 #[expect(clippy::unnecessary_wraps, reason = "a step can fail")]
 fn keep_as_it_is(_: &Path, _: &Database, _: &mut Writes) -> Result<(), StoreError> {
     Ok(())

@@ -4,6 +4,7 @@
 mod chain;
 mod changes;
 mod files;
+mod groups;
 mod login;
 mod policy;
 mod scram;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hearthmq::auth::{
     AccessRequest, Accounts, Action, Attributes, AuthenticationConfig, AuthenticationError,
     Authenticator, Authorizer, ClientCertificate, Credentials, Decision, FileAuthenticator,
-    FilePolicy, Identity, Login, Prepared,
+    FilePolicy, Groups, Identity, Login, Prepared,
 };
 
 use crate::support::{Client, disk::Disk, packets::*};
@@ -26,6 +26,8 @@ fn identity() -> Identity {
         source: Some("own".into()),
         expires_at: None,
         attributes: Attributes::new([("plan", "gold")]).unwrap(),
+        groups: Groups::new(["cars", "night"]).unwrap(),
+        credential: Some(u64::MAX),
         prepared: Prepared::default(),
     }
 }

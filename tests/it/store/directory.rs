@@ -37,7 +37,7 @@ fn a_store_that_is_not_there_is_made_only_by_open() {
 fn set_format(dir: &Path, format: u8) {
     let database = fjall::Database::builder(dir.join("store")).open().unwrap();
     let meta = database.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 5][..]));
+    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 6][..]));
     meta.insert("format", [1, format]).unwrap();
     database.persist(fjall::PersistMode::SyncAll).unwrap();
 }
@@ -46,12 +46,12 @@ fn set_format(dir: &Path, format: u8) {
 fn a_later_format_is_refused() {
     let mut subject = Directory::new();
     subject.close();
-    set_format(subject.dir.path(), 6);
+    set_format(subject.dir.path(), 7);
     for _ in 0..2 {
         let error = DirectoryStore::open(subject.dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 6, known: 5, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
         let line = error.to_string();
-        assert!(line.contains("format 6") && line.contains("up to 5; run"), "{line}");
+        assert!(line.contains("format 7") && line.contains("up to 6; run"), "{line}");
     }
 }
 

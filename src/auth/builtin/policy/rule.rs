@@ -21,7 +21,7 @@ use super::{
     variables::{Holds, VariableValues},
 };
 use crate::{
-    auth::{AccessRequest, Action, Decision, Login, Network},
+    auth::{AccessRequest, Action, Decision, Groups, Login, Network},
     mqtt::QoS,
 };
 
@@ -41,6 +41,7 @@ pub struct Rule {
     addresses: Option<Vec<Network>>,
     listeners: Option<Vec<Glob>>,
     login: Option<Vec<Login>>,
+    groups: Option<Vec<Glob>>,
     topics: Option<Vec<TopicPattern>>,
     qos: Option<Vec<QoS>>,
     retain: Option<bool>,
@@ -115,6 +116,7 @@ impl Rule {
             self.concerns_login(request.identity.login),
             self.concerns_client(request.client_id, subject),
             self.concerns_user(request.identity.username.as_deref(), subject),
+            self.concerns_groups(&request.identity.groups, subject),
             self.concerns_listener(request.listener, subject),
             self.concerns_topic(&request.action, subject),
         ];
@@ -127,7 +129,10 @@ impl Rule {
 
     /// Returns whether a condition depends on an attribute of the identity.
     pub(super) fn uses_attributes(&self) -> bool {
-        let globs = [&self.clients, &self.users, &self.listeners].into_iter().flatten().flatten();
+        let globs = [&self.clients, &self.users, &self.listeners, &self.groups]
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut topics = self.topics.iter().flatten();
         globs.into_iter().any(Glob::uses_attributes) || topics.any(TopicPattern::uses_attributes)
     }
@@ -189,6 +194,14 @@ impl Rule {
         })
     }
 
+    fn concerns_groups(&self, groups: &Groups, subject: &VariableValues<'_>) -> Holds {
+        self.groups.as_ref().map_or(Holds::Yes, |globs| {
+            let of_each =
+                |glob: &Glob| Holds::any(groups.iter().map(|name| glob.matches(name, subject)));
+            Holds::any(globs.iter().map(of_each))
+        })
+    }
+
     fn concerns_topic(&self, action: &Action<'_>, subject: &VariableValues<'_>) -> Holds {
         let Some(patterns) = &self.topics else {
             // Permission for "everything" does not make a user the operator of the broker.
@@ -235,6 +248,8 @@ struct RuleFields {
     listeners: Option<Vec<Glob>>,
     #[serde(default, deserialize_with = "filled_list")]
     login: Option<Vec<Login>>,
+    #[serde(default, deserialize_with = "parsed_list")]
+    groups: Option<Vec<Glob>>,
     #[serde(default, deserialize_with = "parsed_list")]
     topics: Option<Vec<TopicPattern>>,
     #[serde(default, deserialize_with = "filled_list")]
@@ -283,6 +298,7 @@ impl TryFrom<RuleFields> for Rule {
             addresses: fields.addresses,
             listeners: fields.listeners,
             login: fields.login,
+            groups: fields.groups,
             topics: fields.topics,
             qos: fields.qos.map(|all| all.into_iter().map(|QosNumber(qos)| qos).collect()),
             retain: fields.retain,

@@ -21,6 +21,13 @@ const ATTRIBUTES: u8 = 1 << 7;
 const VERSION_WITH_LOGIN: u8 = 2;
 /// Of a session whose login has a source or attributes. Without these it is written as before.
 const VERSION_WITH_SOURCE: u8 = 3;
+/// Of a session whose login has a second byte of flags, after its attributes, and what these announce.
+/// Without these it is written as before.
+const VERSION_WITH_MORE: u8 = 4;
+
+/// In the second byte.
+const GROUPS: u8 = 1 << 0;
+const CREDENTIAL: u8 = 1 << 1;
 
 pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     let SessionRecord {
@@ -38,7 +45,9 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
     let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
     let has_source = is_so(|login| login.source.is_some());
     let has_attributes = is_so(|login| !login.attributes.is_empty());
+    let more = login.as_ref().map_or(Flags(0), more_of);
     writer.byte(match login {
+        _ if more.0 != 0 => VERSION_WITH_MORE,
         _ if has_source || has_attributes => VERSION_WITH_SOURCE,
         Some(_) => VERSION_WITH_LOGIN,
         None => VERSION,
@@ -66,6 +75,9 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
     writer.time(*connected_at);
     if let Some(login) = login {
         put_login(&mut writer, login);
+        if more.0 != 0 {
+            put_more(&mut writer, login, more);
+        }
     }
     writer.into_bytes()
 }
@@ -93,7 +105,23 @@ fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
     }
 }
 
-fn take_login(reader: &mut RecordReader<'_>, flags: Flags) -> Option<LoginRecord> {
+/// Returns the second byte of flags.
+fn more_of(login: &LoginRecord) -> Flags {
+    Flags(0).with(GROUPS, !login.groups.is_empty()).with(CREDENTIAL, login.credential.is_some())
+}
+
+fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
+    writer.byte(more.0);
+    if !login.groups.is_empty() {
+        writer.number(login.groups.len() as u64);
+        login.groups.iter().for_each(|name| writer.binary(name.as_bytes()));
+    }
+    if let Some(credential) = login.credential {
+        writer.number(credential);
+    }
+}
+
+fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Option<LoginRecord> {
     let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
     let listener = reader.text()?.into();
     let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
@@ -108,16 +136,31 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags) -> Option<LoginRecord
     let count = if flags.has(ATTRIBUTES) { reader.length()? } else { 0 };
     let attributes = (0..count).map(|_| Some((reader.text()?.into(), reader.text()?.into())));
     let attributes = attributes.collect::<Option<_>>()?;
-    Some(LoginRecord { kind, method, listener, certificate, needs_account, source, attributes })
+    let more = if has_more { Flags(reader.byte()?).known(GROUPS | CREDENTIAL)? } else { Flags(0) };
+    let count = if more.has(GROUPS) { reader.length()? } else { 0 };
+    let groups = (0..count).map(|_| Some(reader.text()?.into())).collect::<Option<_>>()?;
+    let credential = if more.has(CREDENTIAL) { Some(reader.number()?) } else { None };
+    Some(LoginRecord {
+        kind,
+        method,
+        listener,
+        certificate,
+        needs_account,
+        source,
+        attributes,
+        groups,
+        credential,
+    })
 }
 
 pub(in crate::store::directory) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
     let mut reader = RecordReader::new(bytes);
     let of_login = CERTIFICATE | METHOD | NEEDS_ACCOUNT;
-    let (has_login, of_login) = match reader.byte()? {
+    let version = reader.byte()?;
+    let (has_login, of_login) = match version {
         VERSION => (false, 0),
         VERSION_WITH_LOGIN => (true, of_login),
-        VERSION_WITH_SOURCE => (true, of_login | SOURCE | ATTRIBUTES),
+        VERSION_WITH_SOURCE | VERSION_WITH_MORE => (true, of_login | SOURCE | ATTRIBUTES),
         _ => return None,
     };
     let known = USERNAME | ENDS_AT | IS_CONNECTED;
@@ -131,7 +174,10 @@ pub(in crate::store::directory) fn decode_session(bytes: &[u8]) -> Option<Sessio
         doubtful_up_to: QueuePlace(reader.number()?),
         peer: reader.text()?.into(),
         connected_at: reader.time()?,
-        login: if has_login { Some(take_login(&mut reader, flags)?) } else { None },
+        login: match has_login {
+            true => Some(take_login(&mut reader, flags, version == VERSION_WITH_MORE)?),
+            false => None,
+        },
     };
     reader.end(record)
 }

@@ -64,6 +64,8 @@ fn session() -> SessionRecord {
             needs_account: true,
             source: Some("accounts".into()),
             attributes: [("plan".into(), "gold".into()), ("".into(), "".into())].into(),
+            groups: ["cars".into(), "night".into()].into(),
+            credential: Some(u64::MAX),
         }),
     }
 }
@@ -152,6 +154,17 @@ fn a_session_of_a_former_version_has_neither_source_nor_attributes() {
     let login = record.login.clone().unwrap();
     assert_eq!((login.kind, &*login.listener), (LoginKind::Scram, "l"));
     assert_eq!((login.source, login.attributes.len()), (None, 0));
+    assert_eq!(encode_session(&record), former);
+}
+
+/// As format 5 has them.
+#[test]
+fn a_session_of_a_former_version_has_neither_groups_nor_credential() {
+    let former = [3, 0b100_0101, 1, b'c', 1, b'u', 60, 0, 1, b'p', 9, 0, 1, b'l', 1, b's'];
+    let record = decode_session(&former).unwrap();
+    let login = record.login.clone().unwrap();
+    assert_eq!((login.source.as_deref(), login.groups.len()), (Some("s"), 0));
+    assert_eq!(login.credential, None);
     assert_eq!(encode_session(&record), former);
 }
 
