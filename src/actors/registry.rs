@@ -336,7 +336,7 @@ async fn walk(shard: &SharedShard, core: &Core, mut rounds: Rounds) -> Rechecked
     let mut patience = Patience::new(core.connect_time());
     let mut sessions = 0;
     loop {
-        let unprepared = shard.borrow_mut().to_prepare(&mut rounds);
+        let unprepared = shard.borrow_mut().begin_preparing(&mut rounds);
         let results = prepare_again(core, &unprepared, &mut patience).await;
         let goes_on = {
             let mut shard = shard.borrow_mut();

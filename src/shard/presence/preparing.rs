@@ -83,7 +83,7 @@ pub(crate) async fn prepare_again(
 
 impl Shard {
     /// Returns the sessions to be checked next, if the authorizer must prepare for them first.
-    pub(crate) fn to_prepare(&mut self, rounds: &mut Rounds) -> Vec<Unprepared> {
+    pub(crate) fn begin_preparing(&mut self, rounds: &mut Rounds) -> Vec<Unprepared> {
         let slots = rounds.next_to_prepare(|first, rounds| self.end_of_portion(first, rounds));
         let Some(slots) = slots else { return Vec::new() };
         for slot in slots.clone() {
