@@ -72,6 +72,9 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// Password of CONNECT or of HTTP Basic.
     pub password: Option<&'a [u8]>,
+    /// Token of `Authorization: Bearer` (RFC 6750), without user name and password. An authenticator
+    /// that does not know tokens of this kind passes.
+    pub bearer: Option<&'a [u8]>,
     /// The client certificate, verified by the TLS handshake.
     pub certificate: Option<&'a ClientCertificate>,
     /// Address from which the connection comes.
@@ -106,6 +109,7 @@ impl<'a> Credentials<'a> {
             client_id: None,
             username: None,
             password: None,
+            bearer: None,
             certificate: None,
             peer,
             listener,

@@ -21,6 +21,7 @@ mod reload;
 mod remote;
 mod run;
 mod serve;
+mod sources;
 mod store;
 mod tls;
 mod warnings;

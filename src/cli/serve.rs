@@ -5,9 +5,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::{
-        AuthenticationConfig, Chain, FileAuthenticator, FileError, FilePolicy, ScramSha256, Source,
-    },
+    auth::{FileError, FilePolicy},
     broker,
     config::{Config, StoreConfig, SyncMode, WebhookFileError},
     http::{Api, Server, ServerOptions},
@@ -20,14 +18,12 @@ use super::{
     control::ControlSocket,
     http::{api_options, http_listeners, http_proxies},
     listeners::mqtt_listeners,
+    sources::Sources,
     tls::TlsSources,
 };
 
 /// How long an export waits for changes on their way to the store.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// The name of the accounts of the file in the chain of authenticators. Stored with sessions.
-const ACCOUNTS: &str = "accounts";
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +53,7 @@ pub(super) struct Serving {
     http: Server,
     /// URLs of the listeners for HTTPS.
     https: Vec<String>,
-    authenticator: Arc<FileAuthenticator>,
-    scram: ScramSha256,
+    sources: Sources,
     policy: Arc<FilePolicy>,
     tls: TlsSources,
     control: Option<ControlSocket>,
@@ -67,19 +62,14 @@ pub(super) struct Serving {
 impl Serving {
     /// Starts everything; returns once every listener is bound.
     pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, ServeError> {
-        let authentication = AuthenticationConfig::from(config);
-        let authenticator = FileAuthenticator::open(config.users_file(), authentication)?;
-        let authenticator = Arc::new(authenticator);
+        let sources = Sources::open(config)?;
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
         let mut tls = TlsSources::default();
         // Bound before the broker starts, so that a wrong address fails at once.
         let listeners = http_listeners(config, &mut tls)?;
         let store = Arc::new(store);
         let kept = store.clone();
-        let scram = ScramSha256::new(Arc::clone(&authenticator));
-        scram.set_offered(config.auth.scram);
-        let who = (&authenticator, &scram, &policy);
-        let broker = Self::start_broker(config, who, kept, &mut tls).await?;
+        let broker = Self::start_broker(config, (&sources, &policy), kept, &mut tls).await?;
         let control = start_control(&config.data_dir, store, &broker);
         // With the ports that are bound: a configured port can be 0.
         let https = listeners.iter().filter(|one| one.tls.is_some());
@@ -96,16 +86,15 @@ impl Serving {
             tracing::info!("listening on {url}");
         }
         actix_web::rt::spawn(tls.clone().watch(broker.clone()));
-        Ok(Self { broker, api, http, https, authenticator, scram, policy, tls, control })
+        Ok(Self { broker, api, http, https, sources, policy, tls, control })
     }
 
     async fn start_broker(
         config: &Config,
-        (authenticator, scram, policy): (&Arc<FileAuthenticator>, &ScramSha256, &Arc<FilePolicy>),
+        (sources, policy): (&Sources, &Arc<FilePolicy>),
         store: Arc<DirectoryStore>,
         tls: &mut TlsSources,
     ) -> Result<Broker, ServeError> {
-        let accounts = Source::new(ACCOUNTS, Arc::clone(authenticator)).with_methods(scram.clone());
         let mut builder = Broker::builder()
             .node(&config.node)
             .shards(config.shards.into())
@@ -113,7 +102,7 @@ impl Serving {
             .sys_interval(Duration::from_secs(config.mqtt.sys_interval_secs.into()))
             .limits(config.limits.clone())
             .client_lines(config.log.clients)
-            .authenticator(Chain::new().with(accounts))
+            .authenticator(sources.chain(config))
             .authorizer(Arc::clone(policy))
             .shared_store(store)
             .sync(sync_policy(&config.store));
@@ -132,9 +121,7 @@ impl Serving {
 
     /// Applies the login options of the configuration. Reads accounts and permissions again.
     pub(super) fn change_logins(&self, config: &Config) {
-        self.authenticator.set_config(AuthenticationConfig::from(config));
-        self.scram.set_offered(config.auth.scram);
-        tell("accounts", self.authenticator.reload_from(config.users_file()));
+        self.sources.change(config);
         tell("permissions", self.policy.reload_from(config.policy_file()));
     }
 
@@ -184,7 +171,8 @@ impl Serving {
     }
 }
 
-fn tell(what: &str, outcome: Result<(), FileError>) {
+/// Logs whether a file was read again.
+pub(super) fn tell(what: &str, outcome: Result<(), FileError>) {
     match outcome {
         Ok(()) => tracing::info!("{what} read again"),
         Err(error) => tracing::error!("{what} stay as they were: {error}"),

@@ -8,7 +8,18 @@ use super::{Config, load::as_table};
 ///
 /// A step of the program's reload applies each of them.
 const CHANGEABLE: &[&str] = &[
-    "auth",
+    "auth.anonymous",
+    "auth.anonymous_with_name",
+    "auth.certificate_is_enough",
+    "auth.certificate_needs_account",
+    "auth.hashes_at_once_max",
+    "auth.known_logins_max",
+    "auth.policy",
+    "auth.scram",
+    "auth.scram_iterations",
+    "auth.throttle",
+    "auth.users",
+    "auth.verified_secs",
     "http.call_timeout_ms",
     "http.calls_per_account_burst",
     "http.calls_per_account_per_sec",
@@ -39,6 +50,7 @@ const CHANGEABLE: &[&str] = &[
 /// Options that need a restart, with the reason.
 #[cfg(test)]
 const NEEDS_RESTART: &[(&str, &str)] = &[
+    ("auth.sources", "each session was accepted by a source at its place in the chain"),
     ("data_dir", "the store in it is open, and a lock keeps others off it"),
     ("http.https", "listeners are bound at the start"),
     ("http.listen", "listeners are bound at the start"),

@@ -2,6 +2,7 @@
 //!
 //! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were given.
 
+mod sources;
 mod tls;
 mod webhooks;
 
@@ -68,6 +69,7 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_ranges(config)?;
     check_listeners(config)?;
     tls::check(config)?;
+    sources::check(config)?;
     check_queues(config)?;
     webhooks::check(config)?;
     let prefix = &config.mqtt.response_topic_prefix;

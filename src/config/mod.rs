@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod listeners;
 mod load;
+mod sources;
 mod webhooks;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
@@ -33,6 +34,7 @@ pub use self::{
     error::{ConfigError, Place},
     http::HttpConfig,
     listeners::{ListenerConfig, TlsOverrides},
+    sources::SourceName,
     webhooks::{WebhookConfig, WebhookFileError, WebhookSecretText},
 };
 
@@ -224,6 +226,9 @@ impl From<&TlsFiles> for TlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
+    /// The sources of identities, in the order in which they are asked. Those that are not configured
+    /// are skipped.
+    pub sources: Vec<SourceName>,
     /// Accounts file; a relative path starts at the data directory.
     pub users: PathBuf,
     /// Permissions file; a relative path starts at the data directory.
@@ -259,6 +264,7 @@ impl Default for AuthConfig {
     fn default() -> Self {
         let authentication = AuthenticationConfig::default();
         Self {
+            sources: SourceName::ALL.into(),
             users: "users.toml".into(),
             policy: "policy.toml".into(),
             anonymous: authentication.anonymous,

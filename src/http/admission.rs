@@ -45,10 +45,23 @@ pub struct ListenerName(pub Arc<str>);
 #[cfg(feature = "tls")]
 pub(super) struct PeerIsCaller;
 
-/// User name and password from HTTP Basic (RFC 7617).
-struct Basic {
-    username: String,
-    password: Vec<u8>,
+/// The credentials in the header `Authorization`.
+#[derive(Default)]
+struct Authorization {
+    /// User name and password of HTTP Basic (RFC 7617).
+    basic: Option<(String, Vec<u8>)>,
+    /// The token of Bearer (RFC 6750).
+    bearer: Option<String>,
+}
+
+impl Authorization {
+    fn username(&self) -> Option<&str> {
+        self.basic.as_ref().map(|(username, _)| username.as_str())
+    }
+
+    const fn is_given(&self) -> bool {
+        self.basic.is_some() || self.bearer.is_some()
+    }
 }
 
 /// The effect of a call on the broker and its clients.
@@ -139,28 +152,31 @@ pub(super) async fn admit(
     if effect == CallEffect::Changes {
         browsers::refuse_cross_site(request.headers())?;
     }
-    let basic = basic(request)?;
+    let given = authorization(request)?;
     let certificate = match request.conn_data::<ShownCertificate>() {
-        Some(shown) => shown.caller(basic.is_some())?,
+        Some(shown) => shown.caller(given.is_given())?,
         None => request.conn_data::<ClientCertificate>(), // from the server of a host application
     };
-    match (certificate, &basic) {
+    match (certificate, given.username()) {
         // The certificate is the identity; a user name in addition must be the same.
-        (Some(certificate), Some(basic)) if basic.username != certificate.common_name => {
+        (Some(certificate), Some(username)) if username != certificate.common_name => {
             return Err(ApiError::unauthenticated());
         }
         // Anonymous access is for MQTT clients only; a caller that controls clients must have a
         // name.
-        (None, None) => return Err(ApiError::unauthenticated()),
-        (Some(_), _) | (None, Some(_)) => {}
+        (None, None) if given.bearer.is_none() => return Err(ApiError::unauthenticated()),
+        (Some(_) | None, _) => {}
     }
-    let shown = basic.is_some().then(|| proof(request));
+    let shown = given.is_given().then(|| proof(request));
     let accepted = request.conn_data::<LastAccepted>();
     let credentials = Credentials {
         client_id: None,
-        username: basic.as_ref().map(|basic| basic.username.as_str()),
-        password: basic.as_ref().map(|basic| basic.password.as_slice()),
-        certificate,
+        username: given.username(),
+        password: given.basic.as_ref().map(|(_, password)| password.as_slice()),
+        bearer: given.bearer.as_deref().map(str::as_bytes),
+        // A token decides alone who the caller is: an authenticator that does not know tokens must not
+        // look at the certificate in its place.
+        certificate: certificate.filter(|_| given.bearer.is_none()),
         rules: api.logins_at(listener(request)),
         proven: shown.is_some() && accepted.is_some_and(|accepted| accepted.0.get() == shown),
         ..Credentials::new(peer, listener(request))
@@ -174,9 +190,13 @@ pub(super) async fn admit(
     let checked = api.0.asking.wait((peer.ip(), precedence), place, check).await;
     let login = checked.map_err(|Displaced| ApiError::unavailable())?;
     let login = login.map_err(|_| ApiError::unavailable())?;
-    let shown_name = basic.as_ref().map(|basic| &*basic.username);
-    let name = shown_name.or_else(|| certificate.map(|certificate| &*certificate.common_name));
-    let identity = login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
+    let name =
+        given.username().or_else(|| certificate.map(|certificate| &*certificate.common_name));
+    let mut identity =
+        login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
+    if given.bearer.is_some() {
+        join_certificate(&mut identity, certificate)?;
+    }
     if identity.has_expired(api.0.clock.now()) {
         return Err(ApiError::unauthenticated());
     }
@@ -188,6 +208,20 @@ pub(super) async fn admit(
         count_call(api, request, username)?;
     }
     Ok(HttpCaller { identity, peer, listener: request.conn_data().cloned() })
+}
+
+/// Adds the certificate beside a token to the identity of the token, which must be of the same user.
+fn join_certificate(
+    identity: &mut Identity,
+    certificate: Option<&ClientCertificate>,
+) -> Result<(), ApiError> {
+    let user = identity.username.as_deref();
+    let is_same = |shown: &ClientCertificate| user == Some(&shown.common_name);
+    if user.is_none() || !certificate.is_none_or(is_same) {
+        return Err(ApiError::unauthenticated());
+    }
+    identity.certificate = certificate.cloned().map(Arc::new);
+    Ok(())
 }
 
 /// Counts a call of an account, and notes what is left of its quota for the answer.
@@ -285,34 +319,45 @@ pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
         None => request.conn_data::<ClientCertificate>(),
     };
     let name = certificate.map(|certificate| certificate.common_name.clone());
-    name.or_else(|| Some(basic(request).ok()??.username))
+    name.or_else(|| authorization(request).ok()?.username().map(Into::into))
 }
 
-/// Parses HTTP Basic; `None` without `Authorization`. Another scheme, or a second header, counts as
+/// Parses the header `Authorization`, if there is one. Another scheme, or a second header, counts as
 /// wrong credentials.
-fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
+fn authorization(request: &HttpRequest) -> Result<Authorization, ApiError> {
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let Some(header) = headers.next() else {
-        return Ok(None);
+        return Ok(Authorization::default());
     };
     let parse = || {
-        let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
+        let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
+        match &*scheme.to_ascii_lowercase() {
+            "basic" => parse_basic(rest),
+            "bearer" => parse_bearer(rest),
+            _ => None,
         }
-        let decoded = STANDARD.decode(encoded.trim()).ok()?;
-        // The first colon ends the user name; the password may contain colons.
-        let colon = decoded.iter().position(|byte| *byte == b':')?;
-        let (username, password) = decoded.split_at(colon);
-        Some(Basic {
-            username: String::from_utf8(username.to_vec()).ok()?,
-            password: password[1..].to_vec(),
-        })
     };
     match (parse(), headers.next()) {
-        (Some(basic), None) => Ok(Some(basic)),
+        (Some(given), None) => Ok(given),
         _ => Err(ApiError::unauthenticated()),
     }
+}
+
+fn parse_basic(encoded: &str) -> Option<Authorization> {
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    // The first colon ends the user name; the password may contain colons.
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let (username, password) = decoded.split_at(colon);
+    let username = String::from_utf8(username.to_vec()).ok()?;
+    Some(Authorization { basic: Some((username, password[1..].to_vec())), bearer: None })
+}
+
+/// Parses a `b64token`, which may also be the text of a token that is not Base64.
+fn parse_bearer(token: &str) -> Option<Authorization> {
+    let token = token.trim();
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let is_token = !token.is_empty() && token.bytes().all(is_of_token);
+    is_token.then(|| Authorization { basic: None, bearer: Some(token.to_owned()) })
 }
 
 /// Returns what a caller of this name and address is answered whose login failed.

@@ -15,11 +15,11 @@ pub(super) trait Certificate {
     fn named(&self) -> Option<&ClientCertificate>;
 
     /// Returns the certificate that identifies the caller. A certificate without a usable name
-    /// counts as none if the request has a password.
+    /// counts as none if the request has a password or a token.
     ///
     /// # Errors
-    /// The certificate is no longer trusted, or it has no usable name and there is no password.
-    fn caller(&self, has_basic: bool) -> Result<Option<&ClientCertificate>, ApiError>;
+    /// The certificate is no longer trusted, or it has no usable name and there is neither password nor token.
+    fn caller(&self, has_authorization: bool) -> Result<Option<&ClientCertificate>, ApiError>;
 }
 
 /// The certificate of a connection, in the connection's data.

@@ -25,6 +25,8 @@ use crate::told::cut;
 
 /// The challenge that asks a caller for credentials (RFC 7617).
 const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
+/// The challenge for a token (RFC 6750).
+const TOKEN_CHALLENGE: &str = r#"Bearer realm="hearthmq""#;
 
 /// Seconds after which to retry when the broker cannot accept a call.
 const RETRY_UNAVAILABLE_SECS: u32 = 1;
@@ -266,7 +268,8 @@ impl ApiError {
 
     /// Credentials are missing or wrong.
     pub(super) fn unauthenticated() -> Self {
-        let message = "Credentials are needed: HTTP Basic, or a client certificate over HTTPS.";
+        let message = "Credentials are needed: HTTP Basic, a Bearer token, or a client certificate \
+                       over HTTPS.";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message).advising(Advice::Challenge)
     }
 
@@ -397,10 +400,12 @@ impl ApiError {
             Advice::None => {}
             Advice::Challenge => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+                response.append_header((WWW_AUTHENTICATE, TOKEN_CHALLENGE));
             }
             #[cfg(feature = "tls")]
             Advice::ChallengeElsewhere => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+                response.append_header((WWW_AUTHENTICATE, TOKEN_CHALLENGE));
                 response.force_close();
             }
             Advice::Allow(allow) => {

@@ -243,7 +243,7 @@ fn response(errors: &[ApiError]) -> Response {
         .content("application/json", content)
         .content("application/problem+json", problem);
     for (name, means) in [
-        ("WWW-Authenticate", "How to give credentials (RFC 7617)."),
+        ("WWW-Authenticate", "How to give credentials (RFC 7617, RFC 6750)."),
         ("Retry-After", "Seconds after which to try again."),
         ("Allow", "The methods of the path."),
     ] {

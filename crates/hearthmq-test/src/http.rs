@@ -51,13 +51,18 @@ impl Answer {
         let (head, body) = text.split_once("\r\n\r\n").expect(text);
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+        let mut headers = BTreeMap::new();
+        for (name, value) in lines.map(|line| line.split_once(": ").unwrap()) {
+            let values: &mut String = headers.entry(name.to_lowercase()).or_default();
+            if !values.is_empty() {
+                values.push_str(", "); // RFC 9110, section 5.3
+            }
+            values.push_str(value);
+        }
         Self {
             head: head.to_owned(),
             status: status.parse().unwrap(),
-            headers: lines
-                .map(|line| line.split_once(": ").unwrap())
-                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-                .collect(),
+            headers,
             body: body.to_owned(),
         }
     }

@@ -146,6 +146,9 @@ impl FileAuthenticator {
 
     /// Returns whether the client has an account here, or needs none because of its certificate.
     fn is_mine(&self, credentials: &Credentials<'_>) -> bool {
+        if credentials.bearer.is_some() {
+            return false; // It has no tokens.
+        }
         let has_account = |name: &str| self.accounts.load().get(name).is_some();
         let Some(certificate) = credentials.certificate else {
             // A client is anonymous only if no other authenticator knows it.
@@ -262,6 +265,9 @@ impl Authenticator for FileAuthenticator {
     ) -> Result<Identity, AuthenticationError> {
         if credentials.may_pass && !self.is_mine(&credentials) {
             return Err(AuthenticationError::NotMine);
+        }
+        if credentials.bearer.is_some() {
+            return Err(AuthenticationError::BadCredentials); // No guess at a password: not counted.
         }
         if let Some(certificate) = credentials.certificate {
             return self.check_certificate(certificate, &credentials).await;

@@ -36,13 +36,13 @@ impl Certificate for Verified {
         self.named.as_ref().ok()
     }
 
-    fn caller(&self, has_basic: bool) -> Result<Option<&ClientCertificate>, ApiError> {
+    fn caller(&self, has_authorization: bool) -> Result<Option<&ClientCertificate>, ApiError> {
         if self.trust.verify(&self.chain).is_err() {
             return Err(ApiError::unusable_certificate("it is no longer trusted"));
         }
         match &self.named {
             Ok(certificate) => Ok(Some(certificate)),
-            Err(_) if has_basic => Ok(None),
+            Err(_) if has_authorization => Ok(None),
             Err(error) => Err(ApiError::unusable_certificate(error.why())),
         }
     }

@@ -76,7 +76,7 @@ struct V1Calls;
     paths(calls::keep_alive, calls::status, publish::publish, health::live, health::ready, health::metrics),
     nest((path = "/api/v1", api = V1Calls)),
     components(schemas(ErrorBody<'static>, ProblemBody<'static>)),
-    security(("basic" = []), ("certificate" = [])),
+    security(("basic" = []), ("bearer" = []), ("certificate" = [])),
     tags(
         (name = "keep-alive", description = "The Keep Alive of clients, now and for later connections."),
         (name = "clients", description = "Which clients there are; end or redirect their connections."),
@@ -111,6 +111,9 @@ impl Modify for InCommon {
         let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic);
         let basic = basic.description(Some("An account of the broker.")).build();
         components.add_security_scheme("basic", SecurityScheme::Http(basic));
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let bearer = bearer.description(Some("A token.")).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let certificate = SecurityScheme::MutualTls {
             description: Some("A client certificate, on an HTTPS listener.".to_owned()),
             deprecated: None,

@@ -31,6 +31,7 @@ fn nobody() -> Credentials<'static> {
         client_id: Some("client"),
         username: None,
         password: None,
+        bearer: None,
         certificate: None,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",

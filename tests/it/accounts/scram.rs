@@ -45,6 +45,7 @@ fn nobody() -> Credentials<'static> {
         client_id: Some("client"),
         username: None,
         password: None,
+        bearer: None,
         certificate: None,
         peer: "192.0.2.1:40000".parse().unwrap(),
         listener: "mqtt://127.0.0.1:1883",

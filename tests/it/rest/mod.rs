@@ -222,11 +222,13 @@ fn no_or_wrong_credentials_are_answered_with_401_and_how_to_give_them() {
         Some("Basic *".into()),
         Some("Basic /w==".into()), // not UTF-8, and no colon
         Some("Bearer abc".into()),
+        Some("Bearer".into()),
+        Some("Bearer token ops".into()),
         Some(token),
     ] {
         let answer = rest.call_as(authorization.as_deref(), KEEP_ALIVE);
         assert_eq!(answer.failure(), failed(401, "unauthenticated"), "{authorization:?}");
-        let challenge = r#"Basic realm="hearthmq", charset="UTF-8""#;
+        let challenge = r#"Basic realm="hearthmq", charset="UTF-8", Bearer realm="hearthmq""#;
         assert_eq!(answer.header("www-authenticate"), challenge);
     }
     assert!(rest.asked().is_empty());
@@ -249,6 +251,16 @@ fn basic_is_read_as_its_standard_has_it() {
         assert_eq!(rest.call_as(Some(&authorization), KEEP_ALIVE).status, 200);
     }
     assert_eq!(rest.asked(), ["demo 120 by ops", "demo 120 by öps"]);
+}
+
+/// The double knows the token `token-of-ops`, and the user of a certificate named `ops`.
+#[test]
+fn a_bearer_token_is_a_credential_of_its_own() {
+    let rest = rest();
+    for authorization in ["Bearer token-of-ops", "bearer  token-of-ops"] {
+        assert_eq!(rest.call_as(Some(authorization), KEEP_ALIVE).status, 200);
+    }
+    assert_eq!(rest.asked(), ["demo 120 by ops"; 2]);
 }
 
 #[test]
