@@ -277,6 +277,8 @@ impl Builder {
                 is_ready: AtomicBool::new(true),
                 under_way: CallsUnderWay::default(),
                 drain: Drain::default(),
+                #[cfg(feature = "webhooks")]
+                webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
             }),
         };
         broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));

@@ -100,6 +100,8 @@ struct Running {
     under_way: CallsUnderWay,
     /// Where new clients are redirected.
     drain: Drain,
+    #[cfg(feature = "webhooks")]
+    webhook_secrets: webhooks::SecretsOfWebhooks,
 }
 
 /// The calls that have not been answered yet.

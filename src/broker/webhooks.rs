@@ -1,6 +1,6 @@
 //! Starts the webhooks of a broker, and is the source of their events.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use actix_rt::{Arbiter, spawn};
 use async_trait::async_trait;
@@ -14,8 +14,15 @@ use super::{
 use crate::{
     control::{ControlError, FeedItem, FeedPart, Follow},
     metrics::WebhookMetrics,
-    webhooks::{PreparedWebhook, PresenceSource, Webhook, WebhookParts, forget_others},
+    webhooks::{
+        PreparedWebhook, PresenceSource, SecretsInForce, Webhook, WebhookError, WebhookParts,
+        WebhookSecret, forget_others,
+    },
 };
+
+/// The secrets of each webhook by its name; set once the webhooks have started.
+#[derive(Debug, Default)]
+pub(super) struct SecretsOfWebhooks(OnceLock<Vec<(Arc<str>, SecretsInForce)>>);
 
 /// The feed of a broker, which this does not keep running.
 struct FeedOf(Weak<Running>);
@@ -33,6 +40,23 @@ impl PresenceSource for FeedOf {
 }
 
 impl Broker {
+    /// Replaces the secrets of a webhook, one or two. Each attempt from now on is signed by them, also
+    /// of a message that was sent before.
+    ///
+    /// # Errors
+    /// [`WebhookError::Unknown`] if there is no webhook of this name, [`WebhookError::NoSecret`] or
+    /// [`WebhookError::TooManySecrets`].
+    pub fn set_webhook_secrets(
+        &self,
+        webhook: &str,
+        secrets: Vec<WebhookSecret>,
+    ) -> Result<(), WebhookError> {
+        let mut known = self.running.webhook_secrets.0.get().into_iter().flatten();
+        let found = known.find(|(name, _)| &**name == webhook);
+        let (_, in_force) = found.ok_or_else(|| WebhookError::Unknown(webhook.to_owned()))?;
+        in_force.replace(secrets)
+    }
+
     /// Starts the webhooks, before any client can connect: so they miss no event. They share a thread
     /// of their own, unless the shards run on the current one.
     ///
@@ -60,14 +84,20 @@ impl Broker {
         };
         let mut prepared = Vec::new();
         let mut all_metrics = Vec::new();
+        let mut all_secrets = Vec::new();
         for webhook in webhooks {
             let clock = core.clock;
             let metrics = WebhookMetrics::new(webhook.name().into(), move || clock.now().millis());
             let metrics = Arc::new(metrics);
             all_metrics.push(Arc::clone(&metrics));
+            let name: Arc<str> = webhook.name().into();
             let whole = PreparedWebhook::prepare(webhook, parts.clone(), (&reset, from), metrics);
-            prepared.push(whole.await?);
+            let whole = whole.await?;
+            all_secrets.push((name, whole.secrets().clone()));
+            prepared.push(whole);
         }
+        let secrets = self.running.webhook_secrets.0.set(all_secrets);
+        debug_assert!(secrets.is_ok(), "webhooks start once");
         core.metrics.set_webhooks(all_metrics);
         let run = move || prepared.into_iter().for_each(|webhook| drop(spawn(webhook.run())));
         match threads {

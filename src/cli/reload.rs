@@ -38,6 +38,7 @@ const STEPS: &[fn(&ReloadParts<'_>)] = &[
     |parts| parts.serving.broker().set_limits(parts.config.limits.clone()),
     |parts| parts.serving.change_mqtt(parts.config),
     |parts| parts.serving.change_http(parts.config),
+    |parts| parts.serving.change_webhooks(parts.config),
     |parts| parts.serving.change_logins(parts.config),
     |parts| parts.serving.tls().reload(parts.config),
     |parts| recheck(parts.serving.broker()), // by all of the above

@@ -139,6 +139,32 @@ impl Serving {
         }
     }
 
+    /// Applies the secrets of the webhooks. Reads their files again.
+    pub(super) fn change_webhooks(&self, config: &Config) {
+        for webhook in &config.webhook {
+            let name = &*webhook.name;
+            let outcome = webhook.all_secrets().map_err(|error| error.to_string());
+            let outcome = outcome.and_then(|secrets| {
+                let count = secrets.len();
+                let set = self.broker.set_webhook_secrets(name, secrets);
+                set.map(|()| count).map_err(|error| error.to_string())
+            });
+            match outcome {
+                Ok(secrets) => {
+                    tracing::info!(webhook = name, secrets, "secrets of a webhook read again");
+                }
+                Err(error) => {
+                    let error = &*error;
+                    tracing::error!(
+                        webhook = name,
+                        error,
+                        "secrets of a webhook stay as they were"
+                    );
+                }
+            }
+        }
+    }
+
     /// Applies the options of HTTP.
     pub(super) fn change_http(&self, config: &Config) {
         self.api.set_options(&api_options(config, &self.https));

@@ -70,6 +70,7 @@ const NEEDS_RESTART: &[(&str, &str)] = &[
     ("store.free_bytes_min", "the database takes it when it is opened"),
     ("store.sync", "what was acknowledged is owed what was promised at that time"),
     ("store.sync_interval_ms", "what was acknowledged is owed what was promised at that time"),
+    // Without the secrets, which can change.
     ("webhook", "what is stored for an endpoint was selected and bounded by these options"),
 ];
 
@@ -88,17 +89,31 @@ impl Config {
     /// Applies the changes in `wanted` that can be applied while the broker runs.
     #[must_use]
     pub fn change_to(&self, wanted: &Self) -> Change {
-        let mut table = as_table(self);
         let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
+        let mut former = self.clone();
+        if former.take_webhook_secrets(wanted) {
+            changed.push("webhook.secrets".to_owned());
+        }
+        let mut table = as_table(&former);
         for key in differences(&table, &as_table(wanted)) {
             let list = if can_change(&key) { &mut changed } else { &mut needs_restart };
             list.push(key);
         }
-        for key in &changed {
+        for key in changed.iter().filter(|key| !key.starts_with("webhook.")) {
             take_over(&mut table, &as_table(wanted), key);
         }
         let config = table.try_into().expect("values of two configurations make a configuration");
         Change { config, changed, needs_restart }
+    }
+
+    /// Takes over the secrets of webhooks that both configurations have; returns whether any differ.
+    fn take_webhook_secrets(&mut self, wanted: &Self) -> bool {
+        let mut differ = false;
+        for webhook in &mut self.webhook {
+            let same = wanted.webhook.iter().find(|other| other.name == webhook.name);
+            differ |= same.is_some_and(|other| webhook.take_secrets(other));
+        }
+        differ
     }
 }
 
@@ -147,7 +162,10 @@ fn take_over(table: &mut Table, wanted: &Table, key: &str) {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::load::{keys, schema},
+        super::{
+            WebhookConfig,
+            load::{keys, schema},
+        },
         *,
     };
 
@@ -208,5 +226,28 @@ mod tests {
         // Options that need a restart are reported each time.
         assert_eq!(change.config.change_to(&wanted).needs_restart, ["mqtt.tcp", "shards"]);
         assert!(wanted.change_to(&wanted).needs_restart.is_empty());
+    }
+
+    #[test]
+    fn secrets_of_webhooks_are_taken_over_and_their_other_options_are_not() {
+        let webhook = |text: &str| toml::from_str::<WebhookConfig>(text).expect("options");
+        let fleet = "name = \"fleet\"\nurl = \"https://a/\"\n";
+        let old = Config { webhook: vec![webhook(fleet)], ..Config::default() };
+        let files = |names: &str| format!("{fleet}secret_files = [{names}]\n");
+        let wanted = webhook(&files("\"former\", \"next\""));
+        let change = old.change_to(&Config { webhook: vec![wanted.clone()], ..Config::default() });
+        assert_eq!(
+            (change.changed, change.needs_restart.len()),
+            (vec!["webhook.secrets".into()], 0)
+        );
+        assert_eq!(change.config.webhook, [wanted.clone()]);
+        let slower = WebhookConfig { delay_ms: 300, ..wanted.clone() };
+        let other = webhook("name = \"other\"");
+        let change = old.change_to(&Config { webhook: vec![slower, other], ..Config::default() });
+        assert_eq!(
+            (&*change.changed[0], &*change.needs_restart[0]),
+            ("webhook.secrets", "webhook")
+        );
+        assert_eq!(change.config.webhook, [wanted]);
     }
 }

@@ -101,10 +101,20 @@ impl WebhookConfig {
     /// # Errors
     /// A file cannot be read or has no secret or certificate, or an option is invalid.
     pub fn webhook(&self) -> Result<Webhook, WebhookFileError> {
-        let invalid = |(option, why): Fault| WebhookFileError {
-            webhook: self.name.clone(),
-            what: format!("{option}: {why}"),
-        };
+        let invalid = |fault| self.invalid(fault);
+        let webhook = self.with_secrets(self.all_secrets()?).map_err(invalid)?;
+        match self.ca.as_os_str().is_empty() {
+            true => Ok(webhook),
+            false => webhook.trusting(&self.ca).map_err(|error| invalid(("ca", error.to_string()))),
+        }
+    }
+
+    /// Returns the secrets, also those in files. Reads the files.
+    ///
+    /// # Errors
+    /// A file cannot be read or has no secret, or a secret is invalid.
+    pub fn all_secrets(&self) -> Result<Vec<WebhookSecret>, WebhookFileError> {
+        let invalid = |fault| self.invalid(fault);
         let mut secrets = self.inline_secrets().map_err(invalid)?;
         for path in &self.secret_files {
             let fault =
@@ -112,11 +122,19 @@ impl WebhookConfig {
             let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
             secrets.push(text.parse().map_err(|error: WebhookError| fault(error.to_string()))?);
         }
-        let webhook = self.with_secrets(secrets).map_err(invalid)?;
-        match self.ca.as_os_str().is_empty() {
-            true => Ok(webhook),
-            false => webhook.trusting(&self.ca).map_err(|error| invalid(("ca", error.to_string()))),
-        }
+        Ok(secrets)
+    }
+
+    fn invalid(&self, (option, why): Fault) -> WebhookFileError {
+        WebhookFileError { webhook: self.name.clone(), what: format!("{option}: {why}") }
+    }
+
+    /// Takes over the secrets of another table; returns whether they differ.
+    pub(super) fn take_secrets(&mut self, other: &Self) -> bool {
+        let differ = self.secrets != other.secrets || self.secret_files != other.secret_files;
+        self.secrets.clone_from(&other.secrets);
+        self.secret_files.clone_from(&other.secret_files);
+        differ
     }
 
     pub(super) fn inline_secrets(&self) -> Result<Vec<WebhookSecret>, Fault> {

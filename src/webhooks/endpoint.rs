@@ -26,7 +26,7 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::time::timeout;
 
-use super::{Webhook, WebhookError, WebhookSecret, backlog::WebhookMessage};
+use super::{Webhook, WebhookError, backlog::WebhookMessage, secret::SecretsInForce};
 
 /// Maximum bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -55,7 +55,7 @@ pub(super) struct NotTaken {
 pub(super) struct HttpEndpoint {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     uri: Uri,
-    secrets: Vec<WebhookSecret>,
+    secrets: SecretsInForce,
     timeout: Duration,
 }
 
@@ -64,7 +64,7 @@ impl HttpEndpoint {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(super) fn new(webhook: &Webhook) -> Result<Self, WebhookError> {
+    pub(super) fn new(webhook: &Webhook, secrets: SecretsInForce) -> Result<Self, WebhookError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -81,7 +81,7 @@ impl HttpEndpoint {
         Ok(Self {
             client,
             uri: webhook.url.uri().clone(),
-            secrets: webhook.secrets.clone(),
+            secrets,
             timeout: webhook.bounds.timeout,
         })
     }
@@ -90,8 +90,7 @@ impl HttpEndpoint {
         // The time of the attempt by the wall clock, which is what the receiver compares it with.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let secs = now.as_secs();
-        let sign = |secret: &WebhookSecret| secret.sign(&message.message_id, secs, &message.body);
-        let signatures: Vec<_> = self.secrets.iter().map(sign).collect();
+        let signatures = self.secrets.sign(&message.message_id, secs, &message.body);
         Request::builder()
             .method(Method::POST)
             .uri(self.uri.clone())
@@ -99,7 +98,7 @@ impl HttpEndpoint {
             .header(USER_AGENT, concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", &message.message_id)
             .header("webhook-timestamp", secs)
-            .header("webhook-signature", signatures.join(" "))
+            .header("webhook-signature", signatures)
             .body(Full::new(message.body.clone()))
             .expect("identifier and signatures are header values")
     }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::secret::SecretsInForce;
 use self::{
     backlog::{NAMESPACE, WebhookBacklog, owner_of},
     collector::Collector,
@@ -70,6 +71,7 @@ pub(crate) struct WebhookParts {
 
 /// A webhook that is ready to run.
 pub(crate) struct PreparedWebhook {
+    secrets: SecretsInForce,
     collector: Collector,
     courier: Courier,
     ending: CancellationToken,
@@ -87,8 +89,15 @@ impl PreparedWebhook {
         (reset, from): (&FeedItem, FeedPosition),
         metrics: Arc<WebhookMetrics>,
     ) -> Result<Self, WebhookError> {
-        let endpoint = HttpEndpoint::new(&webhook)?;
-        Ok(Self::with_endpoint(webhook, parts, (reset, from), metrics, Box::new(endpoint)).await)
+        let secrets = SecretsInForce::new(webhook.secrets.clone());
+        let endpoint = Box::new(HttpEndpoint::new(&webhook, secrets.clone())?);
+        let from = (reset, from);
+        Ok(Self { secrets, ..Self::with_endpoint(webhook, parts, from, metrics, endpoint).await })
+    }
+
+    /// Returns the secrets by which its messages are signed.
+    pub(crate) const fn secrets(&self) -> &SecretsInForce {
+        &self.secrets
     }
 
     async fn with_endpoint(
@@ -98,6 +107,7 @@ impl PreparedWebhook {
         metrics: Arc<WebhookMetrics>,
         endpoint: Box<dyn MessageTaker>,
     ) -> Self {
+        let secrets = SecretsInForce::new(webhook.secrets);
         let whose = (Arc::clone(&webhook.name), parts.node, parts.epoch);
         let bounds = webhook.bounds.clone();
         let restored = WebhookBacklog::restore(
@@ -125,12 +135,12 @@ impl PreparedWebhook {
             bounds,
             position: from,
         };
-        Self { collector, courier, ending: parts.ending }
+        Self { secrets, collector, courier, ending: parts.ending }
     }
 
     /// Gathers and sends until the broker ends. What is stored by then is sent after the next start.
     pub(crate) async fn run(self) {
-        let Self { mut collector, courier, ending } = self;
+        let Self { mut collector, courier, ending, .. } = self;
         tokio::select! {
             biased;
             () = ending.cancelled() => {}

@@ -11,13 +11,11 @@ use std::{
 use hyper::Uri;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
-use super::WebhookSecret;
+use super::{WebhookSecret, secret::SECRETS_MAX};
 use crate::control::FeedFilter;
 
 /// Maximum number of bytes of a name, which is part of keys in the store.
 const NAME_BYTES_MAX: usize = 64;
-/// Maximum number of secrets: the one in force, and the former or the next one.
-const SECRETS_MAX: usize = 2;
 
 /// An HTTP endpoint that receives the events of presence in batches, in the order of their numbers,
 /// each at least once. Given to [`Builder::webhook`](crate::broker::Builder::webhook).
@@ -234,6 +232,12 @@ pub enum WebhookError {
     /// The text is no secret.
     #[error("not a secret: write whsec_ and the base64 of 24 to 64 random bytes")]
     Secret,
+    /// There is no secret.
+    #[error("a webhook needs a secret")]
+    NoSecret,
+    /// The broker has no webhook of this name.
+    #[error("there is no webhook {0:?}")]
+    Unknown(String),
     /// There are more than two secrets.
     #[error("a webhook has at most {SECRETS_MAX} secrets")]
     TooManySecrets,

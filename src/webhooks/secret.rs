@@ -1,8 +1,9 @@
 //! The secrets of webhooks, and the signatures that are made with them, as Standard Webhooks 1.0
 //! defines both.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -12,6 +13,9 @@ use super::WebhookError;
 const PREFIX: &str = "whsec_";
 /// Standard Webhooks asks for 24 to 64 bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Maximum number of secrets: the one in force, and the former or the next one.
+pub(super) const SECRETS_MAX: usize = 2;
 
 /// A secret that the broker shares with the receiver of a webhook. Its text is `whsec_` and the
 /// base64 of 24 to 64 random bytes. `Debug` does not show it.
@@ -45,6 +49,39 @@ impl FromStr for WebhookSecret {
 impl fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WebhookSecret")
+    }
+}
+
+/// The secrets that sign the messages of one webhook. They can change while it runs: an attempt takes
+/// those that are in force when it begins.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretsInForce(Arc<ArcSwap<Vec<WebhookSecret>>>);
+
+impl SecretsInForce {
+    pub(super) fn new(secrets: Vec<WebhookSecret>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(secrets)))
+    }
+
+    /// Replaces all of them.
+    ///
+    /// # Errors
+    /// [`WebhookError::NoSecret`] or [`WebhookError::TooManySecrets`].
+    pub(crate) fn replace(&self, secrets: Vec<WebhookSecret>) -> Result<(), WebhookError> {
+        match secrets.len() {
+            0 => Err(WebhookError::NoSecret),
+            1..=SECRETS_MAX => {
+                self.0.store(Arc::new(secrets));
+                Ok(())
+            }
+            _ => Err(WebhookError::TooManySecrets),
+        }
+    }
+
+    /// Returns the signatures of a message by all of them, with a space between them.
+    pub(super) fn sign(&self, message_id: &str, timestamp_secs: u64, body: &[u8]) -> String {
+        let secrets = self.0.load();
+        let sign = |secret: &WebhookSecret| secret.sign(message_id, timestamp_secs, body);
+        secrets.iter().map(sign).collect::<Vec<_>>().join(" ")
     }
 }
 

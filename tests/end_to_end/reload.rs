@@ -22,6 +22,11 @@ fn configure(place: &Place, program: &Program, sections: &[(&str, &str)]) {
         }
     }
     fs::write(file, text).unwrap();
+    read_again(program);
+}
+
+/// Lets the program read its configuration and the files, and waits until it has.
+pub(crate) fn read_again(program: &Program) {
     let checked = |program: &Program| {
         let lines = program.logged();
         lines.iter().filter(|line| line.contains("all sessions checked again")).count()

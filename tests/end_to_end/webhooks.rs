@@ -7,14 +7,18 @@ use std::{
     process::{Command, Stdio},
 };
 
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq_test::receiver::{Call, Receiver};
 
 use crate::{
     program::{Place, Program},
+    reload::read_again,
     skipped::not_installed,
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NEXT_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 /// A receiver that follows the rules of docs/events.md verifies a message by them.
 const VERIFY: &str = r#"
@@ -183,4 +187,66 @@ fn a_webhook_that_cannot_be_used_stops_the_start_with_its_place() {
         assert!(said.contains(expected), "{said}");
         assert!(!said.contains("MfKQ9r8"), "{said}");
     }
+}
+
+/// Returns whether the signature of a message by each of these secrets is among those of the call.
+fn signed_by<const N: usize>(call: &Call, secrets: [&str; N]) -> [bool; N] {
+    let (id, at) = (call.header("webhook-id"), call.header("webhook-timestamp"));
+    let signed = [format!("{id}.{at}.").as_bytes(), &call.body].concat();
+    secrets.map(|secret| {
+        let key = STANDARD.decode(secret.trim_start_matches("whsec_")).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        let signature = format!("v1,{}", STANDARD.encode(hmac::sign(&key, &signed)));
+        call.header("webhook-signature").split(' ').any(|one| one == signature)
+    })
+}
+
+/// From one secret to two, and to the next one: the receiver misses no message meanwhile.
+#[test]
+fn a_secret_changes_at_sighup_without_a_message_that_cannot_be_verified() {
+    let receiver = Receiver::start();
+    let place = place(&receiver);
+    let (program, reset) = start(&place, &receiver);
+    let signed = |call: &Call| signed_by(call, [SECRET, NEXT_SECRET]);
+    assert_eq!(signed(&reset), [true, false]);
+    let file = place.path("hearthmq.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(place.path("next"), NEXT_SECRET).unwrap();
+    let both = text.replace("secret_files = [\"secret\"]", "secret_files = [\"secret\", \"next\"]");
+    fs::write(&file, &both).unwrap();
+    read_again(&program);
+    // The second attempt for the same message.
+    let id = reset.header("webhook-id").to_owned();
+    reset.answer("500 Broken");
+    let reset = receiver.next();
+    assert_eq!((reset.header("webhook-id"), signed(&reset)), (&*id, [true, true]));
+    reset.answer("204 No Content");
+
+    fs::write(&file, both.replace("\"secret\", ", "")).unwrap();
+    read_again(&program);
+    let car = program.client("car");
+    let call = receiver.next();
+    assert_eq!(signed(&call), [false, true]);
+    call.answer("204 No Content");
+
+    // A file that has no secret changes nothing, and is named without what stands in it.
+    fs::write(place.path("next"), "whsec_short").unwrap();
+    read_again(&program);
+    let line = program.line_with(&["secrets of a webhook stay as they were", "next"]);
+    assert!(!line.contains("whsec_short"), "{line}");
+    drop(car);
+    let call = receiver.next();
+    assert_eq!(
+        (call.events(), signed(&call)),
+        (vec!["client_disconnected car".into()], [false, true])
+    );
+    call.answer("204 No Content");
+    // The same file with another secret: the configuration has not changed.
+    fs::write(place.path("next"), SECRET).unwrap();
+    read_again(&program);
+    let _bus = program.client("bus");
+    let call = receiver.next();
+    assert_eq!(signed(&call), [true, false]);
+    call.answer("204 No Content");
+    assert!(program.logged().iter().all(|line| !line.contains("need a restart")));
 }
