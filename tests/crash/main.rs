@@ -5,6 +5,7 @@
 //!     HEARTHMQ_CRASH_ROUNDS=1000 cargo test --release --test crash -- --nocapture rounds
 //!     HEARTHMQ_CRASH_SEED=17 HEARTHMQ_CRASH_ROUNDS=1 …                     # round 17
 //!     HEARTHMQ_CRASH_SESSIONS=60 …            # this many more durable subscribers (`load.rs`)
+//!     HEARTHMQ_CRASH_REST_ROUNDS=20 …         # of kills in bulk calls, and of kills with a webhook
 //!
 //! Works from outside alone: sockets, signals and the data directory. A program of its own, because
 //! its load takes all cores: logins of other tests, which are checked by threads of the lowest
@@ -19,6 +20,7 @@
 
 mod book;
 mod book_notices;
+mod follower;
 mod load;
 #[path = "../end_to_end/program.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
@@ -26,7 +28,9 @@ mod program;
 mod publisher;
 mod round;
 mod stage;
+mod sticky;
 mod subscriber;
+mod webhooks;
 mod wire;
 mod witness;
 

@@ -69,6 +69,11 @@ impl Receiver {
         self.calls.recv_timeout(PATIENCE).expect("a call comes")
     }
 
+    /// Waits for the next call for at most this time.
+    pub fn next_within(&self, time: Duration) -> Option<Call> {
+        self.calls.recv_timeout(time).ok()
+    }
+
     /// Returns whether no call has come.
     pub fn is_quiet(&self) -> bool {
         self.calls.try_recv().is_err()
