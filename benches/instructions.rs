@@ -25,6 +25,8 @@ mod passage;
 mod routing;
 #[path = "cases/session.rs"]
 mod session;
+#[path = "cases/visit.rs"]
+mod visit;
 
 use std::{
     collections::BTreeMap,
@@ -72,6 +74,9 @@ const CHOICE: &[&str] = &[
     "in to out/QoS 1/V5/store on",
     "in to out/QoS 2/V5/store on",
     "across shards/QoS 1/V5/store on",
+    "visit/store off",
+    "visit/store on, no history",
+    "visit/store on",
 ];
 
 /// A million would take valgrind minutes to build.
@@ -125,6 +130,7 @@ fn all_cases(measure: &mut impl Measure) {
     routing::cases(measure, &SIZES);
     session::cases(measure);
     passage::cases(measure);
+    visit::cases(measure);
 }
 
 /// Counts, prints, and saves the counts if they become a baseline.

@@ -163,7 +163,7 @@ fn resident(shards: &SimulatedShards, name: &str, shard: u16) -> String {
 }
 
 /// Delivers the mail of the shards in the order in which it is posted.
-async fn carry(shards: SimulatedShards) {
+pub(crate) async fn carry(shards: SimulatedShards) {
     loop {
         for (route, _) in shards.waiting() {
             while shards.deliver(route) {}
@@ -172,7 +172,7 @@ async fn carry(shards: SimulatedShards) {
     }
 }
 
-async fn write(client: &mut DuplexStream, bytes: &[u8]) {
+pub(crate) async fn write(client: &mut DuplexStream, bytes: &[u8]) {
     client.write_all(bytes).await.expect("the broker keeps the connection");
 }
 
@@ -182,7 +182,11 @@ async fn read_acks(client: &mut DuplexStream, number: usize) {
     client.read_exact(acks).await.expect("the broker answers");
 }
 
-async fn connect(broker: &Broker, version: ProtocolVersion, client_id: &str) -> DuplexStream {
+pub(crate) async fn connect(
+    broker: &Broker,
+    version: ProtocolVersion,
+    client_id: &str,
+) -> DuplexStream {
     let (mut here, there) = tokio::io::duplex(STREAM_BYTES);
     let serve = broker.serve(there, ([192, 0, 2, 1], 1).into());
     let mut bytes = Vec::new();
@@ -235,7 +239,7 @@ fn publish(qos: QoS, number: u16) -> Packet<'static> {
     })
 }
 
-fn put(bytes: &mut Vec<u8>, version: ProtocolVersion, packet: &Packet<'_>) {
+pub(crate) fn put(bytes: &mut Vec<u8>, version: ProtocolVersion, packet: &Packet<'_>) {
     encode(packet, version, bytes).expect("the packets are those of their version");
 }
 
