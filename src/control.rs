@@ -3,6 +3,7 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod access;
 mod advice;
 mod contents;
 mod error;
@@ -27,6 +28,10 @@ use futures_util::future::join_all;
 
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
+    access::{
+        AccessChanged, AccessControl, AccessError, ExpectedRevision, PutRule, RemoveRule,
+        StoredRule,
+    },
     advice::{
         AdviceCertainty, FatalSilences, KeepAliveAdvice, KeepAliveAdvicePage, ListKeepAliveAdvice,
         SurvivedSilences,
@@ -402,12 +407,18 @@ pub trait Readiness: Send + Sync + 'static {
 
 /// The broker's whole interface for controlling live clients: all its parts together.
 pub trait Control:
-    LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients
+    LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients + AccessControl
 {
 }
 
-impl<T: LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients> Control
-    for T
+impl<T> Control for T where
+    T: LiveClients
+        + ClientViews
+        + Redirects
+        + Publishing
+        + Readiness
+        + SettingsOfClients
+        + AccessControl
 {
 }
 

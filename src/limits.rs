@@ -123,6 +123,9 @@ pub struct Limits {
     pub keep_alive_secs_max: u16,
     /// Maximum number of stored Keep Alives that callers have set for later connections too.
     pub keep_alive_overrides_max: u32,
+    /// Maximum number of rules in the store. Each decision looks at all rules before the one that
+    /// decides.
+    pub stored_rules_max: u32,
     /// Maximum number of connections in the history of one client, at most
     /// [`HISTORY_PER_CLIENT_LARGEST`]; 0 = no histories. The oldest leaves for a new one.
     pub history_per_client_max: u16,
@@ -180,6 +183,7 @@ impl Default for Limits {
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
             keep_alive_overrides_max: 1_000_000,
+            stored_rules_max: 1_000,
             history_per_client_max: 20,
             history_days_max: 7,
             history_connections_max: 1_000_000,

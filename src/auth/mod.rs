@@ -14,6 +14,7 @@ mod attributes;
 mod builtin;
 mod chain;
 mod enhanced;
+mod explained;
 mod groups;
 mod identity;
 mod logins;
@@ -39,6 +40,7 @@ pub use attributes::{Attributes, AttributesError};
 pub use builtin::*;
 pub use chain::{Chain, Source};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
+pub use explained::{Explanation, RulePlace, RuleText, RuleTextError, StoredRules};
 pub use groups::{Groups, GroupsError};
 pub use identity::{ClientCertificate, Identity, Login};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
@@ -348,6 +350,17 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Returns whether the action is allowed.
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision;
 
+    /// Returns the same decision with the rule that makes it, for callers that ask why.
+    fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
+        Explanation::new(self.authorize(request), None)
+    }
+
+    /// Returns the rules in the store, if it decides by such rules. The broker replaces them when it
+    /// starts, and whenever a caller changes one.
+    fn stored_rules(&self) -> Option<&dyn StoredRules> {
+        None
+    }
+
     /// Returns a number that changes whenever an earlier decision may no longer hold.
     fn generation(&self) -> u64 {
         0
@@ -380,6 +393,14 @@ pub trait Authorizer: Send + Sync + 'static {
 impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         (**self).authorize(request)
+    }
+
+    fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
+        (**self).explain(request)
+    }
+
+    fn stored_rules(&self) -> Option<&dyn StoredRules> {
+        (**self).stored_rules()
     }
 
     fn generation(&self) -> u64 {

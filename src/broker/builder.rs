@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, CallsUnderWay, Running, StartError, draining::Drain, restoring::aside, settings::lock,
-    shards::Threads, simulation::SimulatedShards,
+    Broker, CallsUnderWay, Running, StartError, access::Access, draining::Drain, restoring::aside,
+    settings::lock, shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
@@ -279,6 +279,7 @@ impl Builder {
                 drain: Drain::default(),
                 #[cfg(feature = "webhooks")]
                 webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
+                access: Access::default(),
             }),
         };
         broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));

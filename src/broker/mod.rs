@@ -3,6 +3,7 @@
 //! [`Broker`] is the handle that an embedding application and the `hearthmq` program hold. It
 //! creates no runtime and no logger, and never ends the process.
 
+mod access;
 mod asking;
 mod builder;
 mod control;
@@ -48,7 +49,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::draining::Drain;
+use self::{access::Access, draining::Drain};
 pub use self::{
     builder::Builder,
     error::{Error, PublishError, StartError},
@@ -102,6 +103,7 @@ struct Running {
     drain: Drain,
     #[cfg(feature = "webhooks")]
     webhook_secrets: webhooks::SecretsOfWebhooks,
+    access: Access,
 }
 
 /// The calls that have not been answered yet.

@@ -44,10 +44,14 @@ impl Broker {
     /// Restores the contents of the store, before any client can connect.
     pub(super) async fn restore(&self, threads: &Threads) -> Result<(), StartError> {
         let core = &self.running.core;
-        let Some(keeper) = &core.keeper else { return Ok(()) };
+        let Some(keeper) = &core.keeper else {
+            self.begin_access().await;
+            return Ok(());
+        };
         let (broker, its_keeper) = (self.clone(), Arc::clone(keeper));
         aside(threads, move || broker.read_store(&its_keeper)).await?;
         self.restore_drain().await;
+        self.begin_access().await;
         // Published only once all sessions are there, so that no subscriber misses a Will.
         let registries = &self.running.registries;
         join_all(registries.iter().map(|registry| registry.send(Restored))).await;

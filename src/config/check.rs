@@ -37,6 +37,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",
     "limits.keep_alive_overrides_max",
+    "limits.stored_rules_max",
     "limits.history_per_client_max",
     "tls.watch_secs",
 ];

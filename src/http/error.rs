@@ -2,6 +2,7 @@
 //!
 //! Each constructor has all of an error in one place.
 
+mod access;
 mod broker;
 mod repeated;
 mod waiting;

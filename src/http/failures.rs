@@ -156,6 +156,16 @@ failures! {
     ];
     /// The rate of the address is limited.
     Rate => [ApiError::too_many_requests(1)];
+    /// The caller needs the permission to administer the broker.
+    Administration => [ApiError::forbidden_to_administer()];
+    /// The call replaces or removes something that others may have changed.
+    Precondition => [ApiError::precondition_failed(), ApiError::invalid_precondition()];
+    /// The call changes what the store has, within a limit.
+    StoredThings => [ApiError::too_many("stored_rules_max"), ApiError::not_supported()];
+    /// The call has a rule, or the identifier of one.
+    RuleForm => [ApiError::invalid_rule("topics[0]: topic filter is empty")];
+    /// The rule must be in the store.
+    NoRule => [ApiError::rule_not_found()];
     /// The path has other methods.
     OtherMethod => [ApiError::method_not_allowed("GET, HEAD")];
 }

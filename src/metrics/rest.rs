@@ -72,12 +72,18 @@ labels! {
         Stats = "/api/v1/stats",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
+        /// The rules in the store.
+        Rules = "/api/v1/rules",
+        /// One of them.
+        Rule = "/api/v1/rules/{id}",
+        /// Says which rule decides about an action.
+        RulesCheck = "/api/v1/rules/check",
     }
 }
 
 /// The counted statuses; 500 includes all others.
-pub(super) const STATUSES: [u16; 14] =
-    [200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 503, 504, 500];
+pub(super) const STATUSES: [u16; 15] =
+    [200, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 503, 504, 500];
 
 /// Upper bounds of the latency buckets in microseconds: a local call takes tens of microseconds, a
 /// call that times out takes seconds.
@@ -87,9 +93,15 @@ pub(super) const BUCKETS_MICROS: [u64; 14] = [
 ];
 
 /// Metrics of REST calls, by route.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RestMetrics {
     routes: [RouteMetrics; RestRoute::ALL.len()],
+}
+
+impl Default for RestMetrics {
+    fn default() -> Self {
+        Self { routes: std::array::from_fn(|_| RouteMetrics::default()) }
+    }
 }
 
 impl RestMetrics {

@@ -156,6 +156,7 @@ mod control {
     mod publishing;
     mod redirection;
     mod requests;
+    mod rules;
     mod selecting;
     mod settings;
     mod starting;

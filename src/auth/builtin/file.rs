@@ -171,7 +171,8 @@ fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+/// Returns the number of the line, from 1, with the byte at `offset`.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     let before = &text.as_bytes()[..offset.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -45,9 +45,13 @@
 //!   condition on something that the record of a stored session does not contain. An allowing rule
 //!   then does not match; a denying rule does, unless another of its conditions fails.
 //!
+//! Rules in the store have the same form in JSON. Where priorities are equal, the file's rules come
+//! first.
+//!
 //! Knows rules and files; does not know the caller or what it does with the answer.
 
 mod glob;
+mod list;
 mod rule;
 mod topics;
 mod variables;
@@ -56,7 +60,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -66,15 +70,23 @@ use serde::Deserialize;
 
 pub use rule::Rule;
 
-use self::variables::VariableValues;
+use self::{
+    list::{PlacedRule, RuleSources},
+    variables::VariableValues,
+};
 use super::file::{self, FileError};
-use crate::auth::{AccessRequest, Authorizer, Decision};
+use crate::auth::{
+    AccessRequest, Authorizer, Decision, Explanation, RulePlace, RuleText, RuleTextError,
+    StoredRules,
+};
 
-/// Decides by rules, which can be replaced while it is in use.
+/// Decides by rules, which can be replaced while it is in use: those of a file or of the application,
+/// and those that the broker has in its store.
 pub struct FilePolicy {
     path: ArcSwapOption<PathBuf>,
     /// In the order in which they are evaluated.
-    rules: ArcSwap<Vec<Rule>>,
+    rules: ArcSwap<Vec<PlacedRule>>,
+    sources: Mutex<RuleSources>,
     generation: AtomicU64,
 }
 
@@ -86,7 +98,7 @@ impl FilePolicy {
     /// never match. The error names the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
         let path = path.into();
-        let policy = Self::new(load(&path)?);
+        let policy = Self::of(load(&path)?);
         policy.path.store(Some(Arc::new(path)));
         Ok(policy)
     }
@@ -94,9 +106,15 @@ impl FilePolicy {
     /// Creates it with these rules, in any order. Without any rule, everything is denied.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
+        Self::of(list::of_application(rules))
+    }
+
+    fn of(own: Vec<PlacedRule>) -> Self {
+        let sources = RuleSources { own, ..RuleSources::default() };
         Self {
             path: ArcSwapOption::empty(),
-            rules: ArcSwap::from_pointee(in_order(rules)),
+            rules: ArcSwap::from_pointee(sources.in_order()),
+            sources: Mutex::new(sources),
             generation: AtomicU64::new(0),
         }
     }
@@ -107,7 +125,7 @@ impl FilePolicy {
     /// The same as [`FilePolicy::open`]; the current rules then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
         if let Some(path) = &*self.path.load() {
-            self.replace(load(path)?);
+            self.replace_own(load(path)?);
         }
         Ok(())
     }
@@ -118,16 +136,31 @@ impl FilePolicy {
     /// The same as [`FilePolicy::open`]; rules and file then stay as they are.
     pub fn reload_from(&self, path: impl Into<PathBuf>) -> Result<(), FileError> {
         let path = path.into();
-        self.replace(load(&path)?);
+        self.replace_own(load(&path)?);
         self.path.store(Some(Arc::new(path)));
         Ok(())
     }
 
-    /// Replaces the rules.
+    /// Replaces the rules. Those of the store stay.
     pub fn replace(&self, rules: Vec<Rule>) {
-        self.rules.store(Arc::new(in_order(rules)));
+        self.replace_own(list::of_application(rules));
+    }
+
+    fn replace_own(&self, rules: Vec<PlacedRule>) {
+        let mut sources = self.sources();
+        sources.own = rules;
+        self.put_into_force(&sources);
+    }
+
+    /// Compiles the list of all rules again.
+    fn put_into_force(&self, sources: &RuleSources) {
+        self.rules.store(Arc::new(sources.in_order()));
         // Counted after the rules are stored: a reader of the new number decides by the new rules.
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn sources(&self) -> MutexGuard<'_, RuleSources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,8 +170,20 @@ impl Authorizer for FilePolicy {
         self.rules
             .load()
             .iter()
-            .find(|rule| rule.decides(request, &subject))
-            .map_or(Decision::Deny, Rule::decision)
+            .find(|placed| placed.rule.decides(request, &subject))
+            .map_or(Decision::Deny, |placed| placed.rule.decision())
+    }
+
+    fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
+        let subject = VariableValues::new(request.identity, request.client_id);
+        let rules = self.rules.load();
+        let found = rules.iter().find(|placed| placed.rule.decides(request, &subject));
+        let decision = found.map_or(Decision::Deny, |placed| placed.rule.decision());
+        Explanation::new(decision, found.map(|placed| placed.place.clone()))
+    }
+
+    fn stored_rules(&self) -> Option<&dyn StoredRules> {
+        Some(self)
     }
 
     fn generation(&self) -> u64 {
@@ -146,7 +191,21 @@ impl Authorizer for FilePolicy {
     }
 
     fn uses_attributes(&self) -> bool {
-        self.rules.load().iter().any(Rule::uses_attributes)
+        self.rules.load().iter().any(|placed| placed.rule.uses_attributes())
+    }
+}
+
+impl StoredRules for FilePolicy {
+    fn check(&self, json: &str) -> Result<i64, RuleTextError> {
+        list::parse(json).map(|rule| rule.priority())
+    }
+
+    fn replace_stored(&self, rules: Vec<RuleText>) -> Vec<Arc<str>> {
+        let (stored, unusable) = list::of_store(rules);
+        let mut sources = self.sources();
+        sources.stored = stored;
+        self.put_into_force(&sources);
+        unusable
     }
 }
 
@@ -154,16 +213,18 @@ impl Authorizer for FilePolicy {
 #[serde(deny_unknown_fields)]
 struct RulesFile {
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<toml::Spanned<Rule>>,
 }
 
-fn load(path: &Path) -> Result<Vec<Rule>, FileError> {
-    Ok(file::parse::<RulesFile>(path, &file::read(path)?)?.rules)
-}
-
-fn in_order(mut rules: Vec<Rule>) -> Vec<Rule> {
-    rules.sort_by_key(Rule::priority); // stable
-    rules
+fn load(path: &Path) -> Result<Vec<PlacedRule>, FileError> {
+    let text = file::read(path)?;
+    let rules = file::parse::<RulesFile>(path, &text)?.rules;
+    let place = |offset| RulePlace::File { line: file::line_of(&text, offset) };
+    let placed = rules.into_iter().map(|spanned| {
+        let place = place(spanned.span().start);
+        PlacedRule { rule: spanned.into_inner(), place }
+    });
+    Ok(placed.collect())
 }
 
 impl fmt::Debug for FilePolicy {

@@ -9,11 +9,13 @@
 mod advice;
 mod body;
 mod bulk;
+mod check;
 mod client;
 mod clients;
 mod contents;
 mod cursor;
 mod docs;
+mod etag;
 mod events;
 mod history;
 mod keep_alive;
@@ -24,6 +26,7 @@ mod overrides;
 mod publish;
 mod redirect;
 mod request;
+mod rules;
 mod settings;
 mod status;
 mod subscriptions;
@@ -82,6 +85,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(openapi::routes)
         .configure(docs::routes)
         .configure(settings::routes)
+        .configure(check::routes)
+        .configure(rules::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)

@@ -26,8 +26,8 @@ use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    advice, client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
-    redirect, request, resource, settings, status, subscriptions, topics,
+    advice, check, client, clients, contents, events, history, keep_alive, kick, node, overrides,
+    publish, redirect, request, resource, rules, settings, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
@@ -56,6 +56,12 @@ use super::{
     redirect::redirect,
     redirect::accept,
     redirect::state,
+    rules::list,
+    rules::create,
+    rules::show,
+    rules::replace,
+    rules::remove,
+    check::check,
     settings::change,
     settings::list,
     settings::find,
@@ -83,6 +89,7 @@ struct V1Calls;
         (name = "sessions", description = "Subscriptions and waiting messages of clients."),
         (name = "messages", description = "Publish; who receives a message; retained messages."),
         (name = "events", description = "Follow which clients are online."),
+        (name = "access", description = "Who may do what: rules."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
     modifiers(&InCommon),

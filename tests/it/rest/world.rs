@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use hearthmq::{
     auth::{AllowAll, Authorizer, ClientCertificate, FilePolicy},
     control::{
-        ChangeSubscriptions, Clients, ControlError, FeedPosition, KeepAliveChanged,
+        AccessControl, ChangeSubscriptions, Clients, ControlError, FeedPosition, KeepAliveChanged,
         KeepAliveOverride, Kick, Kicked, ListOverrides, LiveClients, QueryOverride, Readiness,
         Redirect, Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients,
         SelectionPlace, SetKeepAlive, SubscriptionChange, WillRequest,
@@ -228,6 +228,8 @@ impl Redirects for Fleet {
 }
 
 impl Readiness for Fleet {}
+
+impl AccessControl for Fleet {}
 
 /// A running interface. Dropping it ends it.
 pub(crate) struct Rest {

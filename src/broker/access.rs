@@ -1,0 +1,110 @@
+//! Changes of who may do what: records in the store, which take hold when they are committed.
+//!
+//! A change has three steps: its record is committed, the broker takes over what is stored, and live
+//! sessions are looked at again. A watch of the records does the last two for changes that another
+//! part of the broker, an import or another node has made.
+
+mod rules;
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{Broker, Running};
+use crate::{
+    control::{
+        AccessChanged, AccessControl, AccessError, ControlError, ExpectedRevision, PutRule,
+        RemoveRule, StoredRule,
+    },
+    records::{Expected, Record, Records as _, RecordsError, Revision, Watch},
+};
+
+/// What changes of access have in common.
+#[derive(Default)]
+pub(super) struct Access {
+    /// Held from before a record is committed until it is taken over, so that a watch does not do the
+    /// same again.
+    changing: Mutex<()>,
+    /// The revisions of the rules that the authorizer has.
+    rules: std::sync::Mutex<Vec<Revision>>,
+}
+
+impl Broker {
+    /// Begins a change.
+    async fn changing(&self) -> Result<MutexGuard<'_, ()>, AccessError> {
+        if !self.is_ready() {
+            return Err(ControlError::Unavailable.into());
+        }
+        Ok(self.running.access.changing.lock().await)
+    }
+
+    /// Takes over what the store has, and follows its changes. Called once, before a client may connect.
+    pub(super) async fn begin_access(&self) {
+        let watch = self.running.core.records.watch(rules::NAMESPACE);
+        self.take_rules().await;
+        self.spawn_watch(watch, |broker| async move { broker.rules_have_changed().await });
+    }
+
+    /// Runs `changed` after each change of a namespace, until the broker ends.
+    fn spawn_watch<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        mut watch: Watch,
+        changed: impl Fn(Self) -> F + Send + 'static,
+    ) {
+        let running: Weak<Running> = Arc::downgrade(&self.running);
+        let ending = self.running.core.ending.clone();
+        let following = async move {
+            loop {
+                tokio::select! {
+                    change = watch.next() => if change.is_none() { return },
+                    () = ending.cancelled() => return,
+                }
+                let Some(running) = running.upgrade() else { return };
+                changed(Self { running }).await;
+            }
+        };
+        if let Some(host) = self.running.hosts.first() {
+            host.spawn(following);
+        }
+    }
+}
+
+/// Returns the condition for the store; the record that is there now has been looked up.
+fn expected_of(
+    expected: ExpectedRevision,
+    found: Option<&Record>,
+) -> Result<Expected, AccessError> {
+    if !expected.is_met_by(found.map(|record| record.revision.0)) {
+        return Err(AccessError::Conflict);
+    }
+    // Compared again where the change is made, so that of two callers one fails.
+    Ok(found.map_or(Expected::Absent, |record| Expected::At(record.revision)))
+}
+
+/// Returns why a record was not changed.
+fn error_of(error: RecordsError) -> AccessError {
+    match error {
+        RecordsError::Conflict(_) => AccessError::Conflict,
+        RecordsError::TooLong => AccessError::Invalid("it is longer than 64 KiB".to_owned()),
+        RecordsError::Unavailable => ControlError::Unavailable.into(),
+    }
+}
+
+#[async_trait]
+impl AccessControl for Broker {
+    async fn put_rule(&self, request: PutRule) -> Result<AccessChanged<StoredRule>, AccessError> {
+        self.put_stored_rule(request).await
+    }
+
+    async fn remove_rule(
+        &self,
+        request: RemoveRule,
+    ) -> Result<AccessChanged<StoredRule>, AccessError> {
+        self.remove_stored_rule(request).await
+    }
+
+    async fn list_rules(&self) -> Result<Vec<StoredRule>, AccessError> {
+        Ok(self.stored_rules().await)
+    }
+}
