@@ -37,8 +37,8 @@ pub use self::{
         SurvivedSilences,
     },
     contents::{
-        ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition, SubscriptionPage,
-        SubscriptionView, WaitingMessage,
+        ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition,
+        SubscriptionPage, SubscriptionView, WaitingMessage,
     },
     error::ControlError,
     feed::{
@@ -57,7 +57,7 @@ pub use self::{
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
     settings::{
         ChangeSettings, ClientSettings, ListSettings, QuerySettings, RemoveSettings,
-        SettingsChange, SettingsOfClients, StickySettings,
+        SettingsChange, SettingsOf, SettingsOfClients, StickySettings,
     },
     subscriptions::{ChangeSubscriptions, SubscriptionChange},
     topics::{

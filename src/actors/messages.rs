@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use actix::Message;
+use actix::{Addr, Message};
 
+use super::Registry;
 use crate::{
     control::{
         ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
@@ -40,7 +41,8 @@ impl Message for ListSettings {
     type Result = Result<Vec<StickySettings>, ControlError>;
 }
 
-/// The settings that the client has after the change.
+/// The settings that the client has after the change, or that are stored for the user: its connections
+/// follow them by [`FollowUserSettings`].
 impl Message for ChangeSettings {
     type Result = Result<ClientSettings, ControlError>;
 }
@@ -152,6 +154,28 @@ pub(crate) struct QueryOnlineMany {
 pub(crate) struct SetKeepAliveMany {
     /// One request for each client, all at home on this registry's shard.
     pub(crate) requests: Vec<SetKeepAlive>,
+}
+
+/// Has all connections of a user on this registry's shard follow the sticky settings of the user, as
+/// they are stored now.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct FollowUserSettings {
+    /// The user name.
+    pub(crate) username: Arc<str>,
+}
+
+/// Makes a change of the sticky settings of a user, and then has all its connections follow it. The
+/// registry goes on if the caller no longer waits.
+pub(crate) struct OfUser<M> {
+    /// The change.
+    pub(crate) change: M,
+    /// The registries of all shards.
+    pub(crate) registries: Vec<Addr<Registry>>,
+}
+
+impl<M: Message> Message for OfUser<M> {
+    type Result = M::Result;
 }
 
 /// Asks for the description of a client's session; the reply is `None` if there is none.

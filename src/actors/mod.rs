@@ -15,7 +15,7 @@ pub use registry::Registry;
 pub(crate) use self::registry::QueryOnlinePart;
 
 pub(crate) use self::messages::{
-    Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
+    Begin, OfUser, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
     SetKeepAliveMany, Shutdown,
 };
 pub use crate::{

@@ -8,14 +8,14 @@ use futures_util::future::try_join_all;
 
 use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
-    actors::{QueryOnlineMany, SetKeepAliveMany},
+    actors::{OfUser, QueryOnlineMany, SetKeepAliveMany},
     control::{
         ChangeSettings, ChangeSubscriptions, ClientSettings, Clients, ControlError,
         DELIVERY_WAIT_MAX, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
         ListOverrides, ListSettings, LiveClients, PublishRequest, Published, Publishing,
         QueryOverride, QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects,
         RemoveOverride, RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
-        SettingsOfClients, StickySettings,
+        SettingsOf, SettingsOfClients, StickySettings,
     },
     mqtt::ReasonCode,
 };
@@ -197,21 +197,31 @@ impl SettingsOfClients for Broker {
         &self,
         request: ChangeSettings,
     ) -> Result<ClientSettings, ControlError> {
-        let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+        let registry = self.registry(request.of.name());
+        if matches!(request.of, SettingsOf::Client(_)) {
+            return self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
+        }
+        let _walking = CallUnderWay::new(&self.running.under_way.walks, WALKS_MAX)?;
+        let message = OfUser { change: request, registries: self.running.registries.clone() };
+        self.ask(registry.send(message).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn query_settings(
         &self,
         request: QuerySettings,
     ) -> Result<Option<StickySettings>, ControlError> {
-        let registry = self.registry(&request.client_id);
+        let registry = self.registry(request.of.name());
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
     async fn remove_settings(&self, request: RemoveSettings) -> Result<bool, ControlError> {
-        let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+        let registry = self.registry(request.of.name());
+        if matches!(request.of, SettingsOf::Client(_)) {
+            return self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
+        }
+        let _walking = CallUnderWay::new(&self.running.under_way.walks, WALKS_MAX)?;
+        let message = OfUser { change: request, registries: self.running.registries.clone() };
+        self.ask(registry.send(message).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn list_settings(

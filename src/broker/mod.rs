@@ -223,6 +223,20 @@ impl Broker {
         SettingsOfClients::change_settings(self, ChangeSettings::new(client_id, change)).await
     }
 
+    /// Changes the sticky settings of all clients with a user name, of connected ones from their next
+    /// packet on; returns those that are stored then. Settings of a client come before those of its
+    /// user.
+    ///
+    /// # Errors
+    /// A setting is invalid, or the broker cannot store the settings.
+    pub async fn change_user_settings(
+        &self,
+        username: &str,
+        change: SettingsChange,
+    ) -> Result<ClientSettings, ControlError> {
+        SettingsOfClients::change_settings(self, ChangeSettings::of_user(username, change)).await
+    }
+
     /// Redirects clients to another server and returns how many were redirected. Their connections
     /// end with DISCONNECT and the Server Reference, if their MQTT version has these. Their
     /// sessions last as after any disconnection that the client did not ask for, and their Wills

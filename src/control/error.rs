@@ -17,6 +17,9 @@ pub enum ControlError {
     /// The client identifier is too long for a sticky value, which has at most 4,096 bytes of it.
     #[error("client identifier is too long for a sticky value")]
     ClientIdTooLong,
+    /// The user name is too long for sticky settings.
+    #[error("user name is too long for sticky settings")]
+    UsernameTooLong,
     /// There are as many sticky values as the limit allows.
     #[error("too many sticky values")]
     TooManyOverrides,

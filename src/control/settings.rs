@@ -1,5 +1,5 @@
-//! Settings of one live client: how fast it is read, how much may wait for it, and how long its session
-//! lasts.
+//! Settings of clients: how fast they are read, how much may wait for them, and how long their sessions
+//! last. They belong to a connection, or are sticky for a client or for all clients of a user.
 //!
 //! Plain data. Does not know how the settings are applied.
 
@@ -61,6 +61,19 @@ impl ClientSettings {
         }
     }
 
+    /// Returns these settings, and those of `below` where there is none here.
+    #[must_use]
+    pub fn over(&self, below: &Self) -> Self {
+        Self {
+            session_expiry_secs: self.session_expiry_secs.or(below.session_expiry_secs),
+            message_rate: self.message_rate.or(below.message_rate),
+            byte_rate: self.byte_rate.or(below.byte_rate),
+            queue_messages_max: self.queue_messages_max.or(below.queue_messages_max),
+            queue_bytes_max: self.queue_bytes_max.or(below.queue_bytes_max),
+            in_flight_max: self.in_flight_max.or(below.in_flight_max),
+        }
+    }
+
     /// Checks that each setting is in its range.
     ///
     /// # Errors
@@ -98,16 +111,38 @@ pub struct SettingsChange {
     pub in_flight_max: Option<Option<u16>>,
 }
 
-/// Changes settings of a connected client, from its next packet on. They end with the connection, except
-/// the Session Expiry Interval, which holds until the next CONNECT of the client.
+/// Whose settings they are. Of both, those of the client come first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SettingsOf {
+    /// Those of the client with this identifier.
+    Client(Arc<str>),
+    /// Those of all clients with this user name.
+    User(Arc<str>),
+}
+
+impl SettingsOf {
+    /// Returns the Client Identifier or the user name.
+    #[must_use]
+    pub const fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Client(name) | Self::User(name) => name,
+        }
+    }
+}
+
+/// Changes settings of a connected client, or the sticky ones of a client or a user, from the next
+/// packet of each connection on. Those of a connection end with it, except the Session Expiry
+/// Interval, which holds until the next CONNECT of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChangeSettings {
-    /// The client.
-    pub client_id: Arc<str>,
+    /// Whose settings.
+    pub of: SettingsOf,
     /// The change.
     pub change: SettingsChange,
     /// Whether the change holds for later connections too, and also for a client that is absent.
+    /// Settings of a user always do.
     pub is_sticky: bool,
     /// The user name of the caller.
     pub by: Option<Arc<str>>,
@@ -116,7 +151,14 @@ pub struct ChangeSettings {
 impl ChangeSettings {
     /// Returns the request to change settings of this client.
     pub fn new(client_id: impl Into<Arc<str>>, change: SettingsChange) -> Self {
-        Self { client_id: client_id.into(), change, is_sticky: false, by: None }
+        let of = SettingsOf::Client(client_id.into());
+        Self { of, change, is_sticky: false, by: None }
+    }
+
+    /// Returns the request to change the sticky settings of this user.
+    pub fn of_user(username: impl Into<Arc<str>>, change: SettingsChange) -> Self {
+        let of = SettingsOf::User(username.into());
+        Self { of, change, is_sticky: true, by: None }
     }
 
     /// Returns the request to change the settings of later connections too.
@@ -134,13 +176,13 @@ impl ChangeSettings {
     }
 }
 
-/// Settings that hold for the later connections of a client too. They are made by
-/// [`ChangeSettings::sticky`].
+/// Settings that hold for later connections too. They are made by [`ChangeSettings::sticky`] and
+/// [`ChangeSettings::of_user`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StickySettings {
-    /// The client.
-    pub client_id: Arc<str>,
+    /// Whose settings they are.
+    pub of: SettingsOf,
     /// The settings.
     pub settings: ClientSettings,
     /// The user name of the caller that has changed them last.
@@ -150,70 +192,78 @@ pub struct StickySettings {
 }
 
 impl StickySettings {
-    /// Returns the settings of a client, set by nobody in particular.
-    pub fn new(
-        client_id: impl Into<Arc<str>>,
-        settings: ClientSettings,
-        set_at_millis: u64,
-    ) -> Self {
-        Self { client_id: client_id.into(), settings, by: None, set_at_millis }
+    /// Returns settings that nobody in particular has set.
+    #[must_use]
+    pub const fn new(of: SettingsOf, settings: ClientSettings, set_at_millis: u64) -> Self {
+        Self { of, settings, by: None, set_at_millis }
     }
 }
 
-/// Asks for the sticky settings of a client.
+/// Asks for the sticky settings of a client or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuerySettings {
-    /// The client.
-    pub client_id: Arc<str>,
+    /// Whose settings.
+    pub of: SettingsOf,
 }
 
 impl QuerySettings {
-    /// Returns the question about this client.
-    pub fn new(client_id: impl Into<Arc<str>>) -> Self {
-        Self { client_id: client_id.into() }
+    /// Returns the question about these settings.
+    #[must_use]
+    pub const fn new(of: SettingsOf) -> Self {
+        Self { of }
     }
 }
 
-/// Removes the sticky settings of a client. A live connection keeps its settings.
+/// Removes the sticky settings of a client or a user. A live connection keeps those of its client,
+/// and loses those of its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoveSettings {
-    /// The client.
-    pub client_id: Arc<str>,
+    /// Whose settings.
+    pub of: SettingsOf,
 }
 
 impl RemoveSettings {
-    /// Returns the request to remove the sticky settings of this client.
-    pub fn new(client_id: impl Into<Arc<str>>) -> Self {
-        Self { client_id: client_id.into() }
+    /// Returns the request to remove these settings.
+    #[must_use]
+    pub const fn new(of: SettingsOf) -> Self {
+        Self { of }
     }
 }
 
-/// Lists sticky settings in the order of the bytes of their Client Identifiers.
+/// Lists sticky settings of clients or of users, in the order of the bytes of their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListSettings {
-    /// Begins with the first client after this one; `None` begins with the first.
+    /// Whether those of users are listed, and not those of clients.
+    pub is_of_users: bool,
+    /// Begins with the first client or user after this one; `None` begins with the first.
     pub after: Option<Arc<str>>,
-    /// Maximum number of clients in the answer; at most [`ListSettings::LIMIT_MAX`] are given.
+    /// Maximum number of items in the answer; at most [`ListSettings::LIMIT_MAX`] are given.
     pub limit: usize,
 }
 
 impl ListSettings {
-    /// The largest number of clients in one answer.
+    /// The largest number of items in one answer.
     pub const LIMIT_MAX: usize = 1_000;
 
-    /// Returns the question for the first settings.
+    /// Returns the question for the first settings of clients.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self { after: None, limit }
+        Self { is_of_users: false, after: None, limit }
     }
 
-    /// Returns the question for those after this client.
+    /// Returns the question for the first settings of users.
     #[must_use]
-    pub fn after(mut self, client_id: impl Into<Arc<str>>) -> Self {
-        self.after = Some(client_id.into());
+    pub const fn of_users(limit: usize) -> Self {
+        Self { is_of_users: true, after: None, limit }
+    }
+
+    /// Returns the question for those after this client or user.
+    #[must_use]
+    pub fn after(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.after = Some(name.into());
         self
     }
 }
@@ -222,8 +272,8 @@ impl ListSettings {
 /// [`ControlError::Unavailable`].
 #[async_trait]
 pub trait SettingsOfClients: Send + Sync + 'static {
-    /// Changes settings of a client; returns those that its connection has then, or, if it is absent,
-    /// those that its next one will have.
+    /// Changes settings. Returns those that the connection of the client has then; if it is absent, or
+    /// they are those of a user, returns what is stored.
     async fn change_settings(
         &self,
         _request: ChangeSettings,
@@ -231,7 +281,7 @@ pub trait SettingsOfClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
-    /// Returns the sticky settings of a client, if there are any.
+    /// Returns the sticky settings of a client or a user, if there are any.
     async fn query_settings(
         &self,
         _request: QuerySettings,
@@ -239,12 +289,12 @@ pub trait SettingsOfClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
-    /// Removes the sticky settings of a client; returns whether there were any.
+    /// Removes the sticky settings of a client or a user; returns whether there were any.
     async fn remove_settings(&self, _request: RemoveSettings) -> Result<bool, ControlError> {
         Err(ControlError::Unavailable)
     }
 
-    /// Returns some sticky settings, in the order of the bytes of their Client Identifiers.
+    /// Returns some sticky settings of clients or of users, in the order of the bytes of their names.
     async fn list_settings(
         &self,
         _request: ListSettings,
@@ -270,6 +320,19 @@ mod tests {
         let second = first.changed_by(&second);
         assert_eq!((second.message_rate, second.in_flight_max), (None, Some(5)));
         assert!(!second.is_empty() && ClientSettings::new().is_empty());
+    }
+
+    #[test]
+    fn settings_stand_over_others_one_by_one() {
+        let above = ClientSettings { message_rate: Some(1), ..ClientSettings::new() };
+        let below = ClientSettings {
+            message_rate: Some(2),
+            byte_rate: Some(3_000),
+            ..ClientSettings::new()
+        };
+        let both = ClientSettings { message_rate: Some(1), ..below.clone() };
+        assert_eq!(above.over(&below), both);
+        assert_eq!(ClientSettings::new().over(&below), below);
     }
 
     #[test]

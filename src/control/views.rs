@@ -245,8 +245,13 @@ pub struct ClientSession {
     /// How the connection before ended, or that of an absent client. One before the last start of
     /// the broker is known from the history of the client.
     pub last_end: Option<LastEnd>,
-    /// The settings of the connection that callers have changed.
+    /// The settings of the connection that callers have changed: its own, and those of its user where
+    /// it has none of its own.
     pub settings: ClientSettings,
+    /// The sticky settings of the client.
+    pub sticky_settings: ClientSettings,
+    /// The sticky settings of its user.
+    pub user_settings: ClientSettings,
 }
 
 impl ClientSession {
@@ -283,6 +288,8 @@ impl ClientSession {
             losing: None,
             last_end: None,
             settings: ClientSettings::default(),
+            sticky_settings: ClientSettings::default(),
+            user_settings: ClientSettings::default(),
         }
     }
 }

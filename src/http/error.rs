@@ -146,9 +146,9 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "override_not_found", message)
     }
 
-    /// The client has no sticky settings.
+    /// The client or the user has no sticky settings.
     pub(super) fn settings_not_found() -> Self {
-        let message = "The client has no sticky settings.";
+        let message = "The client or the user has no sticky settings.";
         Self::new(StatusCode::NOT_FOUND, "settings_not_found", message)
     }
 

@@ -109,7 +109,13 @@ failures! {
         ControlError::TooManyOverrides.into(),
         ControlError::SessionNotLasting.into(),
     ];
-    /// The client must have sticky settings.
+    /// The call changes settings of a user.
+    UserSetting => [
+        ControlError::InvalidSetting("message_rate").into(),
+        ControlError::UsernameTooLong.into(),
+        ControlError::TooManyOverrides.into(),
+    ];
+    /// The client or the user must have sticky settings.
     NoSettings => [ApiError::settings_not_found()];
     /// The call publishes.
     Publishing => [

@@ -30,6 +30,10 @@ labels! {
         AllStickySettings = "/api/v1/settings",
         /// The sticky settings of a client.
         StickySettings = "/api/v1/settings/{client_id}",
+        /// The sticky settings of all users.
+        AllUserSettings = "/api/v1/user-settings",
+        /// The sticky settings of a user.
+        UserSettings = "/api/v1/user-settings/{username}",
         /// Advice on Keep Alive.
         KeepAliveAdvice = "/api/v1/keep-alive/advice",
         /// Publishes a message.

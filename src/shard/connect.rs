@@ -4,11 +4,11 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use crate::{
     auth::{Authorizer, BoundedExchange, ClientCertificate, Identity},
-    control::ClientSettings,
     flow::BudgetShare,
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
     owners::Charge,
+    shard::sticky::SettingsLayers,
     transport::Transport,
 };
 
@@ -38,8 +38,9 @@ pub(crate) struct AcceptedConnect {
     pub(crate) keep_alive_secs: u16,
     pub(crate) will: Option<AcceptedWill>,
     pub(crate) session_expiry_secs: Option<u32>,
-    /// The sticky settings of the client, once its session is prepared.
-    pub(crate) settings: Option<Box<ClientSettings>>,
+    /// The sticky settings of the client and its user, once its session is prepared; `None` if there
+    /// are none.
+    pub(crate) settings: Option<Box<SettingsLayers>>,
     pub(crate) receive_maximum: u16,
     pub(crate) maximum_packet_size: u32,
     pub(crate) topic_alias_maximum: u16,

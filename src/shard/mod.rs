@@ -34,6 +34,7 @@ pub(crate) mod silences;
 mod sticky;
 pub(crate) mod subscription;
 mod system;
+mod table;
 mod turn;
 pub(crate) mod views;
 

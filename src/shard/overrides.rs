@@ -2,29 +2,23 @@
 //!
 //! Knows neither sessions nor connections; `presence/keep_alive.rs` applies overrides to them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::table::RecordTable;
 use crate::{
     control::{ControlError, KeepAliveOverride, ListOverrides},
     durable::StoredRecords,
     mqtt::Timestamp,
-    records::{Expected, Put, Record, RecordKey, Records as _, RecordsError},
+    records::{Expected, Put, Record, RecordKey},
 };
 
 /// The namespace of the records; their keys are Client Identifiers.
 const NAMESPACE: &str = "keep-alive";
 
 /// The overrides of a broker.
-pub(crate) struct OverrideTable {
-    records: Arc<StoredRecords>,
-    /// Their number, so that a CONNECT looks up nothing where there are none.
-    len: Arc<AtomicUsize>,
-}
+pub(crate) struct OverrideTable(RecordTable);
 
 /// The content of a record, in JSON.
 #[derive(Deserialize, Serialize)]
@@ -37,17 +31,16 @@ struct OverrideContent<'a> {
 
 impl OverrideTable {
     pub(crate) fn new(records: Arc<StoredRecords>) -> Self {
-        let len = records.count(NAMESPACE);
-        Self { records, len }
+        Self(RecordTable::new(records, NAMESPACE))
     }
 
     /// Returns the override of a client, as it was last stored.
     pub(crate) fn find(&self, client_id: &str) -> Option<KeepAliveOverride> {
-        if self.len.load(Ordering::Acquire) == 0 {
+        if self.0.is_empty() {
             return None;
         }
-        let name = RecordKey::new(NAMESPACE, client_id)?;
-        parse(&name, &self.records.committed(&name)?)
+        let name = self.0.name(client_id)?;
+        parse(&name, &self.0.find(&name)?)
     }
 
     /// Stores an override; returns once it is committed.
@@ -59,11 +52,8 @@ impl OverrideTable {
         wanted: &KeepAliveOverride,
         overrides_max: usize,
     ) -> Result<(), ControlError> {
-        let name = name_of(&wanted.client_id)?;
-        let is_full = self.len.load(Ordering::Acquire) >= overrides_max;
-        if is_full && self.records.committed(&name).is_none() {
-            return Err(ControlError::TooManyOverrides);
-        }
+        let name = self.name_of(&wanted.client_id)?;
+        self.0.former(&name, overrides_max)?;
         let content = OverrideContent {
             interval: wanted.interval_secs,
             at: wanted.set_at.millis(),
@@ -72,7 +62,7 @@ impl OverrideTable {
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
         let mut put = Put::new(name, value);
         put.expires_at = wanted.expires_at;
-        self.records.put(put).await.map(drop).map_err(failure)
+        self.0.put(put).await
     }
 
     /// Removes the override of a client; returns whether there was one.
@@ -80,10 +70,7 @@ impl OverrideTable {
     /// # Errors
     /// The store cannot be written.
     pub(crate) async fn remove(&self, client_id: &str) -> Result<bool, ControlError> {
-        let name = name_of(client_id)?;
-        let existed = self.records.committed(&name).is_some();
-        self.records.remove(name, Expected::Any).await.map_err(failure)?;
-        Ok(existed)
+        self.0.remove(self.name_of(client_id)?, Expected::Any).await
     }
 
     /// Returns some overrides in the order of their Client Identifiers.
@@ -92,27 +79,18 @@ impl OverrideTable {
         question: &ListOverrides,
     ) -> Result<Vec<KeepAliveOverride>, ControlError> {
         let limit = question.limit.min(ListOverrides::LIMIT_MAX);
-        let found = self.records.list(NAMESPACE, question.after.as_deref(), limit).await;
-        let found = found.map_err(failure)?;
+        let found = self.0.list("", question.after.as_deref(), limit).await?;
         Ok(found.iter().filter_map(|(name, record)| parse(name, record)).collect())
+    }
+
+    fn name_of(&self, client_id: &str) -> Result<RecordKey, ControlError> {
+        self.0.name(client_id).ok_or(ControlError::ClientIdTooLong)
     }
 }
 
 /// Returns when something ends that begins at `now` and has this time to live.
 pub(crate) fn end_of(ttl_secs: Option<u32>, now: Timestamp) -> Option<Timestamp> {
     ttl_secs.map(|secs| now.plus_secs(u64::from(secs)))
-}
-
-fn name_of(client_id: &str) -> Result<RecordKey, ControlError> {
-    RecordKey::new(NAMESPACE, client_id).ok_or(ControlError::ClientIdTooLong)
-}
-
-const fn failure(error: RecordsError) -> ControlError {
-    match error {
-        RecordsError::Conflict(_) | RecordsError::TooLong | RecordsError::Unavailable => {
-            ControlError::Unavailable
-        }
-    }
 }
 
 fn parse(name: &RecordKey, record: &Record) -> Option<KeepAliveOverride> {

@@ -1,32 +1,45 @@
-//! Settings that hold for the later connections of a client too: records that a CONNECT looks up in
-//! memory.
+//! Settings that hold for the later connections of a client, or of all clients of a user: records that
+//! a CONNECT looks up in memory.
 //!
 //! Knows neither sessions nor connections; `presence` applies settings to them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::table::RecordTable;
 use crate::{
-    control::{ClientSettings, ControlError, ListSettings, SettingsChange, StickySettings},
+    control::{
+        ClientSettings, ControlError, ListSettings, SettingsChange, SettingsOf, StickySettings,
+    },
     durable::StoredRecords,
     mqtt::Timestamp,
-    records::{Expected, Put, Record, RecordKey, Records as _},
+    records::{Expected, Put, Record, RecordKey},
 };
 
-/// The namespace of the records. Their keys are this prefix and a Client Identifier; settings of a user
-/// would have another prefix.
+/// The namespace of the records. Their keys are one of these prefixes, and a Client Identifier or a
+/// user name.
 const NAMESPACE: &str = "settings";
 const OF_CLIENT: &str = "c/";
+const OF_USER: &str = "u/";
 
 /// The sticky settings of a broker.
-pub(crate) struct StickyTable {
-    records: Arc<StoredRecords>,
-    /// Their number, so that a CONNECT looks up nothing where there are none.
-    len: Arc<AtomicUsize>,
+pub(crate) struct StickyTable(RecordTable);
+
+/// The settings of a connection, by where they come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SettingsLayers {
+    /// Those of the client: sticky ones, and what was changed for this connection.
+    pub(crate) own: ClientSettings,
+    /// Those of its user.
+    pub(crate) of_user: ClientSettings,
+}
+
+impl SettingsLayers {
+    /// Returns the settings that count.
+    pub(crate) fn in_force(&self) -> ClientSettings {
+        self.own.over(&self.of_user)
+    }
 }
 
 /// The content of a record, in JSON.
@@ -45,37 +58,50 @@ struct StickyContent {
 
 impl StickyTable {
     pub(crate) fn new(records: Arc<StoredRecords>) -> Self {
-        let len = records.count(NAMESPACE);
-        Self { records, len }
+        Self(RecordTable::new(records, NAMESPACE))
     }
 
-    /// Returns the settings of a client, as they were last stored.
-    pub(crate) fn find(&self, client_id: &str) -> Option<StickySettings> {
-        if self.len.load(Ordering::Acquire) == 0 {
+    /// Returns the settings of a client or a user, as they were last stored.
+    pub(crate) fn find(&self, of: &SettingsOf) -> Option<StickySettings> {
+        if self.0.is_empty() {
             return None;
         }
-        let name = name_of(client_id).ok()?;
-        parse(&name, &self.records.committed(&name)?)
+        let name = self.name_of(of).ok()?;
+        parse(&name, &self.0.find(&name)?)
     }
 
-    /// Changes the settings of a client; returns them once they are committed.
+    /// Returns the settings with which a connection of a client begins; empty ones if there are none.
+    pub(crate) fn layers(&self, client_id: &Arc<str>, user: Option<&Arc<str>>) -> SettingsLayers {
+        if self.0.is_empty() {
+            return SettingsLayers::default();
+        }
+        let of_client = self.find(&SettingsOf::Client(client_id.clone()));
+        SettingsLayers {
+            own: of_client.map(|found| found.settings).unwrap_or_default(),
+            of_user: user.map(|user| self.of_user(user)).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the settings of a user; empty ones if there are none.
+    pub(crate) fn of_user(&self, username: &Arc<str>) -> ClientSettings {
+        let found = self.find(&SettingsOf::User(username.clone()));
+        found.map(|found| found.settings).unwrap_or_default()
+    }
+
+    /// Changes the settings of a client or a user; returns them once they are committed.
     ///
     /// # Errors
-    /// A setting is out of its range, there are `sticky_max` clients with settings, the identifier is
-    /// too long, or the store cannot be written.
+    /// A setting is out of its range, there are `sticky_max` records, the name is too long, or the
+    /// store cannot be written.
     pub(crate) async fn change(
         &self,
-        client_id: &str,
+        of: &SettingsOf,
         (change, by): (&SettingsChange, Option<&str>),
         now: Timestamp,
         sticky_max: usize,
     ) -> Result<ClientSettings, ControlError> {
-        let name = name_of(client_id)?;
-        let former = self.records.committed(&name);
-        let is_full = self.len.load(Ordering::Acquire) >= sticky_max;
-        if is_full && former.is_none() {
-            return Err(ControlError::TooManyOverrides);
-        }
+        let name = self.name_of(of)?;
+        let former = self.0.former(&name, sticky_max)?;
         let expected = match &former {
             None => Expected::Absent,
             Some(record) => Expected::At(record.revision),
@@ -83,9 +109,8 @@ impl StickyTable {
         let former = former.and_then(|record| parse(&name, &record));
         let settings = former.map(|former| former.settings).unwrap_or_default().changed_by(change);
         settings.check()?;
-        let unavailable = |_| ControlError::Unavailable;
         if settings.is_empty() {
-            self.records.remove(name, expected).await.map_err(unavailable)?;
+            self.0.remove(name, expected).await?;
             return Ok(settings);
         }
         let content = StickyContent {
@@ -100,41 +125,45 @@ impl StickyTable {
         };
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
         // Another call at the same time makes this one fail, so that no change of it is lost.
-        self.records.put(Put::new(name, value).expecting(expected)).await.map_err(unavailable)?;
+        self.0.put(Put::new(name, value).expecting(expected)).await?;
         Ok(settings)
     }
 
-    /// Removes the settings of a client; returns whether there were any.
+    /// Removes the settings of a client or a user; returns whether there were any.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) async fn remove(&self, client_id: &str) -> Result<bool, ControlError> {
-        let name = name_of(client_id)?;
-        let existed = self.records.committed(&name).is_some();
-        let removed = self.records.remove(name, Expected::Any).await;
-        removed.map(|()| existed).map_err(|_| ControlError::Unavailable)
+    pub(crate) async fn remove(&self, of: &SettingsOf) -> Result<bool, ControlError> {
+        self.0.remove(self.name_of(of)?, Expected::Any).await
     }
 
-    /// Returns some settings in the order of their Client Identifiers.
+    /// Returns some settings in the order of the names.
+    ///
+    /// # Errors
+    /// The records cannot be read.
     pub(crate) async fn list(
         &self,
         question: &ListSettings,
     ) -> Result<Vec<StickySettings>, ControlError> {
+        let prefix = if question.is_of_users { OF_USER } else { OF_CLIENT };
         let limit = question.limit.min(ListSettings::LIMIT_MAX);
-        let after = question.after.as_deref().map(|after| format!("{OF_CLIENT}{after}"));
-        let found = self.records.list(NAMESPACE, after.as_deref(), limit).await;
-        let found = found.map_err(|_| ControlError::Unavailable)?;
+        let found = self.0.list(prefix, question.after.as_deref(), limit).await?;
         Ok(found.iter().filter_map(|(name, record)| parse(name, record)).collect())
+    }
+
+    fn name_of(&self, of: &SettingsOf) -> Result<RecordKey, ControlError> {
+        let (prefix, too_long) = match of {
+            SettingsOf::Client(_) => (OF_CLIENT, ControlError::ClientIdTooLong),
+            SettingsOf::User(_) => (OF_USER, ControlError::UsernameTooLong),
+        };
+        self.0.name(&format!("{prefix}{}", of.name())).ok_or(too_long)
     }
 }
 
-fn name_of(client_id: &str) -> Result<RecordKey, ControlError> {
-    let name = RecordKey::new(NAMESPACE, &format!("{OF_CLIENT}{client_id}"));
-    name.ok_or(ControlError::ClientIdTooLong)
-}
-
 fn parse(name: &RecordKey, record: &Record) -> Option<StickySettings> {
-    let client_id = name.key().strip_prefix(OF_CLIENT)?;
+    let of_client = name.key().strip_prefix(OF_CLIENT).map(|id| SettingsOf::Client(id.into()));
+    let of_user = || name.key().strip_prefix(OF_USER).map(|user| SettingsOf::User(user.into()));
+    let of = of_client.or_else(of_user)?;
     let content: StickyContent = serde_json::from_slice(&record.value).ok()?;
     let change = SettingsChange {
         session_expiry_secs: Some(content.session_expiry_secs),
@@ -146,7 +175,7 @@ fn parse(name: &RecordKey, record: &Record) -> Option<StickySettings> {
     };
     let settings = ClientSettings::new().changed_by(&change);
     settings.check().ok()?; // An import may bring anything.
-    let mut found = StickySettings::new(client_id, settings, content.at);
+    let mut found = StickySettings::new(of, settings, content.at);
     found.by = content.by.map(Into::into);
     Some(found)
 }

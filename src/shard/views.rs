@@ -186,6 +186,8 @@ impl Shard {
         let change = link.and_then(|link| link.keep_alive_change());
         let deadline = keep_alive.map(|keep_alive| keep_alive.deadline());
         let deadline = deadline.filter(|deadline| *deadline != Timestamp::NEVER);
+        let user = presence.identity.username.as_ref();
+        let sticky = self.core.sticky.layers(session.client_id(), user);
         Some(ClientSession {
             online: link.is_some(),
             username: presence.identity.username.clone(),
@@ -212,7 +214,9 @@ impl Shard {
             dropped: found.dropped_messages(),
             losing: self.losing(slot, session.client_id()),
             last_end: self.last_end(found),
-            settings: found.settings().cloned().unwrap_or_default(),
+            settings: found.settings(),
+            sticky_settings: sticky.own,
+            user_settings: sticky.of_user,
             ..ClientSession::new(session.client_id().clone(), presence.peer)
         })
     }

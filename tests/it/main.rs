@@ -162,6 +162,7 @@ mod control {
     mod starting;
     mod system_topics;
     mod topics;
+    mod user_settings;
     mod webhooks;
 }
 

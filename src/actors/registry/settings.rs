@@ -1,40 +1,104 @@
-//! Requests about settings of clients: of live connections, and sticky ones.
+//! Requests about settings of clients: of live connections, and sticky ones of clients and users.
 
-use std::future::ready;
+use std::{future::ready, sync::Arc};
 
-use actix::{Handler, ResponseFuture};
+use actix::{Addr, Handler, ResponseFuture};
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::{Registry, control::answer_of};
 use crate::{
+    actors::messages::{FollowUserSettings, OfUser},
     control::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        StickySettings,
+        SettingsOf, StickySettings,
     },
-    shard::doors::ToConnection,
+    shard::{common::Core, doors::ToConnection},
 };
 
+type ChangeOutcome = Result<ClientSettings, ControlError>;
+
+/// Stores a change of sticky settings; returns them once they are committed.
+async fn store(core: &Core, request: &ChangeSettings) -> ChangeOutcome {
+    let ChangeSettings { of, change, by, .. } = request;
+    let sticky_max = core.limits_now().keep_alive_overrides_max as usize;
+    core.sticky.change(of, (change, by.as_deref()), core.clock.now(), sticky_max).await
+}
+
 impl Handler<ChangeSettings> for Registry {
-    type Result = ResponseFuture<Result<ClientSettings, ControlError>>;
+    type Result = ResponseFuture<ChangeOutcome>;
 
     fn handle(&mut self, message: ChangeSettings, _: &mut Self::Context) -> Self::Result {
-        let ChangeSettings { client_id, change, is_sticky, by } = message;
         let (core, clients) = (self.core.clone(), self.clients.clone());
-        let ask = move |client_id: &str, change| {
+        let SettingsOf::Client(client_id) = message.of.clone() else {
+            return Box::pin(async move { store(&core, &message).await });
+        };
+        let ask = move |change| {
             let (reply, answer) = oneshot::channel();
-            let asked = clients.send(client_id, ToConnection::ChangeSettings { change, reply });
+            let asked = clients.send(&client_id, ToConnection::ChangeSettings { change, reply });
             answer_of(asked.map(|()| answer))
         };
-        if !is_sticky {
-            return Box::pin(ask(&client_id, change));
+        if !message.is_sticky {
+            return Box::pin(ask(message.change));
         }
         Box::pin(async move {
-            let sticky_max = core.limits_now().keep_alive_overrides_max as usize;
-            let wanted = (&change, by.as_deref());
-            let stored = core.sticky.change(&client_id, wanted, core.clock.now(), sticky_max);
-            let stored = stored.await?;
+            let stored = store(&core, &message).await?;
             // Whatever the connection can take of it, the settings are stored.
-            Ok(ask(&client_id, change).await.unwrap_or(stored))
+            Ok(ask(message.change).await.unwrap_or(stored))
+        })
+    }
+}
+
+impl Handler<OfUser<ChangeSettings>> for Registry {
+    type Result = ResponseFuture<ChangeOutcome>;
+
+    fn handle(&mut self, message: OfUser<ChangeSettings>, _: &mut Self::Context) -> Self::Result {
+        let core = self.core.clone();
+        Box::pin(async move {
+            let OfUser { change, registries } = message;
+            let stored = store(&core, &change).await?;
+            have_followed(change.of.name(), registries).await;
+            Ok(stored)
+        })
+    }
+}
+
+impl Handler<OfUser<RemoveSettings>> for Registry {
+    type Result = ResponseFuture<Result<bool, ControlError>>;
+
+    fn handle(&mut self, message: OfUser<RemoveSettings>, _: &mut Self::Context) -> Self::Result {
+        let core = self.core.clone();
+        Box::pin(async move {
+            let OfUser { change: RemoveSettings { of }, registries } = message;
+            let existed = core.sticky.remove(&of).await?;
+            have_followed(of.name(), registries).await;
+            Ok(existed)
+        })
+    }
+}
+
+/// Waits until the connections of a user follow its settings. A client that connects meanwhile begins
+/// with those that are stored by now.
+async fn have_followed(username: &Arc<str>, registries: Vec<Addr<Registry>>) {
+    let follow =
+        |registry: Addr<Registry>| registry.send(FollowUserSettings { username: username.clone() });
+    join_all(registries.into_iter().map(follow)).await; // A registry that is gone has no connections.
+}
+
+impl Handler<FollowUserSettings> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, message: FollowUserSettings, _: &mut Self::Context) -> Self::Result {
+        let shard = self.shard.clone();
+        Box::pin(async move {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let mut shard = shard.borrow_mut();
+                let now = shard.core.clock.now();
+                next = shard.follow_user_settings(&message.username, from, now);
+                drop(shard);
+                tokio::task::yield_now().await;
+            }
         })
     }
 }
@@ -43,7 +107,7 @@ impl Handler<QuerySettings> for Registry {
     type Result = ResponseFuture<Option<StickySettings>>;
 
     fn handle(&mut self, message: QuerySettings, _: &mut Self::Context) -> Self::Result {
-        Box::pin(ready(self.core.sticky.find(&message.client_id)))
+        Box::pin(ready(self.core.sticky.find(&message.of)))
     }
 }
 
@@ -52,7 +116,7 @@ impl Handler<RemoveSettings> for Registry {
 
     fn handle(&mut self, message: RemoveSettings, _: &mut Self::Context) -> Self::Result {
         let core = self.core.clone();
-        Box::pin(async move { core.sticky.remove(&message.client_id).await })
+        Box::pin(async move { core.sticky.remove(&message.of).await })
     }
 }
 

@@ -22,6 +22,11 @@ impl From<ControlError> for ApiError {
                                sticky value.";
                 Self::bad_request("client_id_too_long", message)
             }
+            ControlError::UsernameTooLong => {
+                let message = "The user name has more than 4094 bytes, which is too long for sticky \
+                               settings.";
+                Self::bad_request("username_too_long", message)
+            }
             ControlError::TooManyOverrides => {
                 let message = "There are as many sticky values as keep_alive_overrides_max allows.";
                 Self::new(StatusCode::CONFLICT, "too_many_overrides", message)

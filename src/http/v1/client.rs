@@ -246,9 +246,15 @@ struct SessionPart {
     /// The full queue loses messages at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     losing: Option<LossPart>,
-    /// What callers have changed for the connection.
+    /// What callers have changed for the connection: the settings that count.
     #[serde(skip_serializing_if = "Option::is_none")]
     settings: Option<SettingsPart>,
+    /// The sticky settings of the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sticky_settings: Option<SettingsPart>,
+    /// The sticky settings of its user, which hold where the client has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_settings: Option<SettingsPart>,
 }
 
 /// A number of messages.
@@ -365,7 +371,9 @@ impl SessionPart {
             losing: found
                 .losing
                 .map(|loss| LossPart { messages: loss.messages, since: loss.since_millis }),
-            settings: (!found.settings.is_empty()).then(|| SettingsPart::of(&found.settings)),
+            settings: SettingsPart::of_some(&found.settings),
+            sticky_settings: SettingsPart::of_some(&found.sticky_settings),
+            user_settings: SettingsPart::of_some(&found.user_settings),
         }
     }
 }

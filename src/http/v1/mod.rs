@@ -20,6 +20,7 @@ mod events;
 mod history;
 mod keep_alive;
 mod kick;
+mod named;
 mod node;
 mod openapi;
 mod overrides;
@@ -29,6 +30,7 @@ mod request;
 mod rules;
 mod settings;
 mod status;
+mod sticky;
 mod subscriptions;
 mod summary;
 mod target;
@@ -84,10 +86,10 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(node::routes)
         .configure(openapi::routes)
         .configure(docs::routes)
-        .configure(settings::routes)
         .configure(check::routes)
         .configure(rules::routes)
         .configure(status::routes)
+        .configure(sticky::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)
         .default_service(web::to(async |request: HttpRequest| {

@@ -27,7 +27,7 @@ use super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
     advice, check, client, clients, contents, events, history, keep_alive, kick, node, overrides,
-    publish, redirect, request, resource, rules, settings, status, subscriptions, topics,
+    publish, redirect, request, resource, rules, settings, status, sticky, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
@@ -63,10 +63,14 @@ use super::{
     rules::remove,
     check::check,
     settings::change,
-    settings::list,
-    settings::find,
-    settings::remove,
+    settings::change_of_user,
     status::status,
+    sticky::list,
+    sticky::find,
+    sticky::remove,
+    sticky::list_of_users,
+    sticky::find_of_user,
+    sticky::remove_of_user,
     subscriptions::subscribe,
     subscriptions::unsubscribe,
     topics::receivers,

@@ -1,25 +1,27 @@
 //! `/api/v1/keep-alive/overrides`: the sticky Keep Alives. Each is looked at with `observe` and
 //! removed with `control` for its client; a list has those that the caller may observe.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
-use tokio::{task::yield_now, time::Instant};
 use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
-        admission::{self, CallEffect, HttpCaller},
+        admission::{self, CallEffect},
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission},
     },
-    Done, LIST_TIMEOUTS,
+    Done,
     contents::PageAnswer,
-    in_time, resource,
+    in_time,
+    named::{NamedPage, NamedPageParameters},
+    resource,
     target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
@@ -28,9 +30,6 @@ use crate::{
     metrics::RestRoute,
     told::Changed,
 };
-
-/// The number of items of a page without `limit`.
-const LIMIT_DEFAULT: u64 = 100;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     let all = resource("/keep-alive/overrides", "GET, HEAD").route(web::get().to(list));
@@ -127,11 +126,7 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
 /// Lists sticky Keep Alives, in the order of the Client Identifiers.
 #[utoipa::path(
     get, path = "/keep-alive/overrides", tag = "keep-alive", operation_id = "listOverrides",
-    params(
-        ("limit" = Option<u64>, Query, description = "Maximum number of items of the page.",
-         minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The `next` of the page before."),
-    ),
+    params(NamedPageParameters),
     responses(
         (status = 200, description = "A page of sticky values.", body = PageAnswer<OverrideAnswer>,
          example = json!({"items": [
@@ -142,50 +137,16 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = query.number("limit", 1..=ListOverrides::LIMIT_MAX as u64)?;
-        let limit = limit.unwrap_or(LIMIT_DEFAULT) as usize;
-        let after = query.value("cursor", "must be the next of an earlier answer", |cursor| {
-            String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
-        })?;
-        Ok(Answer::json(&page(&api, &caller, after, limit).await?))
+        let page = NamedPage::of(&request)?;
+        let may_see = |client_id: &str| caller.may(&api, client_id, Action::Observe);
+        let ask = async |after: Option<Arc<str>>, limit| {
+            let mut question = ListOverrides::new(limit);
+            question.after = after.as_deref().map(str::to_owned);
+            api.0.control.list_overrides(question).await
+        };
+        let page = page.read(&api, |found: &KeepAliveOverride| &found.client_id, may_see, ask);
+        let page: PageAnswer<OverrideAnswer> = page.await?;
+        Ok(Answer::json(&page))
     };
     answer(&api, &request, RestRoute::Overrides, call).await
-}
-
-/// Returns the next overrides that the caller may observe. It has a cursor if and only if more follow.
-async fn page(
-    api: &Api,
-    caller: &HttpCaller,
-    mut after: Option<String>,
-    limit: usize,
-) -> Result<PageAnswer<OverrideAnswer>, ApiError> {
-    let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
-    let mut items: Vec<OverrideAnswer> = Vec::new();
-    loop {
-        let mut question = ListOverrides::new(ListOverrides::LIMIT_MAX.min(4 * limit));
-        let asked = question.limit;
-        question.after = after.clone();
-        let found = in_time(api, api.0.control.list_overrides(question)).await?;
-        let is_last = found.len() < asked;
-        for found in found {
-            if caller.may(api, &found.client_id, Action::Observe) {
-                if items.len() == limit {
-                    let last = items.last().map(|last| URL_SAFE_NO_PAD.encode(&last.client_id));
-                    return Ok(PageAnswer { items, next: last });
-                }
-                after = Some(found.client_id.clone());
-                items.push(found.into());
-            } else {
-                after = Some(found.client_id);
-            }
-        }
-        if is_last {
-            return Ok(PageAnswer { items, next: None });
-        }
-        if Instant::now() >= by {
-            return Err(ApiError::timeout());
-        }
-        yield_now().await; // other calls of this worker
-    }
 }

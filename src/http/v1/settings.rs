@@ -1,15 +1,13 @@
-//! `PATCH /api/v1/clients/{id}`: changes settings of a client. Needs `control` for it. `/api/v1/settings`:
-//! the sticky ones, which are looked at with `observe` and removed with `control`.
-
-use std::sync::Arc;
+//! `PATCH /api/v1/clients/{id}`: changes settings of a client. Needs `control` for it.
+//! `PATCH /api/v1/user-settings/{username}`: changes those of all clients of a user. Needs `control` for
+//! all clients.
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    web::{self, Data, Payload, ServiceConfig},
+    web::{Data, Payload},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::{task::yield_now, time::Instant};
 use utoipa::ToSchema;
 
 use super::{
@@ -18,21 +16,17 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{
-            Caller, Change, ClientId, Fails, JsonBody, NoSettings, NotOnline, Parameters,
-            Permission, Setting,
+            Caller, Change, ClientId, Fails, JsonBody, NotOnline, Parameters, Permission, Setting,
+            UserSetting,
         },
     },
-    Done, body,
-    contents::PageAnswer,
-    cursor, in_time, resource,
-    target::{ClientInPath, Query, client_id_in_path},
+    body, in_time,
+    sticky::{admitted, name_of_change, of_user_in_path},
+    target::{ClientInPath, Query, UserInPath, client_id_in_path},
 };
 use crate::{
     auth::Action,
-    control::{
-        ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        SettingsChange, StickySettings,
-    },
+    control::{ChangeSettings, ClientSettings, ControlError, SettingsChange},
     metrics::RestRoute,
     told::Changed,
 };
@@ -106,11 +100,22 @@ pub(super) struct SettingsPart {
     in_flight_max: Option<u16>,
 }
 
-/// A change of settings: a member that is left out stays, and `null` removes it.
-#[derive(ToSchema)]
+/// A change of settings: a member that is left out stays, and `null` removes it. It is only described:
+/// `change_of` reads the members.
+#[derive(Serialize, ToSchema)]
 #[schema(as = SettingsChange)]
-#[expect(dead_code, reason = "it is only described; `change_of` reads the members")]
 struct DescribedPatch {
+    /// What changes.
+    #[serde(flatten)]
+    change: DescribedUserPatch,
+    /// Whether later connections have the settings too.
+    sticky: Option<bool>,
+}
+
+/// A change of the settings of a user: a member that is left out stays, and `null` removes it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserSettingsChange)]
+struct DescribedUserPatch {
     /// Session Expiry Interval in seconds.
     session_expiry_interval: Option<u32>,
     /// PUBLISH packets that are read in a second.
@@ -128,11 +133,14 @@ struct DescribedPatch {
     /// Maximum number of unacknowledged messages.
     #[schema(minimum = 1, maximum = 65_535)]
     in_flight_max: Option<u16>,
-    /// Whether later connections have the settings too.
-    sticky: Option<bool>,
 }
 
 impl SettingsPart {
+    /// Returns the settings, if there are any.
+    pub(super) fn of_some(settings: &ClientSettings) -> Option<Self> {
+        (!settings.is_empty()).then(|| Self::of(settings))
+    }
+
     pub(super) const fn of(settings: &ClientSettings) -> Self {
         Self {
             session_expiry_interval: settings.session_expiry_secs,
@@ -178,167 +186,54 @@ pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let is_sticky = sticky_of(&mut patch)?;
         let change = change_of(patch)?; // Before the client is looked up.
-        let mut wanted = ChangeSettings::new(&*client_id, change);
+        let mut wanted = ChangeSettings::new(client_id, change);
         wanted.is_sticky = is_sticky;
-        wanted.by.clone_from(&caller.identity.username);
-        let settings = in_time(&api, api.0.control.change_settings(wanted)).await?;
-        let part = SettingsPart::of(&settings);
-        let new = serde_json::to_string(&part).map_err(|_| ApiError::unavailable())?;
-        let call = if is_sticky { "sticky settings" } else { "settings" };
-        let (target, new) = (Some(&*client_id), Some(&*new));
-        caller.tell_changed(&api, Changed { call, target, old: None, new });
-        Ok(Answer::json(&ChangedSettings { success: true, settings: part }))
+        carry_out(&api, &caller, wanted).await
     };
     answer(&api, &request, RestRoute::Client, call).await
 }
 
-/// The number of items of a page without `limit`.
-const LIMIT_DEFAULT: u64 = 100;
-
-pub(super) fn routes(config: &mut ServiceConfig) {
-    let all = resource("/settings", "GET, HEAD").route(web::get().to(list));
-    let one = resource("/settings/{id}", "GET, HEAD, DELETE")
-        .route(web::get().to(find))
-        .route(web::head().to(find))
-        .route(web::delete().to(remove));
-    config.service(all.route(web::head().to(list))).service(one);
-}
-
-/// The sticky settings of a client.
-#[derive(Serialize, ToSchema)]
-#[schema(as = StickySettings)]
-struct StickyAnswer {
-    /// The client.
-    #[schema(value_type = String)]
-    client_id: Arc<str>,
-    /// What its connections have.
-    settings: SettingsPart,
-    /// The user that has changed them last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    by: Option<Arc<str>>,
-    /// In milliseconds since the Unix epoch.
-    set_at: u64,
-}
-
-impl From<StickySettings> for StickyAnswer {
-    fn from(found: StickySettings) -> Self {
-        let settings = SettingsPart::of(&found.settings);
-        Self { client_id: found.client_id, settings, by: found.by, set_at: found.set_at_millis }
-    }
-}
-
-/// Returns the sticky settings of a client.
+/// Changes the sticky settings of a user: of all its clients, connected, absent or unknown.
+///
+/// They hold from the next packet of each connection on, where the client has no settings of its own. They
+/// need `control` for all clients.
 #[utoipa::path(
-    get, path = "/settings/{client_id}", tag = "clients", operation_id = "showSettings",
-    params(ClientInPath),
+    patch, path = "/user-settings/{username}", tag = "clients", operation_id = "changeUserSettings",
+    params(UserInPath),
+    request_body(content = DescribedUserPatch, description = "What changes.", example = json!({"message_rate": 50, "in_flight_max": 10})),
     responses(
-        (status = 200, description = "The sticky settings.", body = StickyAnswer, example = json!(
-            {"client_id": "car-17", "settings": {"message_rate": 50}, "by": "admin",
-             "set_at": 1_764_321_000_000_u64})),
-        Fails<(Caller, Permission, Parameters, ClientId, NoSettings)>,
+        (status = 200, description = "The settings that the user has now.", body = ChangedSettings,
+         example = json!({"success": true, "settings": {"message_rate": 50, "in_flight_max": 10}})),
+        Fails<(Caller, Change, Permission, Parameters, JsonBody, UserSetting)>,
     ),
 )]
-pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+pub(super) async fn change_of_user(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
-        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
-        caller.permit(&api, &client_id, &[Action::Observe])?;
-        let found = in_time(&api, api.0.control.query_settings(QuerySettings::new(client_id)));
-        let found = found.await?.ok_or_else(ApiError::settings_not_found)?;
-        Ok(Answer::json(&StickyAnswer::from(found)))
+        let needs = (CallEffect::Changes, Action::Control);
+        let (caller, of) = admitted(&api, &request, of_user_in_path, needs).await?;
+        let patch: Map<String, Value> = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let wanted = ChangeSettings::of_user(of.name().clone(), change_of(patch)?);
+        carry_out(&api, &caller, wanted).await
     };
-    answer(&api, &request, RestRoute::StickySettings, call).await
+    answer(&api, &request, RestRoute::UserSettings, call).await
 }
 
-/// Removes the sticky settings of a client. A live connection keeps its settings.
-#[utoipa::path(
-    delete, path = "/settings/{client_id}", tag = "clients", operation_id = "removeSettings",
-    params(ClientInPath),
-    responses(
-        (status = 200, description = "The settings are removed.", body = Done,
-         example = json!({"success": true})),
-        Fails<(Caller, Change, Permission, Parameters, ClientId, NoSettings)>,
-    ),
-)]
-pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = async {
-        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
-        caller.permit(&api, &client_id, &[Action::Control])?;
-        let wanted = RemoveSettings::new(&*client_id);
-        if !in_time(&api, api.0.control.remove_settings(wanted)).await? {
-            return Err(ApiError::settings_not_found());
-        }
-        let (call, target, new) = ("sticky settings", Some(&*client_id), Some("none"));
-        caller.tell_changed(&api, Changed { call, target, old: None, new });
-        Ok(Answer::json(&Done::NOW))
-    };
-    answer(&api, &request, RestRoute::StickySettings, call).await
-}
-
-/// Lists the sticky settings of the clients that the caller may observe.
-#[utoipa::path(
-    get, path = "/settings", tag = "clients", operation_id = "listSettings",
-    params(
-        ("limit" = Option<u64>, Query, description = "Maximum number of items of the page.",
-         minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The `next` of the page before."),
-    ),
-    responses(
-        (status = 200, description = "A page of sticky settings.", body = PageAnswer<StickyAnswer>,
-         example = json!({"items": [
-            {"client_id": "car-17", "settings": {"message_rate": 50}, "set_at": 1_764_321_000_000_u64}]})),
-        Fails<(Caller, Parameters)>,
-    ),
-)]
-pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = async {
-        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = query.number("limit", 1..=ListSettings::LIMIT_MAX as u64)?;
-        let limit = limit.unwrap_or(LIMIT_DEFAULT) as usize;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        Ok(Answer::json(&page(&api, &caller, after, limit).await?))
-    };
-    answer(&api, &request, RestRoute::AllStickySettings, call).await
-}
-
-/// Returns the next sticky settings that the caller may observe. A page ends early, with a cursor, if
-/// the search for them takes the time of a call.
-async fn page(
+async fn carry_out(
     api: &Api,
     caller: &HttpCaller,
-    mut after: Option<Arc<str>>,
-    limit: usize,
-) -> Result<PageAnswer<StickyAnswer>, ApiError> {
-    let by = Instant::now() + api.options().call_timeout / 2;
-    let mut items: Vec<StickyAnswer> = Vec::new();
-    loop {
-        let mut question = ListSettings::new(ListSettings::LIMIT_MAX.min(4 * limit));
-        let asked = question.limit;
-        question.after = after.clone();
-        let found = in_time(api, api.0.control.list_settings(question)).await?;
-        let is_last = found.len() < asked;
-        for found in found {
-            let may_see = caller.may(api, &found.client_id, Action::Observe);
-            if may_see && items.len() == limit {
-                let next = items.last().map(|last| cursor::after(&last.client_id));
-                return Ok(PageAnswer { items, next });
-            }
-            after = Some(found.client_id.clone());
-            if may_see {
-                items.push(found.into());
-            }
-        }
-        if is_last {
-            return Ok(PageAnswer { items, next: None });
-        }
-        if Instant::now() >= by {
-            return Ok(PageAnswer { items, next: after.map(|id| cursor::after(&id)) });
-        }
-        yield_now().await; // other calls of this worker
-    }
+    mut wanted: ChangeSettings,
+) -> Result<Answer, ApiError> {
+    wanted.by.clone_from(&caller.identity.username);
+    let (of, is_sticky) = (wanted.of.clone(), wanted.is_sticky);
+    let settings = in_time(api, api.0.control.change_settings(wanted)).await?;
+    let part = SettingsPart::of(&settings);
+    let new = serde_json::to_string(&part).map_err(|_| ApiError::unavailable())?;
+    let call = if is_sticky { name_of_change(&of) } else { "settings" };
+    let (target, new) = (Some(&**of.name()), Some(&*new));
+    caller.tell_changed(api, Changed { call, target, old: None, new });
+    Ok(Answer::json(&ChangedSettings { success: true, settings: part }))
 }

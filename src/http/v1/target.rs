@@ -28,6 +28,26 @@ pub(super) fn client_id_in_path(request: &HttpRequest) -> Result<String, ApiErro
     client_id_of(raw_segment(request, "{id}"), Plus::IsPlus)
 }
 
+/// The user in the path of a call.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct UserInPath {
+    /// User name, percent-encoded UTF-8.
+    #[param(example = "sensors")]
+    username: String,
+}
+
+/// Returns the user name in the segment `{username}` of the path.
+pub(super) fn username_in_path(request: &HttpRequest) -> Result<String, ApiError> {
+    let name = decode(raw_segment(request, "{username}"), Plus::IsPlus).ok();
+    let name = name.and_then(|name| String::from_utf8(name).ok());
+    let name = name.filter(|name| !name.is_empty() && !name.contains('\0')); // [MQTT-1.5.4-2]
+    name.ok_or_else(|| {
+        ApiError::invalid_parameter("username", "must be UTF-8 without U+0000, percent-encoded")
+    })
+}
+
 /// Returns a segment of the path, still encoded: the one at the position that `name` has in the
 /// route's pattern. A decoded path has as many slashes as the raw one.
 pub(super) fn raw_segment<'r>(request: &'r HttpRequest, name: &str) -> &'r str {

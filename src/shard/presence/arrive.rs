@@ -82,8 +82,9 @@ impl Shard {
         now: Timestamp,
     ) -> Result<ReadySession, NoSession> {
         let account = self.check_client(connect, now)?;
-        let sticky = self.core.sticky.find(&connect.client_id);
-        connect.settings = sticky.map(|sticky| Box::new(sticky.settings));
+        let user = connect.identity.username.as_ref();
+        let sticky = self.core.sticky.layers(&connect.client_id, user);
+        connect.settings = (!sticky.in_force().is_empty()).then(|| Box::new(sticky));
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;

@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn session_expiry(connect: &AcceptedConnect) -> u32 {
     let asked = asked_expiry(connect);
     let may_change = connect.version.has_properties() || asked > 0;
-    let sticky = connect.settings.as_ref().and_then(|settings| settings.session_expiry_secs);
+    let sticky = connect.settings.as_ref().and_then(|it| it.in_force().session_expiry_secs);
     sticky.filter(|_| may_change).unwrap_or(asked)
 }
 

@@ -1,42 +1,52 @@
 //! Settings of a live client are put into force on the shard, in the order in which its connection is
 //! reached.
 
+use std::sync::Arc;
+
 use crate::{
     control::{ClientSettings, ControlError, SettingsChange},
     mqtt::Timestamp,
     session::Link,
-    shard::{Shard, Slot, pace::Pace},
+    shard::{Shard, Slot, pace::Pace, sticky::SettingsLayers},
 };
 
 /// The settings of a connection that has some, or had some.
 pub(in crate::shard) struct LiveSettings {
-    settings: ClientSettings,
+    layers: SettingsLayers,
     pub(in crate::shard) pace: Option<Pace>,
     /// The Session Expiry Interval since CONNECT, in seconds.
     first_expiry_secs: u32,
 }
 
-/// Puts the sticky settings of a client into force as its connection begins.
+/// Slots that are examined before other tasks of the thread get their turn.
+const SLOTS_AT_A_TIME: usize = 256;
+/// Connections that are changed before that.
+const CHANGED_AT_A_TIME: usize = 32;
+
+/// Puts the sticky settings of a client and its user into force as its connection begins.
 pub(in crate::shard) fn begin_settings(
     link: &mut Link,
-    settings: Option<Box<ClientSettings>>,
+    layers: Option<Box<SettingsLayers>>,
     first_expiry_secs: u32,
     now: Timestamp,
 ) -> Option<Box<LiveSettings>> {
-    let mut settings = *settings?;
+    let mut layers = *layers?;
     if first_expiry_secs == 0 {
-        settings.session_expiry_secs = None; // It had no effect on this session.
+        // They had no effect on this session.
+        layers.own.session_expiry_secs = None;
+        layers.of_user.session_expiry_secs = None;
     }
+    let settings = layers.in_force();
     link.limit_in_flight(settings.in_flight_max);
     let pace = Pace::new(settings.message_rate, settings.byte_rate, now);
-    Some(Box::new(LiveSettings { settings, pace, first_expiry_secs }))
+    Some(Box::new(LiveSettings { layers, pace, first_expiry_secs }))
 }
 
 impl Slot {
     /// Returns the settings of the connection that callers have changed.
-    pub(in crate::shard) fn settings(&self) -> Option<&ClientSettings> {
-        let live = self.connected.as_ref()?.settings.as_deref()?;
-        Some(&live.settings).filter(|settings| !settings.is_empty())
+    pub(in crate::shard) fn settings(&self) -> ClientSettings {
+        let live = self.connected.as_ref().and_then(|connected| connected.settings.as_deref());
+        live.map(|live| live.layers.in_force()).unwrap_or_default()
     }
 
     /// Returns the pace at which the connection is read, if there is one.
@@ -46,8 +56,8 @@ impl Slot {
 
     /// Gives the session the queue limits of its connection.
     pub(in crate::shard) fn take_queue_limits(&mut self, live: Option<&LiveSettings>) {
-        if let Some(LiveSettings { settings, .. }) = live {
-            let ClientSettings { queue_messages_max, queue_bytes_max, .. } = *settings;
+        if let Some(LiveSettings { layers, .. }) = live {
+            let ClientSettings { queue_messages_max, queue_bytes_max, .. } = layers.in_force();
             self.session.set_queue_limits(queue_messages_max, queue_bytes_max);
         }
     }
@@ -83,28 +93,75 @@ impl Shard {
         change: &SettingsChange,
         now: Timestamp,
     ) -> Result<ClientSettings, ControlError> {
-        let expiry_max = self.core.limits_now().session_expiry_secs_max;
         let online = self.linked(slot, link).filter(|found| found.is_online());
-        let found = online.ok_or(ControlError::NotOnline)?;
+        online.ok_or(ControlError::NotOnline)?;
+        let change = |layers: &mut SettingsLayers| layers.own = layers.own.changed_by(change);
+        let settings = self.put_settings(slot, change, now)?;
+        self.release_held(now);
+        self.flush();
+        Ok(settings)
+    }
+
+    /// Has connections of a user follow the sticky settings of the user, as they are stored now: those
+    /// of some slots, from `from` on. Returns the slot at which to continue.
+    pub(crate) fn follow_user_settings(
+        &mut self,
+        username: &Arc<str>,
+        from: usize,
+        now: Timestamp,
+    ) -> Option<usize> {
+        let of_user = self.core.sticky.of_user(username);
+        let to = self.slots.capacity().min(from.saturating_add(SLOTS_AT_A_TIME));
+        let (mut next, mut changed) = (from, 0);
+        while next < to && changed < CHANGED_AT_A_TIME {
+            let slot = next as u32;
+            let found = self.slot(slot);
+            let wanted = found.and_then(|found| to_follow(found, username, &of_user));
+            if let Some(wanted) = wanted {
+                let follow = |layers: &mut SettingsLayers| layers.of_user = wanted;
+                // Only settings of the client itself can be refused, and they stay as they are.
+                let _ = self.put_settings(slot, follow, now);
+                changed += 1;
+            }
+            next += 1;
+        }
+        if changed > 0 {
+            self.release_held(now);
+            self.flush();
+        }
+        (next < self.slots.capacity()).then_some(next)
+    }
+
+    /// Changes settings of the connection of a slot, and puts them into force; returns those that
+    /// count then.
+    ///
+    /// # Errors
+    /// As for [`Self::change_settings`]. Nothing is changed then.
+    fn put_settings(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(&mut SettingsLayers),
+        now: Timestamp,
+    ) -> Result<ClientSettings, ControlError> {
+        let expiry_max = self.core.limits_now().session_expiry_secs_max;
+        let found = self.slots.get_mut(slot as usize).ok_or(ControlError::NotOnline)?;
         let expiry_secs = found.session.expiry_interval_secs();
         let connected = found.connected.as_mut().ok_or(ControlError::NotOnline)?;
-        let former = connected.settings.as_deref().map(|live| &live.settings);
-        let settings = former.cloned().unwrap_or_default().changed_by(change);
+        let former = connected.settings.as_deref();
+        let first = former.map_or(expiry_secs, |live| live.first_expiry_secs);
+        let mut layers = former.map(|live| live.layers.clone()).unwrap_or_default();
+        change(&mut layers);
+        let settings = layers.in_force();
         settings.check()?;
-        let first =
-            connected.settings.as_deref().map_or(expiry_secs, |live| live.first_expiry_secs);
         let wanted = settings.session_expiry_secs.map_or(first, |secs| secs.min(expiry_max));
         // As for a client, which may not set it in DISCONNECT either. [MQTT 5.0, 3.14.2.2.2]
         if first == 0 && wanted > 0 {
             return Err(ControlError::SessionNotLasting);
         }
-        connected.settings = Some(Box::new(LiveSettings {
-            pace: Pace::new(settings.message_rate, settings.byte_rate, now),
-            first_expiry_secs: first,
-            settings: settings.clone(),
-        }));
-        let of_queue = (settings.queue_messages_max, settings.queue_bytes_max);
-        found.session.set_queue_limits(of_queue.0, of_queue.1);
+        let pace = Pace::new(settings.message_rate, settings.byte_rate, now);
+        connected.settings =
+            Some(Box::new(LiveSettings { layers, pace, first_expiry_secs: first }));
+        found.session.set_queue_limits(settings.queue_messages_max, settings.queue_bytes_max);
         if let Some(link) = found.session.link_mut() {
             link.limit_in_flight(settings.in_flight_max);
         }
@@ -113,12 +170,32 @@ impl Shard {
             found.lasting.set(u64::from(wanted > 0));
             self.note_session(slot, true);
         }
-        self.release_held(now);
         if let Some(found) = self.slot_mut(slot) {
             found.session.pump(now); // A higher limit lets messages go on.
             found.wake();
         }
-        self.flush();
         Ok(settings)
     }
+}
+
+/// Returns the settings of the user that a connection is to follow; `None` if it does, or is one of
+/// another user. It may still wait for its CONNACK.
+fn to_follow(
+    found: &Slot,
+    username: &Arc<str>,
+    of_user: &ClientSettings,
+) -> Option<ClientSettings> {
+    let connected = found.connected.as_ref()?;
+    if found.presence.identity.username.as_ref() != Some(username) {
+        return None;
+    }
+    let live = connected.settings.as_deref();
+    let since_connect = || found.session.expiry_interval_secs();
+    let first = live.map_or_else(since_connect, |live| live.first_expiry_secs);
+    let mut wanted = of_user.clone();
+    if first == 0 {
+        wanted.session_expiry_secs = None; // It has no effect on this session.
+    }
+    let is_same = live.map_or(wanted.is_empty(), |live| live.layers.of_user == wanted);
+    (!is_same).then_some(wanted)
 }

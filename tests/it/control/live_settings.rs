@@ -6,7 +6,7 @@ use hearthmq::{
     Broker,
     control::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        SettingsChange, SettingsOfClients,
+        SettingsChange, SettingsOf, SettingsOfClients,
     },
     metrics::HoldReason,
     mqtt::{Packet, ReasonCode},
@@ -196,6 +196,10 @@ async fn what_cannot_be_set_changes_nothing() {
     assert_eq!((found.message_rate, found.byte_rate), (Some(5), None));
 }
 
+fn of_client() -> SettingsOf {
+    SettingsOf::Client("c".into())
+}
+
 /// The request to change settings for later connections too.
 fn sticky(change: SettingsChange) -> ChangeSettings {
     ChangeSettings::new("c", change).sticky().by("ops")
@@ -237,7 +241,8 @@ async fn sticky_settings_hold_for_later_connections_and_over_a_restart() {
     // Changes go on from what is stored, and are put into force.
     let more = SettingsChange { byte_rate: Some(Some(2_000)), ..nothing() };
     SettingsOfClients::change_settings(&broker, sticky(more)).await.unwrap();
-    let found = SettingsOfClients::query_settings(&broker, QuerySettings::new("c")).await.unwrap();
+    let found =
+        SettingsOfClients::query_settings(&broker, QuerySettings::new(of_client())).await.unwrap();
     let found = found.unwrap();
     assert_eq!((found.settings.message_rate, found.settings.byte_rate), (Some(5), Some(2_000)));
     assert_eq!(found.by.as_deref(), Some("ops"));
@@ -245,7 +250,7 @@ async fn sticky_settings_hold_for_later_connections_and_over_a_restart() {
     let list = SettingsOfClients::list_settings(&broker, ListSettings::new(10)).await.unwrap();
     assert_eq!(list, [found]);
     client.leave().await;
-    let removed = SettingsOfClients::remove_settings(&broker, RemoveSettings::new("c"));
+    let removed = SettingsOfClients::remove_settings(&broker, RemoveSettings::new(of_client()));
     assert_eq!(removed.await, Ok(true));
     let _client = Client::connected(&broker, connect("c")).await;
     assert!(broker.client("c").await.unwrap().unwrap().settings.is_empty());

@@ -1,17 +1,22 @@
 //! Settings of clients over REST, and the double that answers about them.
 
 use async_trait::async_trait;
-use hearthmq::control::{
-    ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-    SettingsOfClients, StickySettings,
+use hearthmq::{
+    auth::{FilePolicy, Rule},
+    control::{
+        ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
+        SettingsOf, SettingsOfClients, StickySettings,
+    },
 };
 
 use super::{
     failed,
-    world::{Fleet, rest},
+    world::{Fleet, basic, rest, rest_where},
 };
 
 const OPS: &str = "ops:pass:word";
+/// May control single clients only.
+const OTHER: &str = "öps:pass:word";
 
 #[async_trait]
 impl SettingsOfClients for Fleet {
@@ -25,9 +30,11 @@ impl SettingsOfClients for Fleet {
         let by = request.by.as_deref().filter(|_| request.is_sticky);
         let by = by.map_or(String::new(), |by| format!(" by {by}"));
         let rate = request.change.message_rate;
-        let question = format!("{} {rate:?}{sticky}{by}", request.client_id);
-        self.answer(&request.client_id, question).await?;
-        match &*request.client_id {
+        let name = request.of.name();
+        let kind = if matches!(request.of, SettingsOf::User(_)) { "user " } else { "" };
+        self.answer(name, format!("{kind}{name} {rate:?}{sticky}{by}")).await?;
+        match &**name {
+            "long" => Err(ControlError::UsernameTooLong),
             "clean" => Err(ControlError::SessionNotLasting),
             _ => Ok(settings),
         }
@@ -37,27 +44,31 @@ impl SettingsOfClients for Fleet {
         &self,
         request: QuerySettings,
     ) -> Result<Option<StickySettings>, ControlError> {
-        Ok((&*request.client_id != "none").then(|| sticky(&request.client_id)))
+        Ok((&**request.of.name() != "none").then(|| sticky(request.of)))
     }
 
     async fn remove_settings(&self, request: RemoveSettings) -> Result<bool, ControlError> {
-        Ok(&*request.client_id != "none")
+        Ok(&**request.of.name() != "none")
     }
 
     async fn list_settings(
         &self,
         request: ListSettings,
     ) -> Result<Vec<StickySettings>, ControlError> {
-        let all = ["a", "b", "secret"].map(sticky);
-        let behind = |found: &StickySettings| Some(&*found.client_id) > request.after.as_deref();
+        let of = |name: &str| match request.is_of_users {
+            true => SettingsOf::User(name.into()),
+            false => SettingsOf::Client(name.into()),
+        };
+        let all = ["a", "b", "secret"].map(|name| sticky(of(name)));
+        let behind = |found: &StickySettings| Some(&**found.of.name()) > request.after.as_deref();
         Ok(all.into_iter().filter(behind).take(request.limit).collect())
     }
 }
 
-fn sticky(client_id: &str) -> StickySettings {
+fn sticky(of: SettingsOf) -> StickySettings {
     let mut settings = ClientSettings::new();
     settings.message_rate = Some(5);
-    let mut found = StickySettings::new(client_id, settings, 7);
+    let mut found = StickySettings::new(of, settings, 7);
     found.by = Some("ops".into());
     found
 }
@@ -127,4 +138,66 @@ fn sticky_settings_are_listed_shown_and_removed() {
     assert_eq!(rest_of.outcome(), (200, &*format!(r#"{{"items":[{of_b}]}}"#)));
     let wrong = rest.call("GET /api/v1/settings?cursor=x");
     assert_eq!(wrong.failure(), failed(400, "invalid_parameter"));
+}
+
+#[test]
+fn settings_of_a_user_need_a_permission_for_all_clients() {
+    let rest = rest();
+    let patch = |account: &str, name: &str, body: &str| {
+        rest.post_json(account, &format!("PATCH /api/v1/user-settings/{name}"), body)
+    };
+    let answer = patch(OPS, "a%2Fb+c", r#"{"message_rate":10}"#);
+    assert_eq!(answer.outcome(), (200, r#"{"success":true,"settings":{"message_rate":10}}"#));
+    assert_eq!(rest.asked(), ["user a/b+c Some(Some(10)) sticky by ops"]);
+    for (name, body, code) in [
+        ("a", r#"{"message_rate":0}"#, "invalid_setting"),
+        ("a", r#"{"message_rate":1,"sticky":true}"#, "invalid_body"),
+        ("%ff", "{}", "invalid_parameter"),
+        ("a%00", "{}", "invalid_parameter"),
+        ("long", "{}", "username_too_long"),
+    ] {
+        assert_eq!(patch(OPS, name, body).failure(), failed(400, code), "{name} {body}");
+    }
+    let of_a = r#"{"username":"a","settings":{"message_rate":5},"by":"ops","set_at":7}"#;
+    assert_eq!(rest.call("GET /api/v1/user-settings/a").outcome(), (200, of_a));
+    let absent = failed(404, "settings_not_found");
+    assert_eq!(rest.call("GET /api/v1/user-settings/none").failure(), absent);
+    assert_eq!(rest.call("DELETE /api/v1/user-settings/a").outcome(), (200, r#"{"success":true}"#));
+    assert_eq!(rest.call("DELETE /api/v1/user-settings/none").failure(), absent);
+    let page = rest.call("GET /api/v1/user-settings?limit=2");
+    let (items, next) = page.body.split_once(r#","next":"#).unwrap();
+    let of_b = of_a.replace(r#""a""#, r#""b""#);
+    assert_eq!(items, format!(r#"{{"items":[{of_a},{of_b}]"#));
+    let cursor = next.trim_matches(['"', '}']);
+    let rest_of = rest.call(&format!("GET /api/v1/user-settings?cursor={cursor}"));
+    let last = of_a.replace(r#""a""#, r#""secret""#);
+    assert_eq!(rest_of.outcome(), (200, &*format!(r#"{{"items":[{last}]}}"#)));
+    rest.asked();
+    let forbidden = failed(403, "forbidden");
+    assert_eq!(patch(OTHER, "a", "{}").failure(), forbidden);
+    for line in [
+        "GET /api/v1/user-settings",
+        "GET /api/v1/user-settings/a",
+        "DELETE /api/v1/user-settings/a",
+    ] {
+        assert_eq!(rest.call_as(Some(&basic(OTHER)), line).failure(), forbidden, "{line}");
+    }
+    assert!(rest.asked().is_empty());
+}
+
+/// A rule for some identifiers is not enough: nobody knows those of later clients.
+#[test]
+fn a_rule_for_some_clients_does_not_allow_settings_of_a_user() {
+    #[derive(serde::Deserialize)]
+    struct Rules {
+        rules: Vec<Rule>,
+    }
+    let status = |clients: &str| {
+        let text = format!("[[rules]]\neffect = \"allow\"\nactions = [\"control\"]\n{clients}");
+        let rest = rest_where(FilePolicy::new(toml::from_str::<Rules>(&text).unwrap().rules));
+        rest.post_json(OPS, "PATCH /api/v1/user-settings/ann", "{}").status
+    };
+    assert_eq!(status("clients = [\"ann-*\", \"?\", \"${username}\"]"), 403);
+    assert_eq!(status("clients = [\"*\"]"), 200);
+    assert_eq!(status(""), 200);
 }

@@ -1,0 +1,90 @@
+//! Pages of what is stored under the names of clients or users: sticky Keep Alives and settings.
+//!
+//! Knows neither what is stored nor who may see it.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use tokio::{task::yield_now, time::Instant};
+use utoipa::IntoParams;
+
+use super::{
+    super::{Api, ApiError},
+    LIST_TIMEOUTS,
+    contents::PageAnswer,
+    cursor, in_time,
+    target::Query,
+};
+use crate::control::ControlError;
+
+/// The number of items of a page without `limit`.
+const LIMIT_DEFAULT: u64 = 100;
+/// The largest number of items of a page, and of an answer of the broker.
+const LIMIT_MAX: usize = 1_000;
+
+/// The place and the size of a page.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct NamedPageParameters {
+    /// Maximum number of items of the page.
+    #[param(minimum = 1, maximum = 1_000, default = 100)]
+    limit: Option<u64>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which page a caller wants.
+pub(super) struct NamedPage {
+    /// The name behind which it begins.
+    after: Option<Arc<str>>,
+    limit: usize,
+}
+
+impl NamedPage {
+    /// Parses the query of a call.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, ApiError> {
+        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
+        let limit = query.number("limit", 1..=LIMIT_MAX as u64)?.unwrap_or(LIMIT_DEFAULT) as usize;
+        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
+        Ok(Self { after, limit })
+    }
+
+    /// Returns the items of the page, as far as the caller may see them. `ask` returns up to a number
+    /// of items behind a name, in the order of the names. A page ends early, with a cursor, if the
+    /// search for them takes the time of a list.
+    pub(super) async fn read<T, A: From<T>>(
+        self,
+        api: &Api,
+        name: impl Fn(&T) -> &str,
+        may_see: impl Fn(&str) -> bool,
+        ask: impl AsyncFn(Option<Arc<str>>, usize) -> Result<Vec<T>, ControlError>,
+    ) -> Result<PageAnswer<A>, ApiError> {
+        let Self { mut after, limit } = self;
+        let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
+        let mut items = Vec::new();
+        loop {
+            let asked = LIMIT_MAX.min(4 * limit);
+            let found = in_time(api, ask(after.clone(), asked)).await?;
+            let is_last = found.len() < asked;
+            for found in found {
+                let its_name = name(&found);
+                let is_shown = may_see(its_name);
+                if is_shown && items.len() == limit {
+                    return Ok(PageAnswer { items, next: after.map(|name| cursor::after(&name)) });
+                }
+                after = Some(its_name.into());
+                if is_shown {
+                    items.push(found.into());
+                }
+            }
+            if is_last {
+                return Ok(PageAnswer { items, next: None });
+            }
+            if Instant::now() >= by {
+                return Ok(PageAnswer { items, next: after.map(|name| cursor::after(&name)) });
+            }
+            yield_now().await; // other calls of this worker
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `/api/v1/settings` and `/api/v1/user-settings`: the sticky settings of clients and of users.
+//!
+//! Those of a client are looked at with `observe` and removed with `control` for it. Those of a user hold
+//! for clients with any identifier, so they need the permission for all.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+        failures::{Caller, Change, ClientId, Fails, NoSettings, Parameters, Permission},
+    },
+    Done,
+    contents::PageAnswer,
+    in_time,
+    named::{NamedPage, NamedPageParameters},
+    resource,
+    settings::{SettingsPart, change_of_user},
+    target::{ClientInPath, Query, UserInPath, client_id_in_path, username_in_path},
+};
+use crate::{
+    auth::Action,
+    control::{ListSettings, QuerySettings, RemoveSettings, SettingsOf, StickySettings},
+    metrics::RestRoute,
+    told::Changed,
+};
+
+/// Stands for all clients in a question about a permission: a rule allows it unless it is only for
+/// clients with certain identifiers.
+pub(super) const ANY_CLIENT: &str = "";
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let of_clients =
+        resource("/settings", "GET, HEAD").route(web::get().to(list)).route(web::head().to(list));
+    let of_client = resource("/settings/{id}", "GET, HEAD, DELETE")
+        .route(web::get().to(find))
+        .route(web::head().to(find))
+        .route(web::delete().to(remove));
+    let of_users = resource("/user-settings", "GET, HEAD")
+        .route(web::get().to(list_of_users))
+        .route(web::head().to(list_of_users));
+    let of_user = resource("/user-settings/{username}", "GET, HEAD, PATCH, DELETE")
+        .route(web::get().to(find_of_user))
+        .route(web::head().to(find_of_user))
+        .route(web::patch().to(change_of_user))
+        .route(web::delete().to(remove_of_user));
+    config.service(of_clients).service(of_client).service(of_users).service(of_user);
+}
+
+/// The sticky settings of a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StickySettings)]
+struct OfClient {
+    /// The client.
+    #[schema(value_type = String)]
+    client_id: Arc<str>,
+    /// What its connections have.
+    settings: SettingsPart,
+    /// The user that has changed them last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    by: Option<Arc<str>>,
+    /// In milliseconds since the Unix epoch.
+    set_at: u64,
+}
+
+/// The sticky settings of a user.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserSettings)]
+struct OfUser {
+    /// The user name.
+    #[schema(value_type = String)]
+    username: Arc<str>,
+    /// What connections of the user have, unless their client has other settings.
+    settings: SettingsPart,
+    /// The user that has changed them last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    by: Option<Arc<str>>,
+    /// In milliseconds since the Unix epoch.
+    set_at: u64,
+}
+
+impl From<StickySettings> for OfClient {
+    fn from(found: StickySettings) -> Self {
+        let StickySettings { of, settings, by, set_at_millis, .. } = found;
+        let settings = SettingsPart::of(&settings);
+        Self { client_id: of.name().clone(), settings, by, set_at: set_at_millis }
+    }
+}
+
+impl From<StickySettings> for OfUser {
+    fn from(found: StickySettings) -> Self {
+        let StickySettings { of, settings, by, set_at_millis, .. } = found;
+        let settings = SettingsPart::of(&settings);
+        Self { username: of.name().clone(), settings, by, set_at: set_at_millis }
+    }
+}
+
+/// Returns the sticky settings of a client.
+#[utoipa::path(
+    get, path = "/settings/{client_id}", tag = "clients", operation_id = "showSettings",
+    params(ClientInPath),
+    responses(
+        (status = 200, description = "The sticky settings.", body = OfClient, example = json!(
+            {"client_id": "car-17", "settings": {"message_rate": 50}, "by": "admin",
+             "set_at": 1_764_321_000_000_u64})),
+        Fails<(Caller, Permission, Parameters, ClientId, NoSettings)>,
+    ),
+)]
+pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = show::<OfClient>(&api, &request, of_client_in_path);
+    answer(&api, &request, RestRoute::StickySettings, call).await
+}
+
+/// Returns the sticky settings of a user.
+///
+/// They hold for all clients of the user, so this needs `observe` for all.
+#[utoipa::path(
+    get, path = "/user-settings/{username}", tag = "clients", operation_id = "showUserSettings",
+    params(UserInPath),
+    responses(
+        (status = 200, description = "The sticky settings.", body = OfUser, example = json!(
+            {"username": "sensors", "settings": {"message_rate": 50}, "by": "admin",
+             "set_at": 1_764_321_000_000_u64})),
+        Fails<(Caller, Permission, Parameters, NoSettings)>,
+    ),
+)]
+pub(super) async fn find_of_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = show::<OfUser>(&api, &request, of_user_in_path);
+    answer(&api, &request, RestRoute::UserSettings, call).await
+}
+
+/// Removes the sticky settings of a client. A live connection keeps its settings.
+#[utoipa::path(
+    delete, path = "/settings/{client_id}", tag = "clients", operation_id = "removeSettings",
+    params(ClientInPath),
+    responses(
+        (status = 200, description = "The settings are removed.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Permission, Parameters, ClientId, NoSettings)>,
+    ),
+)]
+pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = remove_stored(&api, &request, of_client_in_path);
+    answer(&api, &request, RestRoute::StickySettings, call).await
+}
+
+/// Removes the sticky settings of a user, also from its live connections.
+///
+/// They hold for all clients of the user, so this needs `control` for all.
+#[utoipa::path(
+    delete, path = "/user-settings/{username}", tag = "clients",
+    operation_id = "removeUserSettings", params(UserInPath),
+    responses(
+        (status = 200, description = "The settings are removed.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Permission, Parameters, NoSettings)>,
+    ),
+)]
+pub(super) async fn remove_of_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = remove_stored(&api, &request, of_user_in_path);
+    answer(&api, &request, RestRoute::UserSettings, call).await
+}
+
+/// Lists the sticky settings of the clients that the caller may observe.
+#[utoipa::path(
+    get, path = "/settings", tag = "clients", operation_id = "listSettings",
+    params(NamedPageParameters),
+    responses(
+        (status = 200, description = "A page of sticky settings.", body = PageAnswer<OfClient>,
+         example = json!({"items": [
+            {"client_id": "car-17", "settings": {"message_rate": 50}, "set_at": 1_764_321_000_000_u64}]})),
+        Fails<(Caller, Parameters)>,
+    ),
+)]
+pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let page = NamedPage::of(&request)?;
+        let may_see = |client_id: &str| caller.may(&api, client_id, Action::Observe);
+        let page = read::<OfClient>(&api, page, ListSettings::new, may_see);
+        Ok(Answer::json(&page.await?))
+    };
+    answer(&api, &request, RestRoute::AllStickySettings, call).await
+}
+
+/// Lists the sticky settings of users.
+///
+/// They hold for all clients of the users, so this needs `observe` for all.
+#[utoipa::path(
+    get, path = "/user-settings", tag = "clients", operation_id = "listUserSettings",
+    params(NamedPageParameters),
+    responses(
+        (status = 200, description = "A page of sticky settings.", body = PageAnswer<OfUser>,
+         example = json!({"items": [
+            {"username": "sensors", "settings": {"message_rate": 50}, "set_at": 1_764_321_000_000_u64}]})),
+        Fails<(Caller, Permission, Parameters)>,
+    ),
+)]
+pub(super) async fn list_of_users(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let page = NamedPage::of(&request)?;
+        caller.permit(&api, ANY_CLIENT, &[Action::Observe])?;
+        let page = read::<OfUser>(&api, page, ListSettings::of_users, |_| true);
+        Ok(Answer::json(&page.await?))
+    };
+    answer(&api, &request, RestRoute::AllUserSettings, call).await
+}
+
+async fn read<A: From<StickySettings>>(
+    api: &Api,
+    page: NamedPage,
+    first: fn(usize) -> ListSettings,
+    may_see: impl Fn(&str) -> bool,
+) -> Result<PageAnswer<A>, ApiError> {
+    let ask = async |after: Option<Arc<str>>, limit| {
+        let mut question = first(limit);
+        question.after = after;
+        api.0.control.list_settings(question).await
+    };
+    page.read(api, |found: &StickySettings| found.of.name(), may_see, ask).await
+}
+
+/// Whose settings a call is about, by its path, and the client for which the caller needs the permission.
+type Whose = Result<(SettingsOf, Arc<str>), ApiError>;
+
+fn of_client_in_path(request: &HttpRequest) -> Whose {
+    let client_id: Arc<str> = client_id_in_path(request)?.into();
+    Ok((SettingsOf::Client(client_id.clone()), client_id))
+}
+
+pub(super) fn of_user_in_path(request: &HttpRequest) -> Whose {
+    Ok((SettingsOf::User(username_in_path(request)?.into()), ANY_CLIENT.into()))
+}
+
+/// Returns the caller, if it may do this, and whose settings the call is about.
+pub(super) async fn admitted(
+    api: &Api,
+    request: &HttpRequest,
+    whose: fn(&HttpRequest) -> Whose,
+    (effect, action): (CallEffect, Action<'_>),
+) -> Result<(HttpCaller, SettingsOf), ApiError> {
+    let caller = admission::admit(api, request, effect).await?;
+    let (of, client_id) = whose(request)?;
+    Query::parse(request.query_string(), &[])?;
+    caller.permit(api, &client_id, &[action])?;
+    Ok((caller, of))
+}
+
+async fn show<A: From<StickySettings> + Serialize>(
+    api: &Api,
+    request: &HttpRequest,
+    whose: fn(&HttpRequest) -> Whose,
+) -> Result<Answer, ApiError> {
+    let needs = (CallEffect::Looks, Action::Observe);
+    let (_, of) = admitted(api, request, whose, needs).await?;
+    let found = in_time(api, api.0.control.query_settings(QuerySettings::new(of))).await?;
+    let found = found.ok_or_else(ApiError::settings_not_found)?;
+    Ok(Answer::json(&A::from(found)))
+}
+
+async fn remove_stored(
+    api: &Api,
+    request: &HttpRequest,
+    whose: fn(&HttpRequest) -> Whose,
+) -> Result<Answer, ApiError> {
+    let needs = (CallEffect::Changes, Action::Control);
+    let (caller, of) = admitted(api, request, whose, needs).await?;
+    if !in_time(api, api.0.control.remove_settings(RemoveSettings::new(of.clone()))).await? {
+        return Err(ApiError::settings_not_found());
+    }
+    let (call, target, new) = (name_of_change(&of), Some(&**of.name()), Some("none"));
+    caller.tell_changed(api, Changed { call, target, old: None, new });
+    Ok(Answer::json(&Done::NOW))
+}
+
+/// Returns the name that the log has for a change of these settings.
+pub(super) const fn name_of_change(of: &SettingsOf) -> &'static str {
+    match of {
+        SettingsOf::Client(_) => "sticky settings",
+        SettingsOf::User(_) => "user settings",
+    }
+}
