@@ -1,7 +1,8 @@
 //! The command line: the commands of the program, and how it ends.
 //!
 //! Exit codes: 0 for success, 1 for failure (one line on standard error gives the reason), 2 for a
-//! wrong command line. Commands that ask a running broker have more (`remote.rs`).
+//! wrong command line. Commands that ask a running broker have more (`remote.rs`). It is no failure if
+//! the reader of standard output, such as `head`, has enough.
 
 mod check;
 mod control;
@@ -160,6 +161,11 @@ enum Failure {
 }
 
 impl Failure {
+    /// Returns whether the reader of standard output has enough.
+    fn is_of_closed_output(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// Returns the exit code of the program.
     fn exit_code(&self) -> ExitCode {
         match self {
@@ -204,6 +210,7 @@ pub(crate) fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_of_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {
             // Without standard error the exit code alone reports the failure.
             drop(writeln!(io::stderr(), "hearthmq: {failure}"));

@@ -1,7 +1,7 @@
 //! Commands that ask a running broker over its REST interface.
 //!
 //! Exit codes: 0 for success; 1 if the broker cannot be reached, or for a fault on this side; 2 for a
-//! wrong command line; 3 if the broker refuses the call; 4 if it does not know the client (404); 5 if
+//! wrong command line, or a selector without a terminal and without `--yes`; 3 if the broker refuses the call; 4 if it does not know the client (404); 5 if
 //! some of several clients were not changed.
 
 mod account;
@@ -26,8 +26,8 @@ use super::Failure;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the broker cannot be reached, or a fault on this side
-  2  a wrong command line
+  1  the broker cannot be reached, a fault on this side, or the answer to the question was no
+  2  a wrong command line, or a selector without --yes where nobody can be asked
   3  the broker refuses the call
   4  the broker does not know the client, or the client is not online
   5  some of several clients were not changed";

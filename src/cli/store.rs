@@ -142,7 +142,13 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
         }
     };
     let Some(path) = output else {
-        return write(&mut BufWriter::new(io::stdout().lock()));
+        let mut output = BufWriter::new(io::stdout().lock());
+        let written = write(&mut output).and_then(|()| Ok(output.flush()?));
+        return written.map_err(|failure| {
+            let Failure::Output(source) = failure else { return failure };
+            // An export that is cut off is no export, whatever its reader wants.
+            StoreCommandError::Output { path: "standard output".to_owned(), source }.into()
+        });
     };
     let fault = |source| StoreCommandError::Output { path: path.display().to_string(), source };
     let mut file = BufWriter::new(make_private(path).map_err(fault)?);

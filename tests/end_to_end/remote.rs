@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -95,7 +95,7 @@ fn clients_are_listed_shown_changed_and_kicked() {
     let changed = shell.json(&["clients", "keep-alive", "90", "car-1", "a/b #"]);
     assert_eq!(ids(&changed), ["car-1", "a/b #"]);
     assert!(changed.iter().all(|result| result["keepalive"] == 90), "{changed:?}");
-    let selected = shell.json(&["clients", "keep-alive", "100", "--clients", "car-*"]);
+    let selected = shell.json(&["clients", "keep-alive", "100", "--clients", "car-*", "--yes"]);
     assert_eq!(ids(&selected).len(), 2);
     let shown = shell.json(&["clients", "show", "car-2"]).remove(0);
     assert_eq!(shown["connection"]["keep_alive"]["in_force"], 100);
@@ -103,7 +103,7 @@ fn clients_are_listed_shown_changed_and_kicked() {
     let (code, lines, errors) = shell.run(&["clients", "kick", "car-1", "nobody"]);
     assert_eq!((code, lines.len()), (5, 2), "{errors}");
     assert!(errors.contains("1 of 2 clients were not changed"), "{errors}");
-    let kicked = shell.json(&["clients", "kick", "--username", "ops", "--end-session"]);
+    let kicked = shell.json(&["clients", "kick", "--username", "ops", "--end-session", "-y"]);
     assert_eq!(ids(&kicked).len(), 2);
     cars.iter_mut().for_each(|car| car.expect_disconnect(ReasonCode::AdministrativeAction));
     assert_eq!(shell.json(&["clients", "list"]), [] as [Value; 0]);
@@ -211,6 +211,82 @@ fn https_trusts_the_cas_of_a_file_or_those_of_the_system() {
     assert!(code == 1 && errors.contains("cannot be reached"), "{errors}");
     let (code, errors) = shell.failure(&["node", "--ca", &text(&pki.server.key)]);
     assert!(code == 1 && errors.contains("it has no certificate"), "{errors}");
+}
+
+/// As with `| head`.
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    let mut cars: Vec<_> = ["car-1", "car-2", "car-3"].map(|id| program.client(id)).into();
+    let into_nothing = |line: &[&str]| {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = shell.command(line).stdout(writer).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for line in [
+        &["node"][..],
+        &["clients", "list"],
+        &["events"],
+        &["publish", "a", "x"],
+        &["example-config"],
+        &["completions", "bash"],
+        &["man"],
+    ] {
+        assert_eq!(into_nothing(line), (Some(0), String::new()), "{line:?}");
+    }
+    // What was asked for is done.
+    let kick = ["clients", "kick", "--clients", "car-*", "--yes"];
+    assert_eq!(into_nothing(&kick), (Some(0), String::new()));
+    cars.iter_mut().for_each(|car| car.expect_disconnect(ReasonCode::AdministrativeAction));
+    let (code, errors) = into_nothing(&["clients", "kick", "car-1", "car-2"]);
+    assert!(code == Some(5) && errors.contains("2 of 2"), "{errors}");
+}
+
+#[test]
+fn a_selector_asks_before_it_changes_many() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    let mut cars: Vec<_> = ["car-1", "car-2"].map(|id| program.client(id)).into();
+    let kick = ["clients", "kick", "--clients", "car-*"];
+    let keep_alive = ["clients", "keep-alive", "70", "--username", "ops"];
+    for line in [&kick[..], &keep_alive] {
+        let (code, errors) = shell.failure(line);
+        assert!(code == 2 && errors.contains("--yes"), "{code}: {errors}");
+    }
+    let on_terminal = |line: &[&str], answer: &str| -> Option<(i32, String)> {
+        let mut script = Command::new("script");
+        let line = line.join(" ");
+        script.args(["-qec", &format!("{} {line}", env!("CARGO_BIN_EXE_hearthmq")), "/dev/null"]);
+        script.envs(shell.variables.iter().map(|(name, value)| (name, value)));
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Some((output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap()))
+    };
+    let Some((code, shown)) = on_terminal(&["clients", "kick", "--clients", "'car-*'"], "n\n")
+    else {
+        return not_installed("bsdutils");
+    };
+    assert!(shown.contains("End the connections of 2 clients? [y/N]"), "{shown}");
+    assert!(code == 1 && shown.contains("nothing was changed"), "{code}: {shown}");
+    assert_eq!(shell.json(&["clients", "list", "--connected", "true"]).len(), 2);
+    // No question is needed where nothing is changed.
+    assert_eq!(shell.json(&[&keep_alive[..], &["--dry-run"]].concat()).len(), 2);
+    let (code, shown) = on_terminal(&keep_alive, "\n").unwrap();
+    assert!(code == 1 && shown.contains("Set 70 s as the Keep Alive of 2 clients?"), "{shown}");
+    let (code, shown) = on_terminal(&keep_alive, "y\n").unwrap();
+    assert_eq!(code, 0, "{shown}");
+    let shown = shell.json(&["clients", "show", "car-2"]).remove(0);
+    assert_eq!(shown["connection"]["keep_alive"]["in_force"], 70);
+    let (code, shown) = on_terminal(&["clients", "kick", "--clients", "'car-*'"], "yes\n").unwrap();
+    assert_eq!(code, 0, "{shown}");
+    cars.iter_mut().for_each(|car| car.expect_disconnect(ReasonCode::AdministrativeAction));
+    // Nobody is asked about nothing.
+    assert_eq!(on_terminal(&["clients", "kick", "--clients", "'car-*'"], "").unwrap().0, 0);
 }
 
 /// A command that goes on; it is killed at the end.

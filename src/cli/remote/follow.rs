@@ -73,6 +73,8 @@ fn may_pass(error: &RemoteError) -> bool {
         | RemoteError::NotHearthMq { .. }
         | RemoteError::Unknown { .. }
         | RemoteError::SomeFailed { .. }
+        | RemoteError::NobodyToAsk
+        | RemoteError::NotConfirmed
         | RemoteError::Io(_) => false,
     }
 }

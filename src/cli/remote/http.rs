@@ -54,6 +54,12 @@ pub(in crate::cli) enum RemoteError {
     SomeFailed { failed: usize, all: usize },
     #[error("the broker has ended its answer early")]
     CutOff,
+    #[error(
+        "a selector may select many clients, and nobody can be asked without a terminal; give --yes"
+    )]
+    NobodyToAsk,
+    #[error("nothing was changed")]
+    NotConfirmed,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -65,6 +71,7 @@ impl RemoteError {
             Self::Refused { status: 404, .. } | Self::Unknown { .. } => 4,
             Self::Refused { .. } => 3,
             Self::SomeFailed { .. } => 5,
+            Self::NobodyToAsk => 2,
             Self::NoAccount
             | Self::NoPassword
             | Self::AccountFile { .. }
@@ -73,6 +80,7 @@ impl RemoteError {
             | Self::Unreachable { .. }
             | Self::NotHearthMq { .. }
             | Self::CutOff
+            | Self::NotConfirmed
             | Self::Io(_) => 1,
         }
     }

@@ -1,7 +1,7 @@
 //! Commands that change one client, some, or all that a selector selects: `hearthmq clients kick` and
 //! `keep-alive`.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,10 +32,21 @@ struct Which {
     username: Option<String>,
 }
 
+/// Whether a command with a selector asks before it changes anything.
+#[derive(Args)]
+struct Confirmation {
+    /// Do not ask before clients are changed that --clients or --username select. Without a terminal,
+    /// nobody can be asked, and this is required
+    #[arg(long, short)]
+    yes: bool,
+}
+
 #[derive(Args)]
 pub(in crate::cli) struct KickArguments {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// End the sessions too
     #[arg(long)]
     end_session: bool,
@@ -67,6 +78,8 @@ pub(in crate::cli) struct KeepAliveArguments {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    confirmation: Confirmation,
+    #[command(flatten)]
     remote: RemoteOptions,
     #[command(flatten)]
     output: OutputOptions,
@@ -80,6 +93,10 @@ struct Many<'a> {
     options: Map<String, Value>,
     form: BodyForm,
     is_json: bool,
+    /// Whether a selector selects the sessions of absent clients too.
+    with_absent: bool,
+    /// What it does to clients that a selector selects, if it asks before.
+    question: Option<String>,
 }
 
 /// The form of a body that lists clients.
@@ -117,8 +134,11 @@ pub(super) fn kick(arguments: &KickArguments) -> Result<(), Failure> {
     }
     options.extend(arguments.reason.clone().map(|reason| ("reason".into(), reason.into())));
     let is_json = arguments.output.is_json();
-    let (target, form) = ("/api/v1/clients/kick", BodyForm::Object);
-    let many = Many { target, which: &arguments.which, options, form, is_json };
+    let with_absent = arguments.end_session;
+    let what = if with_absent { "End the sessions" } else { "End the connections" };
+    let question = (!arguments.confirmation.yes).then(|| what.to_owned());
+    let (target, form, which) = ("/api/v1/clients/kick", BodyForm::Object, &arguments.which);
+    let many = Many { target, which, options, form, is_json, with_absent, question };
     run(&arguments.remote.remote()?, &many)
 }
 
@@ -132,8 +152,11 @@ pub(super) fn keep_alive(arguments: &KeepAliveArguments) -> Result<(), Failure> 
     }
     options.extend(arguments.ttl_seconds.map(|secs| ("ttl_seconds".into(), secs.into())));
     let is_json = arguments.output.is_json();
-    let (target, form) = ("/api/v1/keep-alive", BodyForm::List);
-    let many = Many { target, which: &arguments.which, options, form, is_json };
+    let with_absent = arguments.sticky;
+    let asks = !arguments.confirmation.yes && !arguments.dry_run;
+    let question = asks.then(|| format!("Set {} s as the Keep Alive", arguments.interval));
+    let (target, form, which) = ("/api/v1/keep-alive", BodyForm::List, &arguments.which);
+    let many = Many { target, which, options, form, is_json, with_absent, question };
     run(&arguments.remote.remote()?, &many)
 }
 
@@ -152,8 +175,14 @@ fn run(remote: &Remote, many: &Many<'_>) -> Result<(), Failure> {
         }
         return results.end();
     }
-    let selector = [("client_id", clients.clone()), ("username", username.clone())];
-    let bar = progress(|| count(remote, &selector))?;
+    let connected = (!many.with_absent).then(|| "true".to_owned());
+    let selector =
+        [("client_id", clients.clone()), ("username", username.clone()), ("connected", connected)];
+    let counted = match &many.question {
+        Some(what) => Some(confirm(what, || count(remote, &selector))?),
+        None => None,
+    };
+    let bar = progress(|| counted.map_or_else(|| count(remote, &selector), Ok))?;
     let mut body = many.options.clone();
     body.extend(clients.clone().map(|pattern| ("clients".into(), pattern.into())));
     body.extend(username.clone().map(|name| ("username".into(), name.into())));
@@ -174,6 +203,25 @@ fn run(remote: &Remote, many: &Many<'_>) -> Result<(), Failure> {
     results.end()
 }
 
+/// Asks whether this is done to all selected clients; returns how many they are.
+fn confirm(
+    what: &str,
+    count: impl FnOnce() -> Result<u64, RemoteError>,
+) -> Result<u64, RemoteError> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(RemoteError::NobodyToAsk);
+    }
+    let clients = count()?;
+    let mut answer = String::new();
+    if clients > 0 {
+        let all = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
+        write!(io::stderr(), "{what} of {all}? [y/N] ")?;
+        io::stdin().lock().read_line(&mut answer)?;
+    }
+    let is_confirmed = clients == 0 || ["y", "yes"].contains(&&*answer.trim().to_lowercase());
+    is_confirmed.then_some(clients).ok_or(RemoteError::NotConfirmed)
+}
+
 /// Returns a bar for so many clients, on a terminal.
 fn progress(all: impl FnOnce() -> Result<u64, RemoteError>) -> Result<ProgressBar, RemoteError> {
     if !io::stderr().is_terminal() {
@@ -192,12 +240,14 @@ struct ManyResults {
     code: String,
     failed: usize,
     all: usize,
+    /// Whether the reader of standard output has enough. The clients are changed all the same.
+    is_output_closed: bool,
 }
 
 impl ManyResults {
     const fn new(is_json: bool) -> Self {
         let failures = TextTable::new(&["CLIENT ID", "CODE"]);
-        Self { is_json, failures, code: String::new(), failed: 0, all: 0 }
+        Self { is_json, failures, code: String::new(), failed: 0, all: 0, is_output_closed: false }
     }
 
     fn add(&mut self, result: &Value) -> io::Result<()> {
@@ -210,16 +260,16 @@ impl ManyResults {
                 self.failures.add([field(result, "client_id"), self.code.clone()]);
             }
         }
-        if self.is_json {
-            write_json(result)?;
+        if self.is_json && !self.is_output_closed {
+            self.is_output_closed = !is_read(write_json(result))?;
         }
         Ok(())
     }
 
     fn end(self) -> Result<(), Failure> {
-        let Self { is_json, failures, code, failed, all } = self;
+        let Self { is_json, failures, code, failed, all, .. } = self;
         if !is_json && failed > 0 {
-            failures.write()?;
+            is_read(failures.write())?;
         }
         if !is_json {
             crate::cli::note(&format!("{} of {all} clients", all - failed));
@@ -230,5 +280,13 @@ impl ManyResults {
             1 if all == 1 && is_unknown() => Err(RemoteError::Unknown { code }.into()),
             _ => Err(RemoteError::SomeFailed { failed, all }.into()),
         }
+    }
+}
+
+/// Returns whether the reader of standard output takes more.
+fn is_read(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
     }
 }
