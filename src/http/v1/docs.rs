@@ -17,6 +17,8 @@ use super::{
 };
 
 const PAGE: &str = include_str!("docs/page.html");
+/// Tells the explorer where the routes are.
+const OWN_SCRIPT: &str = include_str!("docs/page.js");
 const SCRIPT: &[u8] = include_bytes!("docs/openapi-explorer.min.js.gz");
 
 /// What a browser may load for the page: from this broker only. The script writes styles into the page.
@@ -28,6 +30,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 #[derive(Default)]
 pub(in crate::http) struct DocsFiles {
     page: OnceLock<FixedAnswer>,
+    own_script: OnceLock<FixedAnswer>,
     script: OnceLock<FixedAnswer>,
 }
 
@@ -37,7 +40,10 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     let explorer = resource("/docs/explorer.js", "GET, HEAD")
         .route(web::get().to(script))
         .route(web::head().to(script));
-    config.service(docs).service(explorer);
+    let own = resource("/docs/page.js", "GET, HEAD")
+        .route(web::get().to(own_script))
+        .route(web::head().to(own_script));
+    config.service(docs).service(explorer).service(own);
 }
 
 async fn page(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -47,6 +53,15 @@ async fn page(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         .page
         .get_or_init(|| FixedAnswer::new("text/html; charset=utf-8", PAGE).with_policy(POLICY));
     page.answer_to(&api, &request)
+}
+
+async fn own_script(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let script = api
+        .0
+        .docs
+        .own_script
+        .get_or_init(|| FixedAnswer::new("text/javascript; charset=utf-8", OWN_SCRIPT));
+    script.answer_to(&api, &request)
 }
 
 async fn script(request: HttpRequest, api: Data<Api>) -> HttpResponse {
