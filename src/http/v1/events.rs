@@ -3,6 +3,7 @@
 //! As Server-Sent Events or lines of JSON, which go on until the caller leaves, or as one JSON answer
 //! with the next part. A caller sees the clients that it may observe.
 
+mod described;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -14,6 +15,7 @@ use actix_web::{
 };
 use utoipa::ToSchema;
 
+pub(super) use self::described::{ShownEvent, ShownMessage, webhooks};
 use self::stream::{FeedStream, LiveFormat};
 use super::{
     super::{
@@ -58,20 +60,6 @@ struct EventsPart {
     events: Vec<ShownEvent>,
     /// Where the next part begins, for `after`.
     next: String,
-}
-
-/// An event.
-#[derive(ToSchema)]
-#[schema(as = Event)]
-#[expect(dead_code, reason = "only described here; `push_object` writes it")]
-struct ShownEvent {
-    /// `<epoch>.<number>`; `last_event_id` and `after` continue behind it.
-    id: String,
-    /// `snapshot`, `snapshot_end`, `reset`, or the kind of a change.
-    event: String,
-    /// The fields of a presence event on `$events/…`, and `number`.
-    #[schema(value_type = Object)]
-    data: (),
 }
 
 /// Follows which clients are online: a snapshot, then every change.

@@ -85,7 +85,7 @@ struct V1Calls;
 #[openapi(
     paths(calls::keep_alive, calls::status, publish::publish, health::live, health::ready, health::metrics),
     nest((path = "/api/v1", api = V1Calls)),
-    components(schemas(ErrorBody<'static>, ProblemBody<'static>)),
+    components(schemas(ErrorBody<'static>, ProblemBody<'static>, events::ShownMessage)),
     security(("basic" = []), ("bearer" = []), ("certificate" = [])),
     tags(
         (name = "keep-alive", description = "The Keep Alive of clients, now and for later connections."),
@@ -159,6 +159,7 @@ impl Described {
     fn answer(&self) -> &FixedAnswer {
         self.0.get_or_init(|| {
             let mut document = json!(AllCalls::openapi());
+            document["webhooks"] = events::webhooks();
             make_exact(&mut document);
             FixedAnswer::new("application/json", document.to_string())
         })

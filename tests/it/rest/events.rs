@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     connections::is_closed,
     failed,
+    feed::{END, OF_A, OF_B},
     world::{Rest, basic, hosted_where, options, rest, rest_with, serving},
 };
 
@@ -66,13 +67,15 @@ fn server_sent_events_go_on_until_the_caller_leaves() {
     {
         assert!(head.contains(&format!("{header}\r\n")), "{head}");
     }
-    let expected = "3000\n\n\
-        id: 00000000000000ab.1\nevent: snapshot\ndata: {\"clientid\":\"a\"}\n\n\
-        id: 00000000000000ab.2\nevent: snapshot_end\ndata: {}\n\n\
-        id: 00000000000000ab.3\nevent: client_connected\ndata: {\"clientid\":\"b\"}\n\n\
-        id: 00000000000000ab.4\nevent: client_connected\ndata: {\"clientid\":\"b\"}\n\n\
-        id: 00000000000000ab.5\nevent: client_connected\ndata: {\"clientid\":\"b\"}\n\n\
-        : still here\n\n\n";
+    let expected = format!(
+        "3000\n\n\
+        id: 00000000000000ab.1\nevent: snapshot\ndata: {OF_A}\n\n\
+        id: 00000000000000ab.2\nevent: snapshot_end\ndata: {END}\n\n\
+        id: 00000000000000ab.3\nevent: client_connected\ndata: {OF_B}\n\n\
+        id: 00000000000000ab.4\nevent: client_connected\ndata: {OF_B}\n\n\
+        id: 00000000000000ab.5\nevent: client_connected\ndata: {OF_B}\n\n\
+        : still here\n\n\n"
+    );
     assert_eq!(body, expected);
     assert_eq!(rest.asked()[0], "follow '' * by ops");
 }
@@ -81,15 +84,15 @@ fn server_sent_events_go_on_until_the_caller_leaves() {
 fn lines_of_json_have_the_same_events() {
     let rest = hosted_where(FilePolicy::new(Vec::new()));
     let mut stream = follow(&rest, OPS, EVENTS, LINES);
-    let text = read_until(&mut stream, "{\"clientid\":\"b\"}}\n\r\n1\r\n\n\r\n");
+    let text = read_until(&mut stream, &format!("{OF_B}}}\n\r\n1\r\n\n\r\n"));
     assert!(text.contains("content-type: application/x-ndjson\r\n"), "{text}");
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with('{')).collect();
     assert_eq!(lines.len(), 5);
     assert_eq!(
         lines[..2],
         [
-            r#"{"id":"00000000000000ab.1","event":"snapshot","data":{"clientid":"a"}}"#,
-            r#"{"id":"00000000000000ab.2","event":"snapshot_end","data":{}}"#,
+            format!(r#"{{"id":"00000000000000ab.1","event":"snapshot","data":{OF_A}}}"#),
+            format!(r#"{{"id":"00000000000000ab.2","event":"snapshot_end","data":{END}}}"#),
         ]
     );
 }
@@ -98,8 +101,10 @@ fn lines_of_json_have_the_same_events() {
 fn one_part_comes_as_json() {
     let rest = rest();
     let answer = rest.call("GET /api/v1/events");
-    let expected = r#"{"events":[{"id":"00000000000000ab.1","event":"snapshot","data":{"clientid":"a"}},{"id":"00000000000000ab.2","event":"snapshot_end","data":{}}],"next":"00000000000000ab.2"}"#;
-    assert_eq!(answer.outcome(), (200, expected));
+    let expected = format!(
+        r#"{{"events":[{{"id":"00000000000000ab.1","event":"snapshot","data":{OF_A}}},{{"id":"00000000000000ab.2","event":"snapshot_end","data":{END}}}],"next":"00000000000000ab.2"}}"#
+    );
+    assert_eq!(answer.outcome(), (200, &*expected));
     let answer = rest.call("GET /api/v1/events?after=00000000000000ab.5&wait=60&limit=7");
     assert_eq!(answer.outcome(), (200, r#"{"events":[],"next":"00000000000000ab.6"}"#));
     let inside = "GET /api/v1/events?after=00000000000000ab.1.0.7&client_id=car-*&username=%C3%B6&\

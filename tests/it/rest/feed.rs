@@ -28,6 +28,11 @@ pub(crate) fn asked(follow: &Follow) -> String {
     text + " by " + by.unwrap_or("nobody")
 }
 
+/// What the client of the snapshot, the client of each change, and the end of the snapshot are.
+pub(crate) const OF_A: &str = r#"{"clientid":"a","username":null,"event":"client.connected","clean_start":true,"connected_at":1,"keepalive":60,"node":"n","proto_ver":5,"peername":"192.0.2.7:1","timestamp":1,"version":1,"number":1}"#;
+pub(crate) const OF_B: &str = r#"{"clientid":"b","username":"ann","event":"client.connected","clean_start":true,"connected_at":2,"keepalive":60,"node":"n","proto_ver":4,"peername":"192.0.2.7:2","timestamp":2,"version":2,"number":2}"#;
+pub(crate) const END: &str = r#"{"event":"snapshot.end","node":"n","timestamp":1}"#;
+
 pub(crate) async fn part(follow: &Follow) -> FeedPart {
     let id = |number| EventId { epoch: 0xab, number };
     let item = |number, kind, json: &'static str| FeedItem::new(id(number), kind, json.into());
@@ -36,11 +41,11 @@ pub(crate) async fn part(follow: &Follow) -> FeedPart {
         FeedPosition::After(EventId { number: 5, .. }) => (vec![], 6),
         FeedPosition::After(EventId { number, .. }) => {
             let next = number + 1;
-            (vec![item(next, FeedKind::ClientConnected, r#"{"clientid":"b"}"#)], next)
+            (vec![item(next, FeedKind::ClientConnected, OF_B)], next)
         }
         _ => {
-            let client = item(1, FeedKind::Snapshot, r#"{"clientid":"a"}"#);
-            (vec![client, item(2, FeedKind::SnapshotEnd, "{}")], 2)
+            let client = item(1, FeedKind::Snapshot, OF_A);
+            (vec![client, item(2, FeedKind::SnapshotEnd, END)], 2)
         }
     };
     FeedPart::new(items, FeedPosition::After(id(last)))

@@ -239,6 +239,53 @@ fn the_examples_are_what_the_schemas_say() {
     assert!(count > 200, "{count}");
 }
 
+/// Returns the blocks of JSON in a part of the document about events.
+fn documented_events(part: &str) -> Vec<Value> {
+    let blocks = part.split("```json\n").skip(1);
+    let texts = blocks.map(|block| block.split("\n```").next().unwrap());
+    texts.map(|text| serde_json::from_str(text).unwrap()).collect()
+}
+
+/// What `docs/events.md` shows is what is made; see `hooks::json`.
+#[test]
+fn events_of_all_kinds_are_described() {
+    let document = include_str!("../../../docs/events.md");
+    let (events, webhooks) = document.split_once("\n## Webhooks\n").unwrap();
+    let events = documented_events(events);
+    let mut shown = documented_events(webhooks).into_iter();
+    let [message, reset] = [(); 2].map(|()| shown.next().unwrap());
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let webhook = &DESCRIBED.document["webhooks"]["presence"]["post"]["requestBody"];
+    let webhook = &webhook["content"]["application/json"];
+    assert_eq!(webhook["schema"], schema("WebhookMessage"));
+    let validator = DESCRIBED.validator(&schema("WebhookMessage"));
+    for message in [&message, &webhook["example"]] {
+        assert!(validator.is_valid(message), "{message}");
+    }
+    let end = json!({ "event": "snapshot.end", "node": "n", "timestamp": 1 });
+    let schemas = &DESCRIBED.document["components"]["schemas"];
+    let kinds = schemas["EventData"]["oneOf"].as_array().unwrap();
+    let mut seen = BTreeSet::new();
+    for data in events.iter().chain([&reset, &end]) {
+        let of_data: Vec<_> =
+            kinds.iter().filter(|kind| DESCRIBED.validator(kind).is_valid(data)).collect();
+        let [kind] = of_data[..] else { panic!("{data} is of {of_data:?}") };
+        let found = DESCRIBED.resolved(kind);
+        let names =
+            |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(names(data), names(&found["properties"]), "{data}");
+        assert_eq!(found["required"].as_array().unwrap().len(), names(data).len(), "{data}");
+        seen.insert(kind["$ref"].as_str().unwrap());
+        // Another event, or one without a member, is not described.
+        for name in names(data) {
+            let mut less = data.clone();
+            less.as_object_mut().unwrap().remove(&name);
+            assert!(!DESCRIBED.validator(&schema("EventData")).is_valid(&less), "{less}");
+        }
+    }
+    assert_eq!(seen.len(), kinds.len());
+}
+
 #[test]
 fn the_document_needs_no_account_and_is_sent_again_only_if_it_is_another() {
     let rest = rest();
@@ -272,7 +319,9 @@ fn a_page_shows_the_document_and_loads_nothing_from_elsewhere() {
         let policy = page.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; "), "{policy}");
         // Relative to the page, so that they are right below any mount.
-        for link in ["src=\"docs/explorer.js\"", "spec-url=\"openapi.json\""] {
+        for link in
+            ["src=\"docs/explorer.js\"", "src=\"docs/page.js\"", "spec-url=\"openapi.json\""]
+        {
             assert!(page.body.contains(link), "{}", page.body);
         }
         assert!(!page.body.contains("//"), "{}", page.body);
@@ -281,6 +330,9 @@ fn a_page_shows_the_document_and_loads_nothing_from_elsewhere() {
         assert_eq!((again.status, &*again.body), (304, ""));
         let script = rest.call_as(None, &format!("HEAD {mount}/api/v1/docs/explorer.js"));
         assert_eq!((script.status, script.header("content-encoding")), (200, "gzip"));
+        assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
+        let script = rest.call_as(None, &format!("GET {mount}/api/v1/docs/page.js"));
+        assert_eq!((script.status, script.header("content-encoding")), (200, ""));
         assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
     }
 }
