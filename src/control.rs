@@ -37,7 +37,7 @@ pub use self::{
         SurvivedSilences,
     },
     contents::{
-        ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition,
+        ClearQueue, ListQueue, ListSubscriptions, MessageProperties, QueuePage, QueuePosition,
         SubscriptionPage, SubscriptionView, WaitingMessage,
     },
     error::ControlError,

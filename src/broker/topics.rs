@@ -9,8 +9,8 @@ use tokio::task::yield_now;
 use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, views::LISTS_MAX};
 use crate::{
     control::{
-        ClearRetained, ControlError, FindReceivers, ListRetained, NodeView, ReceiverPage,
-        RetainedPage, RetainedView,
+        ClearRetained, ControlError, FindReceivers, ListRetained, MessageProperties, NodeView,
+        ReceiverPage, RetainedPage, RetainedView,
     },
     mqtt::{Message, Timestamp},
     router::RetainedQuery,
@@ -19,7 +19,7 @@ use crate::{
 /// Nodes of the tree of retained messages that are visited in one step, during which no message can
 /// be retained.
 const NODES_AT_A_TIME: usize = 256;
-/// Bytes of topics and payloads in one page; the last message may exceed it.
+/// Bytes of topics, payloads and properties in one page; the last message may exceed it.
 const BYTES_PER_PAGE: usize = 4 * 1024 * 1024;
 
 impl Broker {
@@ -77,6 +77,7 @@ impl Broker {
                 }
                 let view = view(&message, has_payloads);
                 bytes += view.topic.len() + view.payload.as_ref().map_or(0, |it| it.len());
+                bytes += view.properties.as_ref().map_or(0, MessageProperties::bytes);
                 messages.push(view);
             }
             let Some(go_on_after) = slice.go_on_after else {
@@ -126,6 +127,7 @@ fn view(message: &Message, has_payload: bool) -> RetainedView {
     let publication = message.publication();
     RetainedView {
         payload: has_payload.then(|| message.payload_bytes()),
+        properties: has_payload.then(|| MessageProperties::of(message)),
         expires_at_millis: publication.expires_at.map(Timestamp::millis),
         ..RetainedView::new(message.topic(), publication.qos, message.payload().len())
     }

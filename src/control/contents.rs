@@ -1,11 +1,11 @@
 //! Questions about what a session contains: its subscriptions, and the messages that wait in its
 //! queue.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::mqtt::{QoS, RetainHandling};
+use crate::mqtt::{Message, PublishProperties, QoS, RetainHandling};
 
 /// Asks for a page of a client's subscriptions, ordered by the bytes of the Topic Filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +162,8 @@ pub struct WaitingMessage {
     pub payload_bytes: usize,
     /// The payload, if it was asked for.
     pub payload: Option<Bytes>,
+    /// The properties, if the payload was asked for.
+    pub properties: Option<MessageProperties>,
     /// When the message expires, in milliseconds since the Unix epoch.
     pub expires_at_millis: Option<u64>,
     /// When the broker received the message, in milliseconds since the Unix epoch; `None` if an
@@ -180,10 +182,58 @@ impl WaitingMessage {
             retain: false,
             payload_bytes,
             payload: None,
+            properties: None,
             expires_at_millis: None,
             received_at_millis: None,
             age_millis: None,
         }
+    }
+}
+
+/// The properties of a message that its publisher has chosen. Before MQTT 5.0 there are none.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageProperties {
+    /// Response Topic.
+    pub response_topic: Option<Box<str>>,
+    /// Correlation Data.
+    pub correlation_data: Option<Bytes>,
+    /// Content Type.
+    pub content_type: Option<Box<str>>,
+    /// Whether the payload is UTF-8 according to the publisher.
+    pub is_utf8: bool,
+    /// User Properties, in their order.
+    pub user_properties: Vec<(Box<str>, Box<str>)>,
+}
+
+impl MessageProperties {
+    /// Returns those of a message.
+    pub(crate) fn of(message: &Message) -> Self {
+        let publication = message.publication();
+        let found = PublishProperties::decode_forwarded(publication.properties);
+        let user_properties = found.user_properties.iter();
+        Self {
+            response_topic: found.response_topic.map(Into::into),
+            correlation_data: found.correlation_data.map(Bytes::copy_from_slice),
+            content_type: found.content_type.map(Into::into),
+            is_utf8: found.payload_format_indicator == Some(true),
+            user_properties: user_properties.map(|(k, v)| (k.into(), v.into())).collect(),
+        }
+    }
+
+    /// Returns the bytes of their texts and of Correlation Data.
+    pub(crate) fn bytes(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let pairs = self.user_properties.iter().map(|(key, value)| key.len() + value.len());
+        let data = self.correlation_data.as_ref().map_or(0, Bytes::len);
+        text(&self.response_topic) + text(&self.content_type) + data + pairs.sum::<usize>()
+    }
+}
+
+/// Without their content, which belongs to publishers.
+impl fmt::Debug for MessageProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageProperties").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 

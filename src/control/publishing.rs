@@ -99,9 +99,11 @@ pub struct Deliveries {
 }
 
 /// The result of a published message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
+    /// The node that has published the message.
+    pub node: Arc<str>,
     /// The number of sessions that match the topic, of absent clients too. A shared subscription
     /// counts once.
     pub matched: usize,
@@ -110,10 +112,10 @@ pub struct Published {
 }
 
 impl Published {
-    /// Returns the result of a message that matched these many sessions.
-    #[must_use]
-    pub const fn new(matched: usize) -> Self {
-        Self { matched, deliveries: None }
+    /// Returns the result of a message that this node has published, and that matched these many
+    /// sessions.
+    pub fn new(node: impl Into<Arc<str>>, matched: usize) -> Self {
+        Self { node: node.into(), matched, deliveries: None }
     }
 
     /// Adds what has become of the deliveries.

@@ -71,14 +71,19 @@ pub struct DeviceReply {
     pub message: Arc<Message>,
     /// The client that has published it; `None` if that was an application or a caller.
     pub client_id: Option<Arc<str>>,
+    /// The node that has taken the reply.
+    pub node: Arc<str>,
     /// The time from the request to its reply.
     pub took: Duration,
 }
 
 impl DeviceReply {
-    /// Returns a reply that came immediately.
-    #[must_use]
-    pub const fn new(message: Arc<Message>, client_id: Option<Arc<str>>) -> Self {
-        Self { message, client_id, took: Duration::ZERO }
+    /// Returns a reply that came immediately, and that this node has taken.
+    pub fn new(
+        node: impl Into<Arc<str>>,
+        message: Arc<Message>,
+        client_id: Option<Arc<str>>,
+    ) -> Self {
+        Self { message, client_id, node: node.into(), took: Duration::ZERO }
     }
 }

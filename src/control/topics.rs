@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Caller;
+use super::{Caller, MessageProperties};
 use crate::{limits::Limits, mqtt::QoS};
 
 /// Selects subscriptions.
@@ -170,6 +170,8 @@ pub struct RetainedView {
     pub payload_bytes: usize,
     /// The payload, if it was asked for.
     pub payload: Option<Bytes>,
+    /// The properties, if the payload was asked for.
+    pub properties: Option<MessageProperties>,
     /// When the message expires, in milliseconds since the Unix epoch.
     pub expires_at_millis: Option<u64>,
 }
@@ -178,7 +180,8 @@ impl RetainedView {
     /// Returns a message of which nothing else is known.
     pub fn new(topic: impl Into<Arc<str>>, qos: QoS, payload_bytes: usize) -> Self {
         let topic = topic.into();
-        Self { topic, qos, payload_bytes, payload: None, expires_at_millis: None }
+        let (payload, properties, expires_at_millis) = (None, None, None);
+        Self { topic, qos, payload_bytes, payload, properties, expires_at_millis }
     }
 }
 

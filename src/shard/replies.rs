@@ -108,7 +108,8 @@ impl Replies {
             |request: &WaitingRequest| request.is_answered_by(properties.correlation_data);
         let at = waiting.iter().position(is_answered)?;
         let request = waiting.remove(at)?;
-        let _ = request.reply.send(DeviceReply::new(message.allocate(), publisher()));
+        // The call that waits adds its node.
+        let _ = request.reply.send(DeviceReply::new("", message.allocate(), publisher()));
         Some(Delivered::Sent)
     }
 

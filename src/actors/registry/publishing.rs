@@ -29,12 +29,12 @@ impl Handler<PublishRequest> for Registry {
         let (stored, is_stored) = oneshot::channel();
         shard.tell_when_stored(stored);
         shard.flush();
-        let shard = self.shard.clone();
+        let (shard, node) = (self.shard.clone(), self.core.node.clone());
         Box::pin(async move {
             let published = published?;
             let Some(wait) = wait else {
                 let _ = is_stored.await;
-                return Ok(Published::new(published.matched));
+                return Ok(Published::new(node, published.matched));
             };
             Ok(wait_for_deliveries(&shard, published, wait, is_stored).await)
         })
@@ -58,13 +58,14 @@ impl Handler<RequestReply> for Registry {
         let mut shard = self.shard.borrow_mut();
         let published = shard.publish_for_caller(publish, now);
         shard.flush();
+        let node = self.core.node.clone();
         Box::pin(async move {
             if published?.matched == 0 {
                 return Err(ControlError::NoSubscriber);
             }
             let reply = timeout(time_max.min(REPLY_WAIT_MAX), awaited.reply()).await;
             let reply = reply.map_err(|_| ControlError::Timeout)??;
-            Ok(DeviceReply { took: began.elapsed(), ..reply })
+            Ok(DeviceReply { took: began.elapsed(), node, ..reply })
         })
     }
 }

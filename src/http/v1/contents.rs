@@ -19,13 +19,16 @@ use super::{
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoClient, Parameters, Permission},
     },
-    cursor, in_time, in_time_of_list, resource,
+    cursor, in_time, in_time_of_list,
+    publish::UserPropertyItem,
+    resource,
     target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
     auth::Action,
     control::{
-        ClearQueue, ListQueue, ListSubscriptions, QueuePosition, SubscriptionView, WaitingMessage,
+        ClearQueue, ListQueue, ListSubscriptions, MessageProperties, QueuePosition,
+        SubscriptionView, WaitingMessage,
     },
     metrics::RestRoute,
     told::Changed,
@@ -164,6 +167,51 @@ struct ShownMessage<'a> {
     /// The payload, with `payload=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
+    #[serde(flatten)]
+    properties: ShownProperties,
+}
+
+/// The properties of a message that has some, with its payload.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = MessageProperties)]
+pub(super) struct ShownProperties {
+    /// Response Topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_topic: Option<String>,
+    /// Correlation Data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_data_base64: Option<String>,
+    /// Content Type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    /// 1: the payload is UTF-8 according to its publisher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 1)]
+    payload_format_indicator: Option<u8>,
+    /// User Properties, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    user_properties: Vec<UserPropertyItem>,
+}
+
+impl ShownProperties {
+    pub(super) fn of(properties: Option<&MessageProperties>) -> Self {
+        let Some(properties) = properties else { return Self::default() };
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        let user_properties = properties.user_properties.iter();
+        let item = |(key, value): &(Box<str>, Box<str>)| UserPropertyItem {
+            key: key.as_ref().to_owned(),
+            value: value.as_ref().to_owned(),
+        };
+        let data = properties.correlation_data.as_ref();
+        Self {
+            response_topic: text(&properties.response_topic),
+            correlation_data_base64: data.map(|data| STANDARD.encode(data)),
+            content_type: text(&properties.content_type),
+            payload_format_indicator: properties.is_utf8.then_some(1),
+            user_properties: user_properties.map(item).collect(),
+        }
+    }
 }
 
 /// Whether to show payloads.
@@ -222,6 +270,7 @@ fn shown_message(message: &WaitingMessage) -> ShownMessage<'_> {
         age_ms: message.age_millis,
         expires_at: message.expires_at_millis,
         payload_base64: message.payload.as_ref().map(|payload| STANDARD.encode(payload)),
+        properties: ShownProperties::of(message.properties.as_ref()),
     }
 }
 

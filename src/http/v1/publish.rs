@@ -133,6 +133,10 @@ struct PublishAnswer {
     /// Different for each message.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
+    /// The node that has published the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
     /// The number of sessions that match the topic; a shared subscription counts once.
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<usize>,
@@ -154,6 +158,7 @@ impl From<Result<(String, Published), ApiError>> for PublishAnswer {
         Self {
             success: is_complete,
             message_id: Some(id),
+            node: Some(published.node),
             matched: Some(published.matched),
             deliveries: published.deliveries.map(ShownDeliveries::from),
             code: (!is_complete).then_some(pending.code()),
@@ -165,6 +170,7 @@ impl From<Result<(String, Published), ApiError>> for PublishAnswer {
 #[derive(Serialize)]
 struct PendingAnswer {
     message_id: String,
+    node: Arc<str>,
     matched: usize,
     #[serde(flatten)]
     deliveries: ShownDeliveries,
@@ -195,7 +201,7 @@ struct PendingAnswer {
     responses(
         (status = 200, description = "The message is published.", body = PublishAnswer,
          headers(("X-Message-Id" = String, description = "The `message_id`.")),
-         example = json!({"success": true, "message_id": "19acb2a0b40-1", "matched": 2})),
+         example = json!({"success": true, "message_id": "19acb2a0b40-1", "node": "hearthmq", "matched": 2})),
         Fails<(Caller, Change, Parameters, Publishing, Body, Repeating, Waiting)>,
     ),
 )]
@@ -235,8 +241,9 @@ async fn publish_one(
     caller.tell_made(&api, Made { call: "publish", topic, done: 1, items: 1 });
     let id = new_id(&api);
     if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
-        let (message_id, matched) = (id, published.matched);
-        let pending = PendingAnswer { message_id, matched, deliveries: deliveries.into() };
+        let Published { node, matched, .. } = published;
+        let deliveries = deliveries.into();
+        let pending = PendingAnswer { message_id: id, node, matched, deliveries };
         return Err(ApiError::deliveries_pending().with_details(&pending));
     }
     let body = PublishAnswer::from(Ok((id.clone(), published)));
@@ -252,7 +259,7 @@ async fn publish_one(
     responses(
         (status = 200, description = "A result for each message, in the order of the call.",
          body = BulkResults<PublishAnswer>, example = json!({"results": [
-            {"success": true, "message_id": "19acb2a0b40-2", "matched": 2},
+            {"success": true, "message_id": "19acb2a0b40-2", "node": "hearthmq", "matched": 2},
             {"success": false, "code": "invalid_topic"}]})),
         Fails<(Caller, Change, Parameters, JsonBody, ItemFails, Repeating, Waiting)>,
     ),

@@ -44,6 +44,8 @@ struct ReplyAnswer<'a> {
     success: bool,
     /// The identifier of the request.
     message_id: &'a str,
+    /// The node that has taken the reply.
+    node: &'a str,
     /// The client that has replied; absent if that was a caller or an application.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<&'a str>,
@@ -80,6 +82,7 @@ impl<'a> ReplyAnswer<'a> {
         Self {
             success: true,
             message_id,
+            node: &reply.node,
             client_id: reply.client_id.as_deref(),
             topic: publication.topic,
             qos: publication.qos.number(),
@@ -104,7 +107,7 @@ impl<'a> ReplyAnswer<'a> {
         example = json!({"topic": "cars/17/command", "payload": "report"})),
     responses(
         (status = 200, description = "The reply.", body = ReplyAnswer<'static>, example = json!({
-            "success": true, "message_id": "19acb2a0b40-3", "client_id": "car-17",
+            "success": true, "message_id": "19acb2a0b40-3", "node": "hearthmq", "client_id": "car-17",
             "topic": "$response/1", "qos": 1, "payload": "fine", "took_ms": 12})),
         Fails<(Caller, Change, Parameters, Publishing, JsonBody, Repeating, Reply)>,
     ),

@@ -15,7 +15,9 @@ use super::{
         calls::{Answer, answer},
         failures::{
             Caller, Change, ClientId, Fails, Items as ItemFails, JsonBody, NotOnline, Permission,
+            Repeating,
         },
+        idempotency::{KeyHeader, once},
     },
     body,
     bulk::{BulkResults, Items},
@@ -101,14 +103,14 @@ struct FilterResult {
 /// The client's own rules and limits apply. It is not told of the change.
 #[utoipa::path(
     post, path = "/clients/{client_id}/subscribe", tag = "sessions", operation_id = "subscribe",
-    params(ClientInPath),
+    params(ClientInPath, KeyHeader),
     request_body(content = SubscribeBody, description = "The subscriptions.",
         example = json!({"subscriptions": [{"filter": "cars/17/#", "qos": 1}]})),
     responses(
         (status = 200, description = "A result for each filter, in the order of the call.",
          body = BulkResults<FilterResult>,
          example = json!({"results": [{"filter": "cars/17/#", "success": true, "qos": 1}]})),
-        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline)>,
+        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline, Repeating)>,
     ),
 )]
 pub(super) async fn subscribe(
@@ -118,12 +120,15 @@ pub(super) async fn subscribe(
 ) -> HttpResponse {
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
-        let body: SubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let read = body::read_json(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let body: SubscribeBody = body::parse(&read.bytes)?;
         let changes = body.subscriptions.within(FILTERS_MAX)?.into_iter().map(|item| {
             let options = options(&item)?;
             Ok(SubscriptionChange::Subscribe(item.filter, options))
         });
-        change(&api, &caller, client_id, changes.collect::<Result<_, ApiError>>()?).await
+        let changes = changes.collect::<Result<_, ApiError>>()?;
+        let its = (Data::clone(&api), caller.clone());
+        once(&api, &request, &caller, &read.bytes, change(its, client_id, changes)).await
     };
     answer(&api, &request, RestRoute::Subscribe, call).await
 }
@@ -131,7 +136,7 @@ pub(super) async fn subscribe(
 /// Unsubscribes on behalf of a connected client.
 #[utoipa::path(
     post, path = "/clients/{client_id}/unsubscribe", tag = "sessions",
-    operation_id = "unsubscribe", params(ClientInPath),
+    operation_id = "unsubscribe", params(ClientInPath, KeyHeader),
     request_body(content = UnsubscribeBody, description = "The Topic Filters.",
         example = json!({"filters": ["cars/17/#", "x"]})),
     responses(
@@ -139,7 +144,7 @@ pub(super) async fn subscribe(
          body = BulkResults<FilterResult>, example = json!({"results": [
             {"filter": "cars/17/#", "success": true, "qos": 0},
             {"filter": "x", "success": false, "code": "not_subscribed"}]})),
-        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline)>,
+        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline, Repeating)>,
     ),
 )]
 pub(super) async fn unsubscribe(
@@ -149,10 +154,13 @@ pub(super) async fn unsubscribe(
 ) -> HttpResponse {
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
-        let body: UnsubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let read = body::read_json(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let body: UnsubscribeBody = body::parse(&read.bytes)?;
         let changes =
             body.filters.within(FILTERS_MAX)?.into_iter().map(SubscriptionChange::Unsubscribe);
-        change(&api, &caller, client_id, changes.collect()).await
+        let its = (Data::clone(&api), caller.clone());
+        let changed = change(its, client_id, changes.collect());
+        once(&api, &request, &caller, &read.bytes, changed).await
     };
     answer(&api, &request, RestRoute::Unsubscribe, call).await
 }
@@ -181,18 +189,17 @@ fn options(item: &SubscribeItem) -> Result<SubscriptionOptions, ApiError> {
 }
 
 async fn change(
-    api: &Api,
-    caller: &HttpCaller,
+    (api, caller): (Data<Api>, HttpCaller),
     client_id: String,
     changes: Vec<SubscriptionChange>,
 ) -> Result<Answer, ApiError> {
     let filters: Vec<_> = changes.iter().map(|change| change.filter().to_owned()).collect();
     let (target, count) = (client_id.clone(), changes.len());
     let wanted = ChangeSubscriptions::new(client_id, changes);
-    let reasons = in_time(api, api.0.control.change_subscriptions(wanted)).await?;
+    let reasons = in_time(&api, api.0.control.change_subscriptions(wanted)).await?;
     let new = format!("{count} filters");
     let (call, target, new) = ("subscriptions", Some(&*target), Some(&*new));
-    caller.tell_changed(api, Changed { call, target, old: None, new });
+    caller.tell_changed(&api, Changed { call, target, old: None, new });
     let results = filters.into_iter().zip(reasons);
     Ok(Answer::json(&BulkResults { results: results.map(result).collect() }))
 }

@@ -22,7 +22,7 @@ use super::{
         parameters::{Plus, decode},
     },
     Done,
-    contents::{PageAnswer, PageParameters, PayloadParameter, limit_of},
+    contents::{PageAnswer, PageParameters, PayloadParameter, ShownProperties, limit_of},
     cursor, in_time, in_time_of_list, resource,
     target::Query,
 };
@@ -143,6 +143,8 @@ struct ShownRetained<'a> {
     /// The payload, if it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
+    #[serde(flatten)]
+    properties: ShownProperties,
 }
 
 fn shown_retained(message: &RetainedView) -> ShownRetained<'_> {
@@ -152,6 +154,7 @@ fn shown_retained(message: &RetainedView) -> ShownRetained<'_> {
         payload_bytes: message.payload_bytes,
         expires_at: message.expires_at_millis,
         payload_base64: message.payload.as_ref().map(|payload| STANDARD.encode(payload)),
+        properties: ShownProperties::of(message.properties.as_ref()),
     }
 }
 

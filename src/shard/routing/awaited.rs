@@ -96,9 +96,10 @@ pub(crate) async fn wait_for_deliveries(
         }
     });
     let in_time = waited.await.is_ok();
+    let node = shard.borrow().core.node.clone();
     let progress = number.and_then(|number| shard.borrow_mut().awaited.end(number));
     let DeliveryCounts { delivered, acknowledged, dropped, .. } = progress.unwrap_or_default();
-    Published::new(matched).with(Deliveries {
+    Published::new(node, matched).with(Deliveries {
         stored,
         delivered: delivered as usize,
         acknowledged: acknowledged as usize,

@@ -8,8 +8,8 @@ use tokio::{sync::oneshot, task::yield_now, time::sleep};
 
 use crate::{
     control::{
-        ControlError, ListQueue, ListSubscriptions, QueuePage, QueuePosition, SubscriptionPage,
-        SubscriptionView, WaitingMessage,
+        ControlError, ListQueue, ListSubscriptions, MessageProperties, QueuePage, QueuePosition,
+        SubscriptionPage, SubscriptionView, WaitingMessage,
     },
     journal::{QueuePlace, Ticket},
     metrics::DropReason,
@@ -24,7 +24,7 @@ use crate::{
 const MESSAGES_AT_A_TIME: usize = 64;
 /// Maximum part of a queue that is read from the store in one portion.
 const PAGE: PageBounds = PageBounds { messages_max: MESSAGES_AT_A_TIME, bytes_max: 64 * 1024 };
-/// Bytes of topics and payloads in one page; the last message may exceed it.
+/// Bytes of topics, payloads and properties in one page; the last message may exceed it.
 const BYTES_PER_PAGE: usize = 4 * 1024 * 1024;
 /// The pause until a change may have been stored.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -148,11 +148,14 @@ impl QueueSearch {
         }
         self.after = Some(at);
         self.bytes += message.topic().len();
+        let properties = self.has_payloads.then(|| MessageProperties::of(message));
         self.bytes += if self.has_payloads { message.payload().len() } else { 0 };
+        self.bytes += properties.as_ref().map_or(0, MessageProperties::bytes);
         let (expires_at, received_at) = (message.expires_at(), message.received_at());
         self.messages.push(WaitingMessage {
             retain,
             payload: self.has_payloads.then(|| message.payload_bytes()),
+            properties,
             expires_at_millis: expires_at.map(|at| at.millis()),
             received_at_millis: received_at.map(Timestamp::millis),
             age_millis: received_at.map(|at| self.now.millis().saturating_sub(at.millis())),

@@ -2,9 +2,11 @@
 
 use hearthmq::{
     Broker,
-    control::{ClearQueue, ClientViews, ListQueue, ListSubscriptions, QueuePage},
+    control::{
+        ClearQueue, ClientViews, ListQueue, ListSubscriptions, MessageProperties, QueuePage,
+    },
     limits::Limits,
-    mqtt::{QoS, ReasonCode::Success, RetainHandling},
+    mqtt::{PublicationBuilder, QoS, ReasonCode::Success, RetainHandling},
 };
 
 use crate::support::{
@@ -119,6 +121,37 @@ async fn the_queue_of_a_client_that_is_away_is_listed_and_cleared() {
         client.take(QOS_1, number).await;
     }
     client.expect_nothing().await;
+}
+
+/// The properties of a message belong to its publisher, as the payload does.
+#[actix_rt::test]
+async fn messages_are_shown_with_the_properties_of_their_publishers() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    client.vanish().await;
+    let message = PublicationBuilder::new("t", b"x")
+        .qos(QoS::AtLeastOnce)
+        .retain(true)
+        .response_topic("r")
+        .correlation_data(b"\xFFcd")
+        .content_type("text/plain")
+        .user_property("k", "v");
+    broker.publish_with(message).await.unwrap();
+    broker.publish("t", b"plain", QoS::AtLeastOnce, false).await.unwrap();
+    let page = broker.list_queue(ListQueue::new("c", 2).with_payloads()).await.unwrap().unwrap();
+    let retained = broker.retained("t").unwrap();
+    for properties in [&page.messages[0].properties, &retained.properties] {
+        let properties = properties.as_ref().unwrap();
+        assert_eq!(properties.response_topic.as_deref(), Some("r"));
+        assert_eq!(properties.correlation_data.as_deref(), Some(&b"\xFFcd"[..]));
+        assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(properties.user_properties, [("k".into(), "v".into())]);
+        assert!(!format!("{properties:?}").contains("text"), "{properties:?}");
+    }
+    assert_eq!(page.messages[1].properties, Some(MessageProperties::default()));
+    let page = broker.list_queue(ListQueue::new("c", 2)).await.unwrap().unwrap();
+    assert_eq!(page.messages[0].properties, None);
 }
 
 /// What was sent stays with its session, and is acknowledged as before.

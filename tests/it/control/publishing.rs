@@ -19,7 +19,10 @@ async fn published(
     let message = PublicationBuilder::new(topic, "x").qos(qos).retain(retain);
     let message = Arc::new(message.build(Timestamp(0)).unwrap());
     let published = broker.publish_counted(PublishRequest::new(message)).await;
-    published.map(|Published { matched, .. }| matched)
+    published.map(|Published { node, matched, .. }| {
+        assert_eq!(&*node, "hearthmq");
+        matched
+    })
 }
 
 #[actix_rt::test]

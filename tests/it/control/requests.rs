@@ -28,7 +28,8 @@ fn request(broker: &Broker, response_topic: &str, data: &str) -> JoinHandle<Answ
 
 /// Returns the payload of a reply, and the client that has sent it.
 async fn reply(request: JoinHandle<Answered>) -> (String, Option<String>) {
-    let DeviceReply { message, client_id, .. } = request.await.unwrap().unwrap();
+    let DeviceReply { message, client_id, node, .. } = request.await.unwrap().unwrap();
+    assert_eq!(&*node, "hearthmq");
     let payload = String::from_utf8(message.payload().to_vec()).unwrap();
     (payload, client_id.map(|id| id.as_ref().to_owned()))
 }

@@ -38,7 +38,11 @@ fn a_body_is_published_to_the_topic_in_the_path() {
         }
         let answer = rest.call_with(&format!("POST /topics/{target}"), "", "x");
         assert_eq!(answer.status, 200, "{target}: {}", answer.body);
-        assert_eq!(without_ids(&answer.body), r#"{"success":true,"matched":7}"#, "{target}");
+        assert_eq!(
+            without_ids(&answer.body),
+            r#"{"success":true,"node":"here","matched":7}"#,
+            "{target}"
+        );
         let id = answer.header("x-message-id");
         assert!(!id.is_empty() && answer.body.contains(id));
         assert_eq!(rest.asked(), [published], "{target}");
@@ -99,7 +103,7 @@ fn each_message_of_a_list_has_a_result_in_its_place() {
         {"topic":"z"}]"#;
     let answer = rest.post_json(OPS, PUBLISH, body);
     assert_eq!(answer.status, 200);
-    let ok = r#"{"success":true,"matched":7}"#.to_owned();
+    let ok = r#"{"success":true,"node":"here","matched":7}"#.to_owned();
     let failed = |code: &str| format!(r#"{{"success":false,"code":"{code}"}}"#);
     let invalid = || failed("invalid_body");
     let results = [
@@ -144,7 +148,7 @@ fn a_call_that_waits_is_answered_with_the_counts() {
         ),
     ] {
         let answer = rest.call_with(&format!("POST /topics/a?{query}"), "", "x");
-        let expected = format!(r#"{{"success":true,"matched":7,{counts}}}"#);
+        let expected = format!(r#"{{"success":true,"node":"here","matched":7,{counts}}}"#);
         assert_eq!((answer.status, without_ids(&answer.body)), (200, expected), "{query}");
     }
     for (query, code) in [
@@ -173,14 +177,13 @@ fn a_call_whose_time_has_passed_is_504_with_the_counts() {
     let message = "The message was published, but not all deliveries came that far in time.";
     let expected = json!({
         "success": false, "code": "timeout", "message": message, "message_id": body["message_id"],
-        "matched": 7, "stored": 4, "delivered": 5, "acknowledged": 7, "queued": 2, "dropped": 0,
+        "node": "here", "matched": 7, "stored": 4, "delivered": 5, "acknowledged": 7, "queued": 2, "dropped": 0,
     });
     assert_eq!(body, expected);
     assert!(body["message_id"].is_string());
     let body = r#"[{"topic":"late"},{"topic":"a"},{"topic":"full"}]"#;
     let answer = rest.post_json(OPS, "POST /api/v1/publish?wait=stored", body);
-    let counts =
-        r#""matched":7,"stored":4,"delivered":0,"acknowledged":5000,"queued":2,"dropped":0"#;
+    let counts = r#""node":"here","matched":7,"stored":4,"delivered":0,"acknowledged":5000,"queued":2,"dropped":0"#;
     let results = [
         format!(r#"{{"success":false,{counts},"code":"timeout"}}"#),
         format!(r#"{{"success":true,{counts}}}"#),

@@ -30,8 +30,8 @@ impl Publishing for Fleet {
             "stuck" => std::future::pending().await,
             "crowded" => Err(ControlError::TooManyDeliveries),
             _ => Ok(match request.wait {
-                None => Published::new(7),
-                Some(wait) => Published::new(7).with(deliveries(topic, wait)),
+                None => Published::new("here", 7),
+                Some(wait) => Published::new("here", 7).with(deliveries(topic, wait)),
             }),
         }
     }
@@ -54,7 +54,8 @@ impl Publishing for Fleet {
         let reply = PublicationBuilder::new("r", payload).qos(QoS::AtLeastOnce);
         let reply = reply.content_type("text/plain").user_property("k", "v");
         let client_id = (topic != "by-caller").then(|| "device".into());
-        Ok(DeviceReply::new(Arc::new(reply.build(Timestamp(0)).unwrap()), client_id))
+        let reply = Arc::new(reply.build(Timestamp(0)).unwrap());
+        Ok(DeviceReply::new("here", reply, client_id))
     }
 
     fn new_response_topic(&self) -> String {

@@ -27,6 +27,8 @@ fn a_repeated_call_gets_the_answer_of_the_first() {
         ("POST /api/v1/request", r#"{"topic":"a","correlation_data":"cd"}"#),
         ("POST /api/v1/keep-alive", r#"[{"client_id":"a","interval":60}]"#),
         ("POST /api/v1/clients/kick", r#"{"client_ids":["a"]}"#),
+        ("POST /api/v1/clients/a/subscribe", r#"{"subscriptions":[{"filter":"f"}]}"#),
+        ("POST /api/v1/clients/a/unsubscribe", r#"{"filters":["f"]}"#),
     ] {
         let [first, again] = [(); 2].map(|()| call(&rest, line, &format!("\"{line}\""), body));
         assert_eq!(first.status, 200, "{line}: {}", first.body);

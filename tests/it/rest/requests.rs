@@ -23,17 +23,17 @@ fn a_request_is_answered_with_the_reply() {
         (
             r#"{"topic":"a","payload":"x","correlation_data":"cd","qos":2}"#,
             "a by ops for 5000: own/1 cd",
-            r#"{"success":true,"client_id":"device","topic":"r","qos":1,"payload":"21 °C","#,
+            r#"{"success":true,"node":"here","client_id":"device","topic":"r","qos":1,"payload":"21 °C","#,
         ),
         (
             r#"{"topic":"binary","response_topic":"named/r","correlation_data":"cd"}"#,
             "binary by ops for 5000: named/r cd",
-            r#"{"success":true,"client_id":"device","topic":"r","qos":1,"payload_base64":"/wA=","#,
+            r#"{"success":true,"node":"here","client_id":"device","topic":"r","qos":1,"payload_base64":"/wA=","#,
         ),
         (
             r#"{"topic":"by-caller","correlation_data":"cd"}"#,
             "by-caller by ops for 5000: own/1 cd",
-            r#"{"success":true,"topic":"r","qos":1,"payload":"21 °C","#,
+            r#"{"success":true,"node":"here","topic":"r","qos":1,"payload":"21 °C","#,
         ),
     ] {
         let answer = rest.post_json(OPS, REQUEST, body);

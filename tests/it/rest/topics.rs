@@ -48,7 +48,7 @@ fn retained_messages_are_listed_shown_and_removed() {
     // Slashes may be encoded or not.
     for path in ["a/b", "a%2Fb"] {
         let shown = rest.call(&format!("GET /api/v1/retained/{path}"));
-        let expected = r#"{"topic":"a/b","qos":0,"payload_bytes":2,"expires_at":9000,"payload_base64":"aGk="}"#;
+        let expected = r#"{"topic":"a/b","qos":0,"payload_bytes":2,"expires_at":9000,"payload_base64":"aGk=","response_topic":"r","correlation_data_base64":"/2Nk","content_type":"t","payload_format_indicator":1,"user_properties":[{"key":"k","value":"v"},{"key":"k","value":"w"}]}"#;
         assert_eq!(shown.outcome(), (200, expected));
         let removed = rest.call(&format!("DELETE /api/v1/retained/{path}"));
         assert_eq!(removed.outcome(), (200, r#"{"success":true}"#));

@@ -8,9 +8,9 @@ use hearthmq::{
         ClientSession, ClientSummary, ClientViews, ControlError, CountClients, DroppedMessages,
         FatalSilences, FindReceivers, KeepAliveAdvice, KeepAliveAdvicePage, LastEnd, ListClients,
         ListHistory, ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions, Losing,
-        NodeView, PastConnection, QueuePage, QueuePosition, ReceiverPage, RetainedPage,
-        RetainedView, SubscribedTo, SubscriptionPage, SubscriptionView, SurvivedSilences, TlsFacts,
-        TopicReceiver, WaitingMessage,
+        MessageProperties, NodeView, PastConnection, QueuePage, QueuePosition, ReceiverPage,
+        RetainedPage, RetainedView, SubscribedTo, SubscriptionPage, SubscriptionView,
+        SurvivedSilences, TlsFacts, TopicReceiver, WaitingMessage,
     },
     hooks::DisconnectReason,
     limits::Limits,
@@ -199,6 +199,13 @@ impl ClientViews for Fleet {
         let mut found = RetainedView::new(topic, QoS::AtMostOnce, 2);
         found.payload = Some(b"hi".to_vec().into());
         found.expires_at_millis = Some(9_000);
+        let mut properties = MessageProperties::default();
+        properties.response_topic = Some("r".into());
+        properties.correlation_data = Some(b"\xFFcd".to_vec().into());
+        properties.content_type = Some("t".into());
+        properties.is_utf8 = true;
+        properties.user_properties = vec![("k".into(), "v".into()), ("k".into(), "w".into())];
+        found.properties = Some(properties);
         Ok(Some(found))
     }
 
