@@ -31,6 +31,7 @@ fn exchange() -> ScramExchange {
         client_id: None,
         username: None,
         password: None,
+        bearer: None,
         certificate: None,
         peer: "192.0.2.1:4711".parse().unwrap(),
         listener: "mqtt://127.0.0.1:1883",
