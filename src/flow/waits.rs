@@ -19,8 +19,11 @@ use std::{
 
 use crate::{
     mqtt::QoS,
-    router::{OwnCopy, Place, Plan, SharedTargets, Target},
+    router::{Host, OwnCopy, Place, Plan, ShardNumber, SharedTargets, Target},
 };
+
+/// The first of all places.
+const FIRST_PLACE: Place = Place { host: Host::Shard(ShardNumber(0)), slot: 0, generation: 0 };
 
 /// The queues that are full, and the publishers that wait for them.
 #[derive(Debug, Default)]
@@ -37,6 +40,10 @@ struct Graph {
     full: BTreeSet<Place>,
     /// For each waiting publisher the sessions of which one must get room.
     waiting: BTreeMap<Place, Vec<Place>>,
+    /// The same as pairs of session and publisher.
+    waited_for: BTreeSet<(Place, Place)>,
+    /// Waiting publishers of each host that may try again, until the host takes them.
+    ready: BTreeMap<Host, BTreeSet<Place>>,
 }
 
 impl Waits {
@@ -50,8 +57,13 @@ impl Waits {
     /// Notes that publishers no longer wait for this session, because it has room or is given up.
     pub(crate) fn end(&self, subscriber: Place) {
         let mut graph = self.lock();
-        graph.full.remove(&subscriber);
+        graph.make_room(subscriber);
         self.note(&graph);
+    }
+
+    /// Returns the waiting publishers of a host that may try again since the last call.
+    pub(crate) fn take_ready(&self, host: Host) -> BTreeSet<Place> {
+        self.lock().ready.remove(&host).unwrap_or_default()
     }
 
     /// Returns whether publishers with messages for this session must wait.
@@ -87,7 +99,7 @@ impl Waits {
 
     /// Notes that a publisher no longer waits.
     pub(crate) fn go_on(&self, publisher: Place) {
-        self.lock().waiting.remove(&publisher);
+        self.lock().end_waiting(publisher);
     }
 
     fn note(&self, graph: &Graph) {
@@ -103,9 +115,9 @@ impl Graph {
     fn wait(&mut self, publisher: Place, plan: &Plan) -> bool {
         for place in self.full_targets(Some(publisher), plan) {
             if self.leads_to(place, publisher) {
-                self.full.remove(&place);
+                self.make_room(place);
             } else {
-                self.waiting.insert(publisher, vec![place]);
+                self.begin_waiting(publisher, vec![place]);
                 return true;
             }
         }
@@ -114,14 +126,40 @@ impl Graph {
             let (circular, others): (Vec<_>, Vec<_>) =
                 members.into_iter().partition(|place| self.leads_to(*place, publisher));
             for place in &circular {
-                self.full.remove(place);
+                self.make_room(*place);
             }
             if circular.is_empty() {
-                self.waiting.insert(publisher, others);
+                self.begin_waiting(publisher, others);
                 return true;
             }
         }
         false
+    }
+
+    /// Notes that publishers no longer wait for a session: those that do may try again.
+    fn make_room(&mut self, subscriber: Place) {
+        if !self.full.remove(&subscriber) {
+            return;
+        }
+        let pairs = self.waited_for.range((subscriber, FIRST_PLACE)..);
+        for (_, publisher) in pairs.take_while(|(session, _)| *session == subscriber) {
+            self.ready.entry(publisher.host).or_default().insert(*publisher);
+        }
+    }
+
+    fn begin_waiting(&mut self, publisher: Place, sessions: Vec<Place>) {
+        self.end_waiting(publisher);
+        self.waited_for.extend(sessions.iter().map(|session| (*session, publisher)));
+        self.waiting.insert(publisher, sessions);
+    }
+
+    fn end_waiting(&mut self, publisher: Place) {
+        for session in self.waiting.remove(&publisher).unwrap_or_default() {
+            self.waited_for.remove(&(session, publisher));
+        }
+        if let Some(ready) = self.ready.get_mut(&publisher.host) {
+            ready.remove(&publisher);
+        }
     }
 
     /// Returns the targets with a full queue; searches the smaller of the two sets.
@@ -168,7 +206,7 @@ mod tests {
     use super::*;
     use crate::{
         mqtt::{SubscriptionOptions, validate_filter},
-        router::{Host, Index, ShardNumber, Subscriber},
+        router::{Index, Subscriber},
     };
 
     fn place(slot: u32) -> Place {
@@ -198,8 +236,12 @@ mod tests {
         assert!(!waits.wait(place(0), &index.plan("2")));
         assert!(waits.wait(place(0), &index.plan("1")));
         assert!(!waits.may_go_on(place(0)));
+        assert!(waits.take_ready(place(0).host).is_empty());
         waits.end(place(1));
         assert!(waits.may_go_on(place(0)));
+        assert!(waits.take_ready(place(1).host).is_empty());
+        assert_eq!(waits.take_ready(place(0).host), [place(0)].into());
+        assert!(waits.take_ready(place(0).host).is_empty());
         waits.go_on(place(0));
         assert!(!waits.is_needed());
     }
@@ -259,6 +301,15 @@ mod tests {
                 _ => drop(waits.wait(who, &index.plan(&to))),
             }
             let graph = waits.lock();
+            let pairs = graph.waiting.iter();
+            let pairs = pairs.flat_map(|(from, to)| to.iter().map(move |to| (*to, *from)));
+            assert_eq!(pairs.collect::<BTreeSet<_>>(), graph.waited_for);
+            // Whoever may go on is told so, or was before.
+            for (from, to) in &graph.waiting {
+                let may_go_on = to.iter().any(|to| !graph.full.contains(to));
+                let is_told = graph.ready.get(&from.host).is_some_and(|it| it.contains(from));
+                assert!(is_told || !may_go_on, "{graph:?}");
+            }
             for (from, to) in &graph.waiting {
                 assert!(to.iter().all(|to| !graph.leads_to(*to, *from)), "{graph:?}");
             }

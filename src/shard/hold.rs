@@ -12,27 +12,17 @@ use crate::{
     mqtt::{Publication, QoS, Timestamp},
     router::{Place, Plan},
     session::BackPressure,
-    shard::{Shard, SharedShard, deadlines::STOOD_STILL},
+    shard::{Shard, SharedShard, deadlines::STOOD_STILL, held::HeldConnections},
 };
 
 /// The connections of a shard that are not read at present, and its full queues.
 #[derive(Default)]
 pub(super) struct Holding {
-    /// The longest held first.
-    held: Vec<Held>,
+    held: HeldConnections,
     /// Whether [`look_after_held`] is running.
     is_looked_after: bool,
     /// Slots whose queue is full, so that publishers had to wait.
     full_queues: BTreeMap<u32, FullQueue>,
-}
-
-/// A connection that is not read at present.
-#[derive(Clone, Copy)]
-struct Held {
-    slot: u32,
-    link: u64,
-    reason: HoldReason,
-    since: Timestamp,
 }
 
 /// A full queue. It stays here until a sixteenth of it is free or its client is gone.
@@ -79,39 +69,71 @@ impl Shard {
             return false;
         };
         connected.is_held = true;
-        self.holding.held.push(Held { slot, link: connected.link, reason, since: now });
+        let link = connected.link;
+        let due = (reason == HoldReason::RateLimit).then(|| self.readable_at(slot, now));
+        self.holding.held.insert(slot, (link, reason), now, due);
+        // Its subscriber may have got room, and told so, before this connection was held.
+        if reason == HoldReason::SubscriberFull
+            && self.place(slot).is_some_and(|place| self.core.waits.may_go_on(place))
+        {
+            self.holding.held.mark(slot);
+        }
         self.metrics.publisher_holds.increment(reason);
         self.metrics.publishers_held.set(self.holding.held.len() as u64);
         !std::mem::replace(&mut self.holding.is_looked_after, true)
     }
 
+    /// Has a held connection looked at, because something has changed for it.
+    pub(in crate::shard) fn look_at_held(&mut self, slot: u32) {
+        self.holding.held.mark(slot);
+    }
+
     /// Releases connections whose reason to be held is gone, the longest held first; returns
-    /// whether some are still held.
+    /// whether some are still held. Looks only at those that may go on: their subscribers have room,
+    /// no shard is behind, or their time has come.
     pub(crate) fn release_held(&mut self, now: Timestamp) -> bool {
+        if self.holding.held.is_empty() {
+            return false;
+        }
+        for place in self.core.waits.take_ready(self.host()) {
+            if self.place(place.slot) == Some(place) {
+                self.holding.held.mark(place.slot);
+            }
+        }
         let is_congested = self.is_congested();
-        let mut held = std::mem::take(&mut self.holding.held);
-        held.retain(|held| {
-            let Some(place) = self.place(held.slot) else { return false };
-            let stays = match held.reason {
-                HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
-                HoldReason::ShardBehind => is_congested,
-                HoldReason::RateLimit => !self.may_read_now(held.slot, now),
-            };
-            let Some(slot) = self.linked(held.slot, held.link) else { return false };
-            if stays {
-                return true;
-            }
-            if let Some(connected) = &mut slot.connected {
-                connected.is_held = false;
-            }
-            slot.wake();
-            self.core.waits.go_on(place);
-            self.metrics.publishers_held_millis.add(now.since(held.since).as_millis() as u64);
-            false
-        });
-        self.holding.held = held;
+        for slot in self.holding.held.candidates(now, is_congested) {
+            self.release_if_it_may(slot, is_congested, now);
+        }
         self.metrics.publishers_held.set(self.holding.held.len() as u64);
         !self.holding.held.is_empty()
+    }
+
+    fn release_if_it_may(&mut self, slot: u32, is_congested: bool, now: Timestamp) {
+        let Some(held) = self.holding.held.get(slot) else { return };
+        let Some(place) = self.place(slot) else {
+            self.holding.held.remove(slot);
+            return;
+        };
+        let stays = match held.reason {
+            HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
+            HoldReason::ShardBehind => is_congested,
+            HoldReason::RateLimit => {
+                let at = self.readable_at(slot, now);
+                self.holding.held.delay(slot, at);
+                at > now
+            }
+        };
+        if stays {
+            return;
+        }
+        self.holding.held.remove(slot);
+        let Some(slot) = self.linked(slot, held.link) else { return };
+        if let Some(connected) = &mut slot.connected {
+            connected.is_held = false;
+        }
+        slot.wake();
+        self.core.waits.go_on(place);
+        self.metrics.publishers_held_millis.add(now.since(held.since).as_millis() as u64);
     }
 
     /// Returns whether a publisher must wait before its message goes to the targets of `plan`.
@@ -183,6 +205,8 @@ impl Shard {
         if !self.holding.held.is_empty()
             && let Some(place) = self.place(slot)
         {
+            self.holding.held.remove(slot);
+            self.metrics.publishers_held.set(self.holding.held.len() as u64);
             self.core.waits.go_on(place);
         }
         self.end_waits(slot, now);

@@ -13,6 +13,7 @@ mod deadlines;
 mod departure;
 pub(crate) mod doors;
 mod dropping;
+mod held;
 mod hold;
 pub(crate) mod in_process;
 mod keeping;

@@ -39,6 +39,15 @@ impl PaceBucket {
         self.thousandths > 0
     }
 
+    fn allows_at(&mut self, now: Timestamp) -> Timestamp {
+        if self.allows(now) {
+            return now;
+        }
+        // The first millisecond after which something is there.
+        let millis = -self.thousandths / self.rate + 1;
+        Timestamp(now.millis().saturating_add(millis.unsigned_abs()))
+    }
+
     fn take(&mut self, amount: usize) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(1_000);
         self.thousandths = self.thousandths.saturating_sub(amount);
@@ -61,6 +70,12 @@ impl Pace {
     pub(in crate::shard) fn allows(&mut self, now: Timestamp) -> bool {
         let mut buckets = self.messages.iter_mut().chain(&mut self.bytes);
         buckets.all(|bucket| bucket.allows(now))
+    }
+
+    /// Returns when the next message may be read; `now` if it may be read now.
+    pub(in crate::shard) fn allows_at(&mut self, now: Timestamp) -> Timestamp {
+        let buckets = self.messages.iter_mut().chain(&mut self.bytes);
+        buckets.map(|bucket| bucket.allows_at(now)).max().unwrap_or(now)
     }
 
     /// Counts a message of this many bytes.
@@ -98,8 +113,11 @@ mod tests {
         let mut pace = Pace::new(None, Some(1_000), at(0)).expect("it has a rate");
         assert!(pace.allows(at(0)));
         pace.take(6_000);
+        assert_eq!(pace.allows_at(at(10)), at(5_001));
         assert!(!pace.allows(at(5_000)));
+        assert_eq!(pace.allows_at(at(5_000)), at(5_001));
         assert!(pace.allows(at(5_001)));
+        assert_eq!(pace.allows_at(at(5_002)), at(5_002));
         assert!(Pace::new(None, None, at(0)).is_none());
     }
 }

@@ -75,6 +75,12 @@ impl Shard {
         pace.is_none_or(|pace| pace.allows(now))
     }
 
+    /// Returns when a connection may be read, as far as its rates are concerned.
+    pub(in crate::shard) fn readable_at(&mut self, slot: u32, now: Timestamp) -> Timestamp {
+        let pace = self.slots.get_mut(slot as usize).and_then(Slot::pace_mut);
+        pace.map_or(now, |pace| pace.allows_at(now))
+    }
+
     /// Counts a message that was read.
     pub(in crate::shard) fn note_read(&mut self, slot: u32, bytes: usize) {
         if let Some(pace) = self.slots.get_mut(slot as usize).and_then(Slot::pace_mut) {
@@ -170,6 +176,7 @@ impl Shard {
             found.lasting.set(u64::from(wanted > 0));
             self.note_session(slot, true);
         }
+        self.look_at_held(slot); // Its rate may be another.
         if let Some(found) = self.slot_mut(slot) {
             found.session.pump(now); // A higher limit lets messages go on.
             found.wake();
