@@ -72,6 +72,8 @@ pub mod limits;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;
+#[cfg(feature = "outbound")]
+mod outbound;
 mod owners;
 pub mod records;
 mod router;

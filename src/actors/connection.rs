@@ -413,6 +413,7 @@ impl Handler<ToConnection> for Connection {
                     self.depart(IDENTITY_EXPIRED, ctx);
                 }
             }
+            ToConnection::RenewIdentity => self.renew_identity(ctx),
             ToConnection::VerifyCertificate => {
                 if let Err(error) = self.transport.verify_certificate() {
                     tracing::debug!(%error, "the client's certificate is not trusted any more");

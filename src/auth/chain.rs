@@ -10,7 +10,11 @@ mod methods;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -23,7 +27,10 @@ use super::{
     AuthenticationError, Authenticator, Credentials, EnhancedAuthenticator, Identity,
     ListenerLogins, LoginCounts, LoginLedger, Precedence, Standing,
 };
-use crate::limits::OwnLimits;
+use crate::{
+    limits::OwnLimits,
+    metrics::{SourceAnswer, SourceMetrics},
+};
 
 /// Several authenticators as one.
 ///
@@ -49,6 +56,7 @@ use crate::limits::OwnLimits;
 #[derive(Clone, Default)]
 pub struct Chain {
     sources: Vec<Source>,
+    takes_no_query: Arc<AtomicBool>,
     generations: Arc<Mutex<Generations>>,
 }
 
@@ -57,6 +65,7 @@ pub struct Chain {
 pub struct Source {
     name: Arc<str>,
     authenticator: Arc<dyn Authenticator>,
+    metrics: Arc<SourceMetrics>,
     methods: Option<Arc<dyn EnhancedAuthenticator>>,
 }
 
@@ -67,7 +76,9 @@ impl Source {
     #[must_use]
     pub fn new(name: &str, authenticator: impl Authenticator) -> Self {
         let methods = authenticator.methods();
-        Self { name: name.into(), authenticator: Arc::new(authenticator), methods }
+        let name: Arc<str> = name.into();
+        let metrics = Arc::new(SourceMetrics::new(Arc::clone(&name)));
+        Self { name, authenticator: Arc::new(authenticator), metrics, methods }
     }
 
     /// Sets the methods of enhanced authentication that the source knows, in place of those of
@@ -92,6 +103,21 @@ impl Chain {
         self.sources.push(source);
         self.generations = Arc::default();
         self
+    }
+
+    /// Sets whether the user name of an MQTT client is taken up to its first `?`, from now on; off at the
+    /// beginning. The SDKs of AWS append a query to it.
+    pub fn take_names_without_query(&self, takes: bool) {
+        self.takes_no_query.store(takes, Ordering::Relaxed);
+    }
+
+    /// Returns the credentials as the sources get them.
+    fn given<'c>(&self, credentials: Credentials<'c>) -> Credentials<'c> {
+        let is_cut = credentials.client_id.is_some() && self.takes_no_query.load(Ordering::Relaxed);
+        let name = |name: &'c str| name.split('?').next().unwrap_or(name);
+        let username = credentials.username;
+        let username = if is_cut { username.map(name) } else { username };
+        Credentials { username, ..credentials }
     }
 
     /// Returns the order in which sources are asked: each with whether it may pass. The last one may if
@@ -146,6 +172,23 @@ impl Chain {
 }
 
 impl Source {
+    /// Asks the authenticator, and counts its answer and time.
+    async fn ask(&self, credentials: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        let begun = Instant::now();
+        let outcome = self.authenticator.authenticate(credentials).await;
+        let answer = match &outcome {
+            Ok(_) => SourceAnswer::Allowed,
+            Err(AuthenticationError::NotMine) => SourceAnswer::Passed,
+            Err(AuthenticationError::Unavailable) => SourceAnswer::Unavailable,
+            Err(_) => SourceAnswer::Refused,
+        };
+        let time = begun.elapsed();
+        self.metrics.note(answer, time);
+        let (source, answer) = (&*self.name, answer.name());
+        tracing::debug!(source, answer, micros = time.as_micros(), "source of identities asked");
+        outcome
+    }
+
     /// Marks an identity as one of this source. A chain within the chain has set its own source before.
     fn mark(&self, identity: Identity) -> Identity {
         let path = match &identity.source {
@@ -162,9 +205,9 @@ impl Authenticator for Chain {
         &self,
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
+        let credentials = self.given(credentials);
         for (source, may_pass) in self.in_order(credentials.may_pass) {
-            let answer = source.authenticator.authenticate(Credentials { may_pass, ..credentials });
-            match answer.await {
+            match source.ask(Credentials { may_pass, ..credentials }).await {
                 Err(AuthenticationError::NotMine) => {}
                 Ok(identity) => return Ok(source.mark(identity)),
                 Err(error) => return Err(error),
@@ -222,6 +265,10 @@ impl Authenticator for Chain {
 
     fn decides_about_strangers(&self) -> bool {
         self.for_strangers().is_some()
+    }
+
+    fn source_metrics(&self) -> Vec<Arc<SourceMetrics>> {
+        self.sources.iter().map(|source| Arc::clone(&source.metrics)).collect()
     }
 
     fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {

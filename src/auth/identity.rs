@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Groups, Prepared};
+use super::{Attributes, Groups, OwnRules, Prepared, Renewal};
 use crate::mqtt::Timestamp;
 
 /// The subject of a client certificate that was verified by the TLS handshake.
@@ -44,6 +44,10 @@ pub struct Identity {
     /// Which of several credentials of its account has proven it, as a number that the authenticator has
     /// given to the credential; `None` where the account has one, or the authenticator does not say.
     pub credential: Option<u64>,
+    /// Rules of this identity alone, which its source has given.
+    pub rules: OwnRules,
+    /// When its source is asked again while the client stays connected.
+    pub renewal: Renewal,
     /// What the authorizer has loaded for it; set by the broker.
     pub prepared: Prepared,
 }

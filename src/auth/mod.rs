@@ -6,24 +6,36 @@
 //! message. Several authenticators are a [`Chain`]. Nothing here knows a session, an actor or HTTP.
 
 mod attributes;
+#[cfg(any(feature = "http-auth", feature = "postgres"))]
+mod breaker;
 #[cfg(feature = "accounts")]
 #[cfg_attr(
     not(feature = "scram"),
     expect(dead_code, reason = "SCRAM alone needs decoys and proofs")
 )]
 mod builtin;
+#[cfg(feature = "http-auth")]
+mod callback;
 mod chain;
 mod enhanced;
+mod everybody;
 mod explained;
 mod groups;
 mod identity;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod logins;
 mod network;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 mod origin;
+mod own_rules;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod precedence;
 mod prepared;
 mod preparing;
+mod renewal;
+mod secret_text;
 mod standing;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 pub mod throttle;
@@ -38,16 +50,26 @@ mod waiting;
 pub use attributes::{Attributes, AttributesError};
 #[cfg(feature = "accounts")]
 pub use builtin::*;
+#[cfg(feature = "http-auth")]
+pub use callback::{AnswerForm, HttpAuthConfig, HttpAuthError, HttpAuthenticator};
 pub use chain::{Chain, Source};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
+pub use everybody::{AllowAll, DenyAll};
 pub use explained::{Explanation, RulePlace, RuleText, RuleTextError, StoredRules};
 pub use groups::{Groups, GroupsError};
 pub use identity::{ClientCertificate, Identity, Login};
+#[cfg(feature = "jwt")]
+pub use jwt::{JWT_METHOD, JwtAuthenticator, JwtConfig, JwtError, TokenPlace};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
 pub use network::{Network, NetworkError};
+pub use own_rules::OwnRules;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresAuthenticator, PostgresConfig, PostgresError};
 pub use precedence::Precedence;
 pub use prepared::Prepared;
 pub use preparing::{Preparation, PrepareError, PrepareRequest};
+pub use renewal::{Renew, Renewal};
+pub use secret_text::SecretText;
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;
@@ -63,7 +85,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::{limits::OwnLimits, mqtt::QoS};
+use crate::{limits::OwnLimits, metrics::SourceMetrics, mqtt::QoS};
 
 /// What a client or REST caller presents when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
@@ -233,6 +255,11 @@ pub trait Authenticator: Send + Sync + 'static {
     fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {
         None
     }
+
+    /// Returns the metrics of its sources, if it is a [`Chain`]. The broker asks once, when it starts.
+    fn source_metrics(&self) -> Vec<Arc<SourceMetrics>> {
+        Vec::new()
+    }
 }
 
 #[async_trait]
@@ -282,6 +309,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {
         (**self).methods()
+    }
+
+    fn source_metrics(&self) -> Vec<Arc<SourceMetrics>> {
+        (**self).source_metrics()
     }
 }
 
@@ -413,54 +444,6 @@ impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
 
     fn uses_attributes(&self) -> bool {
         (**self).uses_attributes()
-    }
-}
-
-/// Admits no client and allows no action: the default until another authenticator or authorizer is
-/// set.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DenyAll;
-
-#[async_trait]
-impl Authenticator for DenyAll {
-    async fn authenticate(&self, _: Credentials<'_>) -> Result<Identity, AuthenticationError> {
-        Err(AuthenticationError::BadCredentials)
-    }
-}
-
-impl Authorizer for DenyAll {
-    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
-        Decision::Deny
-    }
-}
-
-/// Admits every client under the user name that it gives, and allows every action: for tests, and
-/// for networks without strangers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AllowAll;
-
-#[async_trait]
-impl Authenticator for AllowAll {
-    async fn authenticate(
-        &self,
-        credentials: Credentials<'_>,
-    ) -> Result<Identity, AuthenticationError> {
-        Ok(Identity {
-            username: credentials.username.map(Into::into),
-            certificate: credentials.certificate.cloned().map(Arc::new),
-            login: match (credentials.certificate, credentials.username) {
-                (Some(_), _) => Login::Certificate,
-                (None, Some(_)) => Login::Password,
-                (None, None) => Login::Anonymous,
-            },
-            ..Identity::default()
-        })
-    }
-}
-
-impl Authorizer for AllowAll {
-    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
-        Decision::Allow
     }
 }
 

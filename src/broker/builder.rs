@@ -304,6 +304,8 @@ impl Builder {
         if let Some(known) = self.authenticator.methods() {
             methods.add(known);
         }
+        let metrics = Arc::new(Metrics::new(shards));
+        metrics.set_sources(self.authenticator.source_metrics());
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
             response_topic_prefix: self.response_topic_prefix,
@@ -314,7 +316,7 @@ impl Builder {
             hooks: self.hooks,
             store: self.store,
             sync: self.sync,
-            metrics: Arc::new(Metrics::new(shards)),
+            metrics,
             sys_interval: self.sys_interval,
             told: Arc::new(Told::new(self.client_lines)),
         })?);

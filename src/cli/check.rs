@@ -22,6 +22,7 @@ use super::{
     open_files::{self, TooFewFiles},
     print,
     serve::ServeError,
+    sources::Sources,
     tls::TlsSources,
     warn, warnings,
 };
@@ -49,6 +50,7 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
     if config.users_file().exists() {
         Accounts::open(&config.users_file())?;
     }
+    Sources::check_elsewhere(&config).map_err(ServeError::from)?;
     check_tls(&config)?;
     config.webhook.iter().try_for_each(check_webhook)?;
     check_addresses(&config)?;

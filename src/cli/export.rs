@@ -167,6 +167,7 @@ fn of_login(login: &LoginRecord) -> Value {
         "attributes": attributes,
         "groups": login.groups,
         "credential": login.credential,
+        "rules": login.rules,
     })
 }
 

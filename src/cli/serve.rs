@@ -1,6 +1,6 @@
 //! Builds the broker of a configuration: accounts, permissions, TLS, listeners, REST.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use hearthmq::{
     Broker,
@@ -18,7 +18,7 @@ use super::{
     control::ControlSocket,
     http::{api_options, http_listeners, http_proxies},
     listeners::mqtt_listeners,
-    sources::Sources,
+    sources::{SourceError, Sources},
     tls::TlsSources,
 };
 
@@ -34,6 +34,8 @@ pub(super) enum ServeError {
     Broker(#[from] broker::StartError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -86,6 +88,7 @@ impl Serving {
             tracing::info!("listening on {url}");
         }
         actix_web::rt::spawn(tls.clone().watch(broker.clone()));
+        sources.watch();
         Ok(Self { broker, api, http, https, sources, policy, tls, control })
     }
 
@@ -102,7 +105,7 @@ impl Serving {
             .sys_interval(Duration::from_secs(config.mqtt.sys_interval_secs.into()))
             .limits(config.limits.clone())
             .client_lines(config.log.clients)
-            .authenticator(sources.chain(config))
+            .authenticator(sources.chain())
             .authorizer(Arc::clone(policy))
             .shared_store(store)
             .sync(sync_policy(&config.store));
@@ -198,7 +201,7 @@ impl Serving {
 }
 
 /// Logs whether a file was read again.
-pub(super) fn tell(what: &str, outcome: Result<(), FileError>) {
+pub(super) fn tell<E: fmt::Display>(what: &str, outcome: Result<(), E>) {
     match outcome {
         Ok(()) => tracing::info!("{what} read again"),
         Err(error) => tracing::error!("{what} stay as they were: {error}"),

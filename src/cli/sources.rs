@@ -3,51 +3,106 @@
 use std::sync::Arc;
 
 use hearthmq::{
-    auth::{AuthenticationConfig, Chain, FileAuthenticator, FileError, ScramSha256, Source},
+    auth::{
+        AuthenticationConfig, Chain, FileAuthenticator, FileError, HttpAuthError,
+        HttpAuthenticator, JwtAuthenticator, JwtError, PostgresAuthenticator, PostgresError,
+        ScramSha256, Source,
+    },
     config::{Config, SourceName},
 };
 
-/// The sources that are configured.
+/// The sources that the program has. Those that are not configured pass every client on.
 pub(super) struct Sources {
     accounts: Arc<FileAuthenticator>,
     scram: ScramSha256,
+    jwt: JwtAuthenticator,
+    http: HttpAuthenticator,
+    postgres: PostgresAuthenticator,
+    chain: Chain,
+}
+
+/// Why a source cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+    #[error(transparent)]
+    Http(#[from] HttpAuthError),
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
 }
 
 impl Sources {
     /// Opens all sources.
-    pub(super) fn open(config: &Config) -> Result<Self, FileError> {
+    pub(super) fn open(config: &Config) -> Result<Self, SourceError> {
+        let auth = &config.auth;
         let authentication = AuthenticationConfig::from(config);
         let accounts = Arc::new(FileAuthenticator::open(config.users_file(), authentication)?);
         let scram = ScramSha256::new(Arc::clone(&accounts));
-        scram.set_offered(config.auth.scram);
-        Ok(Self { accounts, scram })
+        scram.set_offered(auth.scram);
+        let mut sources = Self {
+            jwt: JwtAuthenticator::open(&auth.jwt)?,
+            http: HttpAuthenticator::open(&auth.http, auth.throttle.clone())?,
+            postgres: PostgresAuthenticator::open(&auth.postgres, Arc::clone(&accounts))?,
+            accounts,
+            scram,
+            chain: Chain::new(),
+        };
+        let named = auth.sources.iter().filter_map(|name| sources.source(*name));
+        sources.chain = named.fold(Chain::new(), Chain::with);
+        sources.chain.take_names_without_query(auth.username_without_query);
+        Ok(sources)
     }
 
-    /// Returns the chain of the sources that are configured.
-    pub(super) fn chain(&self, config: &Config) -> Chain {
-        let sources = config.auth.sources.iter().filter_map(|name| self.source(*name));
-        sources.fold(Chain::new(), Chain::with)
+    /// Checks the sources that are elsewhere, as far as that is possible without asking them.
+    pub(super) fn check_elsewhere(config: &Config) -> Result<(), SourceError> {
+        let auth = &config.auth;
+        drop(JwtAuthenticator::open(&auth.jwt)?);
+        drop(HttpAuthenticator::open(&auth.http, auth.throttle.clone())?);
+        let nobody = FileAuthenticator::new(Default::default(), AuthenticationConfig::from(config));
+        drop(PostgresAuthenticator::open(&auth.postgres, Arc::new(nobody))?);
+        Ok(())
+    }
+
+    /// Returns the chain of the sources that the configuration names.
+    pub(super) fn chain(&self) -> Chain {
+        self.chain.clone()
     }
 
     fn source(&self, name: SourceName) -> Option<Source> {
+        let text = name.name();
         match name {
             SourceName::Accounts => {
-                let accounts = Source::new(name.name(), Arc::clone(&self.accounts));
+                let accounts = Source::new(text, Arc::clone(&self.accounts));
                 Some(accounts.with_methods(self.scram.clone()))
             }
-            SourceName::Users
-            | SourceName::Tokens
-            | SourceName::Jwt
-            | SourceName::Http
-            | SourceName::Postgres
-            | _ => None,
+            SourceName::Jwt => Some(Source::new(text, self.jwt.clone())),
+            SourceName::Http => Some(Source::new(text, self.http.clone())),
+            SourceName::Postgres => Some(Source::new(text, self.postgres.clone())),
+            SourceName::Users | SourceName::Tokens | _ => None,
         }
+    }
+
+    /// Keeps what is read from elsewhere fresh, in the background.
+    pub(super) fn watch(&self) {
+        let jwt = self.jwt.clone();
+        actix_web::rt::spawn(async move { jwt.watch().await });
     }
 
     /// Applies the options of a reload, and reads the files again.
     pub(super) fn change(&self, config: &Config) {
+        let auth = &config.auth;
         self.accounts.set_config(AuthenticationConfig::from(config));
-        self.scram.set_offered(config.auth.scram);
+        self.scram.set_offered(auth.scram);
+        self.chain.take_names_without_query(auth.username_without_query);
         super::serve::tell("accounts", self.accounts.reload_from(config.users_file()));
+        super::serve::tell("keys of tokens", self.jwt.set_config(&auth.jwt));
+        super::serve::tell(
+            "options of auth.http",
+            self.http.set_config(&auth.http, auth.throttle.clone()),
+        );
+        super::serve::tell("options of auth.postgres", self.postgres.set_config(&auth.postgres));
     }
 }

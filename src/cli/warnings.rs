@@ -12,7 +12,7 @@ use hearthmq::{
     auth::{
         AccessRequest, Action, Authorizer as _, Decision, FilePolicy, Identity, Login, Network,
     },
-    config::Config,
+    config::{Config, SourceName},
     http::MetricsAccess,
     mqtt::QoS,
 };
@@ -33,6 +33,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     all.extend(tls::look_at_files(config).unwrap_or_default()); // the start reports errors
     all.extend(metrics(config));
     all.extend(proxies(config));
+    all.extend(sources(config));
     all
 }
 
@@ -131,6 +132,30 @@ fn metrics(config: &Config) -> Option<String> {
          to \"loopback\" unless the network is yours"
             .to_owned()
     })
+}
+
+fn sources(config: &Config) -> Vec<String> {
+    let auth = &config.auth;
+    let mut all = Vec::new();
+    if auth.jwt.is_used() && auth.jwt.audiences.is_empty() {
+        all.push(
+            "auth.jwt.audiences: tokens that were made for other services log in; name the audience of this \
+             broker"
+                .to_owned(),
+        );
+    }
+    for (source, is_used) in [
+        (SourceName::Jwt, auth.jwt.is_used()),
+        (SourceName::Http, auth.http.is_used()),
+        (SourceName::Postgres, auth.postgres.is_used()),
+    ] {
+        if is_used && !auth.sources.contains(&source) {
+            all.push(format!(
+                "auth.sources: [auth.{source}] has no effect, because {source} is not named"
+            ));
+        }
+    }
+    all
 }
 
 fn proxies(config: &Config) -> Vec<String> {

@@ -28,6 +28,11 @@ const MAY_BE_ZERO: &[&str] = &[
     "auth.verified_secs",
     "auth.hashes_at_once_max",
     "auth.known_logins_max",
+    "auth.jwt.leeway_secs",
+    "auth.http.cache_secs",
+    "auth.http.cache_refused_secs",
+    "auth.http.cache_entries_max",
+    "auth.postgres.refresh_secs",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
     "mqtt.tcp_keep_alive_secs",
@@ -120,6 +125,9 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
         ),
         // The operating system accepts no more.
         ("mqtt.tcp_keep_alive_secs", config.mqtt.tcp_keep_alive_secs.into(), 0, 32_767),
+        ("auth.http.timeout_ms", config.auth.http.timeout_ms.into(), 1, 60_000),
+        ("auth.postgres.timeout_ms", config.auth.postgres.timeout_ms.into(), 1, 60_000),
+        ("auth.postgres.connections_max", config.auth.postgres.connections_max.into(), 1, 1_000),
         ("http.workers", config.http.workers.into(), 1, 256),
         ("store.sync_interval_ms", config.store.sync_interval_ms.into(), 1, 3_600_000),
         // Below the minimum not even a CONNECT with a user name fits.

@@ -20,7 +20,10 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{AuthenticationConfig, Network, SCRAM_ITERATIONS_DEFAULT, ThrottleConfig},
+    auth::{
+        AuthenticationConfig, HttpAuthConfig, JwtConfig, Network, PostgresConfig,
+        SCRAM_ITERATIONS_DEFAULT, ThrottleConfig,
+    },
     limits::Limits,
     net::{
         TCP_KEEP_ALIVE_SECS_DEFAULT,
@@ -256,8 +259,16 @@ pub struct AuthConfig {
     /// Maximum number of pairs of user and address that are remembered after a login; their logins
     /// come before those of strangers.
     pub known_logins_max: usize,
+    /// Whether the user name of an MQTT client is taken up to its first `?`.
+    pub username_without_query: bool,
     /// How repeated failures are slowed down and refused.
     pub throttle: ThrottleConfig,
+    /// Signed tokens.
+    pub jwt: JwtConfig,
+    /// An HTTP service that knows clients.
+    pub http: HttpAuthConfig,
+    /// A PostgreSQL database that knows clients.
+    pub postgres: PostgresConfig,
 }
 
 impl Default for AuthConfig {
@@ -276,7 +287,11 @@ impl Default for AuthConfig {
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             hashes_at_once_max: authentication.hashes_at_once_max,
             known_logins_max: authentication.known_logins_max,
+            username_without_query: false,
             throttle: authentication.throttle,
+            jwt: JwtConfig::default(),
+            http: HttpAuthConfig::default(),
+            postgres: PostgresConfig::default(),
         }
     }
 }

@@ -199,6 +199,8 @@ pub struct LoginRecord {
     pub groups: Box<[Box<str>]>,
     /// The number of the credential that has proven it.
     pub credential: Option<u64>,
+    /// The rules of the identity alone, as JSON.
+    pub rules: Option<Box<str>>,
 }
 
 /// The subject of a client certificate.

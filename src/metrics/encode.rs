@@ -55,6 +55,7 @@ impl Collector for Scrape {
         let totals = self.0.totals();
         writer.totals(totals)?;
         writer.logins(totals)?;
+        writer.sources(&self.0)?;
         writer.log(&self.0)?;
         #[cfg(feature = "webhooks")]
         writer.webhooks(&self.0)?;

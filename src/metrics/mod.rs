@@ -15,6 +15,7 @@ mod process;
 )]
 mod rates;
 mod rest;
+mod sources;
 mod turns;
 #[cfg(feature = "webhooks")]
 mod webhooks;
@@ -29,6 +30,7 @@ pub use cells::{Counter, Gauge, PerLabel};
 pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;
 pub use rest::{RestMetrics, RestRoute};
+pub use sources::{SourceAnswer, SourceMetrics};
 pub use turns::TurnTimes;
 #[cfg(feature = "webhooks")]
 pub use webhooks::WebhookMetrics;
@@ -272,6 +274,7 @@ pub struct Metrics {
     probe: OnceLock<Probe>,
     log_dropped: OnceLock<Question>,
     rest: RestMetrics,
+    sources: OnceLock<Box<[Arc<SourceMetrics>]>>,
     #[cfg(feature = "webhooks")]
     webhooks: OnceLock<Box<[Arc<WebhookMetrics>]>>,
     rates: rates::RateSamples,
@@ -306,6 +309,7 @@ impl Metrics {
             probe: OnceLock::new(),
             log_dropped: OnceLock::new(),
             rest: RestMetrics::default(),
+            sources: OnceLock::new(),
             #[cfg(feature = "webhooks")]
             webhooks: OnceLock::new(),
             rates: rates::RateSamples::default(),

@@ -46,7 +46,7 @@ pub(super) async fn run(
     let (identity, data) = outcome?;
     let login = EnhancedLogin {
         method: method.into(),
-        username: connect.username.map(Into::into),
+        username: credentials.username.map(Into::into),
         certificate: newcomer.certificate.cloned(),
         data,
     };

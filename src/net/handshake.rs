@@ -350,7 +350,12 @@ async fn authenticate(
             let (reason, counted_as) = (ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials);
             return Refusal::with(connect.version, reason, counted_as);
         }
-        Refusal::of_credentials(connect.version, error)
+        let refusal = Refusal::of_credentials(connect.version, error);
+        let has_query = username.is_some_and(|name| name.contains('?'));
+        match matches!(error, BadCredentials | NotMine) && has_query {
+            true => refusal.told(&format_args!("{error}; the user name has a `?`, {SEE_OPTION}")),
+            false => refusal,
+        }
     };
     identity.map(|identity| (identity, None)).map_err(refused)
 }
@@ -372,6 +377,9 @@ impl Newcomer<'_> {
         })
     }
 }
+
+/// What the log says about a user name with a query.
+const SEE_OPTION: &str = "see auth.username_without_query";
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
     let mut properties = Vec::new();

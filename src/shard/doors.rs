@@ -86,6 +86,8 @@ pub(crate) enum ToConnection {
     /// The credentials of the client have expired: end the connection, unless the client has
     /// authenticated again since.
     IdentityExpired,
+    /// Ask the source of the client's identity again.
+    RenewIdentity,
     /// Check whether the client's certificate is still trusted.
     VerifyCertificate,
     /// Have an exchange take its next step.

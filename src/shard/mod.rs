@@ -199,6 +199,8 @@ pub(crate) struct Connected {
     has_certificate: bool,
     /// Whether the connection was told that the credentials of its client have expired.
     is_expiry_told: bool,
+    /// When the identity is renewed; `None` if it is not, or while its source is asked.
+    renews_at: Option<Timestamp>,
     /// What to announce with CONNACK, while CONNACK waits for the store.
     unannounced: Option<Greeting>,
     /// Whether it took over from a connection that was online.

@@ -4,34 +4,23 @@
 //! environment are not used, and an answer is read up to a bound, so that its connection is used
 //! again.
 
-use std::{
-    error::Error,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode, Uri,
+    Method, Request, Response, Uri,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT},
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::time::timeout;
 
 use super::{Webhook, WebhookError, backlog::WebhookMessage, secret::SecretsInForce};
+use crate::outbound::{self, HttpCaller, TlsFault, said, with_causes};
 
 /// Maximum bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How long an idle connection stays open.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Takes messages.
 #[async_trait]
@@ -53,7 +42,7 @@ pub(super) struct NotTaken {
 
 /// An endpoint at a URL.
 pub(super) struct HttpEndpoint {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpCaller,
     uri: Uri,
     secrets: SecretsInForce,
     timeout: Duration,
@@ -65,21 +54,14 @@ impl HttpEndpoint {
     /// # Errors
     /// TLS cannot be set up.
     pub(super) fn new(webhook: &Webhook, secrets: SecretsInForce) -> Result<Self, WebhookError> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(webhook)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME_MAX)
-            .pool_max_idle_per_host(1)
-            .build(connector);
+        let is_encrypted = webhook.url.is_encrypted();
+        let tls = outbound::tls_config(webhook.authorities.as_deref(), is_encrypted);
+        let tls = tls.map_err(|fault| match fault {
+            TlsFault::NoAuthorities(why) => WebhookError::NoAuthorities(why),
+            TlsFault::Tls(error) => WebhookError::Tls(error),
+        })?;
         Ok(Self {
-            client,
+            client: HttpCaller::new(tls, 1),
             uri: webhook.url.uri().clone(),
             secrets,
             timeout: webhook.bounds.timeout,
@@ -95,7 +77,7 @@ impl HttpEndpoint {
             .method(Method::POST)
             .uri(self.uri.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(USER_AGENT, concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, outbound::AGENT)
             .header("webhook-id", &message.message_id)
             .header("webhook-timestamp", secs)
             .header("webhook-signature", signatures)
@@ -110,7 +92,7 @@ impl MessageTaker for HttpEndpoint {
         let attempt = async {
             let answer = self
                 .client
-                .request(self.request(message))
+                .send(self.request(message))
                 .await
                 .map_err(|error| NotTaken { why: with_causes(&error), retry_after: None })?;
             outcome(answer).await
@@ -135,13 +117,6 @@ async fn outcome(answer: Response<Incoming>) -> Result<(), NotTaken> {
     }
 }
 
-fn said(status: StatusCode) -> String {
-    match status.is_redirection() {
-        true => format!("answer {status}; redirects are not followed"),
-        false => format!("answer {status}"),
-    }
-}
-
 /// Returns the time that `Retry-After` asks for, in seconds or until a date (RFC 9110, 10.2.3).
 fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -149,44 +124,6 @@ fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         Ok(secs) => Some(Duration::from_secs(secs)),
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
     }
-}
-
-/// Returns an error with its causes, in one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
-}
-
-fn tls_config(webhook: &Webhook) -> Result<ClientConfig, WebhookError> {
-    let mut roots = RootCertStore::empty();
-    match &webhook.authorities {
-        Some(authorities) => {
-            for authority in authorities {
-                roots.add(authority.clone())?;
-            }
-        }
-        None if webhook.url.uri().scheme_str() == Some("https") => {
-            let found = rustls_native_certs::load_native_certs();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
-                let why = found
-                    .errors
-                    .first()
-                    .map_or_else(|| "none were found".to_owned(), ToString::to_string);
-                return Err(WebhookError::NoAuthorities(why));
-            }
-        }
-        None => {}
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(builder?.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
 //! What a webhook is: where it leads, which events it gets, and its bounds.
 
 use std::{
-    fmt, fs, io,
-    net::IpAddr,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use hyper::Uri;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::pki_types::CertificateDer;
 
 use super::{WebhookSecret, secret::SECRETS_MAX};
-use crate::control::FeedFilter;
+use crate::{
+    control::FeedFilter,
+    outbound::{ServiceUrl, UrlFault, authorities_in},
+};
 
 /// Maximum number of bytes of a name, which is part of keys in the store.
 const NAME_BYTES_MAX: usize = 64;
@@ -124,12 +126,7 @@ impl Webhook {
     /// [`WebhookError::Authorities`] if the file cannot be read or has no certificate.
     pub fn trusting(mut self, file: &Path) -> Result<Self, WebhookError> {
         let fault = |source| WebhookError::Authorities { path: file.to_owned(), source };
-        let text = fs::read(file).map_err(fault)?;
-        let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-        let found = found.map_err(|error| fault(io::Error::other(error)))?;
-        if found.is_empty() {
-            return Err(fault(io::Error::other("it has no certificate")));
-        }
+        let found = authorities_in(file).map_err(fault)?;
         self.authorities = Some(found);
         Ok(self)
     }
@@ -156,7 +153,7 @@ impl Webhook {
 /// The URL of an endpoint. `Debug` and log lines show only host and port, because a path or a query
 /// may be a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WebhookUrl(Uri);
+pub struct WebhookUrl(ServiceUrl);
 
 impl WebhookUrl {
     /// Parses a URL: `https`, or `http` to this machine.
@@ -164,11 +161,7 @@ impl WebhookUrl {
     /// # Errors
     /// [`WebhookError::Url`] or [`WebhookError::NotEncrypted`].
     pub fn new(text: &str) -> Result<Self, WebhookError> {
-        let url = Self::unencrypted(text)?;
-        match url.is_encrypted() || url.is_loopback() {
-            true => Ok(url),
-            false => Err(WebhookError::NotEncrypted(url.host().to_owned())),
-        }
+        Ok(Self(ServiceUrl::encrypted(text)?))
     }
 
     /// Parses a URL: `https`, or `http` to any host. Readers on the way see the events of `http`; the
@@ -177,33 +170,29 @@ impl WebhookUrl {
     /// # Errors
     /// [`WebhookError::Url`].
     pub fn unencrypted(text: &str) -> Result<Self, WebhookError> {
-        let url: Uri = text.parse().map_err(|_| WebhookError::Url)?;
-        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        let has_host = url.host().is_some_and(|host| !host.is_empty());
-        match is_http && has_host && !authority.contains('@') && !text.contains('#') {
-            true => Ok(Self(url)),
-            false => Err(WebhookError::Url),
-        }
+        Ok(Self(ServiceUrl::any(text)?))
     }
 
     pub(super) const fn uri(&self) -> &Uri {
-        &self.0
+        self.0.uri()
     }
 
     /// Returns host and port, for log lines.
     pub(super) fn host(&self) -> &str {
-        self.0.authority().map_or("", |authority| authority.as_str())
+        self.0.host()
     }
 
-    fn is_encrypted(&self) -> bool {
-        self.0.scheme_str() == Some("https")
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.is_encrypted()
     }
+}
 
-    fn is_loopback(&self) -> bool {
-        let host = self.0.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+impl From<UrlFault> for WebhookError {
+    fn from(fault: UrlFault) -> Self {
+        match fault {
+            UrlFault::Malformed => Self::Url,
+            UrlFault::NotEncrypted(host) => Self::NotEncrypted(host),
+        }
     }
 }
 

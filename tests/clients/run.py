@@ -33,12 +33,13 @@ VERSIONS = {"4": "3.1.1", "5": "5.0"}
 AT_ONCE = 4
 PATIENCE = 120  # seconds
 
-PAHO, MQTT_JS = "paho-mqtt==2.1.0", "mqtt@5.16.0"  # rumqttc: see its Cargo.toml
+PAHO, AWS_CRT, MQTT_JS = "paho-mqtt==2.1.0", "awscrt==0.38.1", "mqtt@5.16.0"  # rumqttc: see its Cargo.toml
 
 # Scripts, with their transports.
 EVERY_TRANSPORT = ("mqtt", "mqtts", "ws", "wss")
 CLIENTS = {
     "paho-mqtt": ([TARGET / "venv/bin/python", "-B", HERE / "paho_client.py"], EVERY_TRANSPORT),
+    "awscrt": ([TARGET / "venv/bin/python", "-B", HERE / "aws_crt.py"], ("mqtt", "mqtts")),
     "MQTT.js": (["node", TARGET / "mqtt_js.mjs"], EVERY_TRANSPORT),
     "rumqttc": ([TARGET / "rumqttc/release/rumqttc-client"], EVERY_TRANSPORT),
     "mosquitto": (["bash", HERE / "mosquitto.sh"], ("mqtt", "mqtts")),
@@ -53,7 +54,7 @@ def install():
         subprocess.run(command, check=True, stdout=sys.stderr, **options)
 
     run(sys.executable, "-m", "venv", TARGET / "venv")
-    run(TARGET / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", PAHO)
+    run(TARGET / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", PAHO, AWS_CRT)
     run("npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", TARGET, MQTT_JS)
     for script in HERE.glob("*.mjs"):
         (TARGET / script.name).write_bytes(script.read_bytes())  # next to node_modules
@@ -109,7 +110,7 @@ def run_clients(wanted):
     install()
     certificates()
     tls = (f"tls.certificate={TARGET / 'server.pem'}", f"tls.key={TARGET / 'server.key'}", "mqtt.tls=127.0.0.1:0")
-    others = ("mqtt.websocket=127.0.0.1:0", "mqtt.secure_websocket=127.0.0.1:0", "auth.scram=true")
+    others = ("mqtt.websocket=127.0.0.1:0", "mqtt.secure_websocket=127.0.0.1:0", "auth.scram=true", "auth.username_without_query=true")
     failed = False
     print("| client | MQTT | over |", *(f"{column} |" for column in COLUMNS))
     print("|---|---|---|" + "---|" * len(COLUMNS))

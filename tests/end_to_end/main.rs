@@ -39,5 +39,6 @@ mod start;
 mod status;
 mod store_commands;
 mod tls;
+mod tokens;
 mod trouble;
 mod webhooks;

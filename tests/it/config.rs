@@ -154,7 +154,8 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
         ("# é\n[mqtt]\n  tpc = []", ":3:3: there is no option tpc in [mqtt]; did you mean tcp?"),
         (
             "[mqtt]\nconnections_max = 5",
-            ":2:1: there is no option connections_max in [mqtt]; write it in [http] or [limits]",
+            ":2:1: there is no option connections_max in [mqtt]; write it in [auth.postgres] or [http] or \
+             [limits]",
         ),
         ("\n[mqqt]\ntcp = []", ":2:2: there is no option or section mqqt; did you mean mqtt?"),
         (

@@ -116,6 +116,8 @@ mod authentication {
     mod sources;
 }
 
+mod elsewhere;
+
 /// Chapters 1 and 2: data representation, and the form of packets.
 mod format {
     mod bytes;

@@ -4,6 +4,7 @@
 pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("labels", &[]),
     ("told", &[]),
+    ("outbound", &[]),
     ("mqtt", &[]),
     ("limits", &[]),
     ("owners", &["limits"]),
@@ -14,7 +15,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["journal", "mqtt", "limits", "owners"]),
     ("router", &["mqtt", "limits", "owners"]),
     ("store", &["history", "journal", "mqtt", "limits", "owners"]),
-    ("auth", &["mqtt", "limits", "told"]),
+    ("auth", &["metrics", "mqtt", "limits", "outbound", "told"]),
     ("transport", &[]),
     ("control", &["labels", "auth", "hooks", "limits", "metrics", "mqtt", "transport"]),
     ("feed", &["control", "hooks", "mqtt"]),
@@ -22,7 +23,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("flow", &["router", "mqtt"]),
     ("between", &["hooks", "session", "router", "journal", "mqtt"]),
     ("records", &["journal", "mqtt"]),
-    ("webhooks", &["clock", "control", "metrics", "mqtt", "records", "told"]),
+    ("webhooks", &["clock", "control", "metrics", "mqtt", "outbound", "records", "told"]),
     (
         "durable",
         &[

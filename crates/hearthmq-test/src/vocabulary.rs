@@ -191,6 +191,7 @@ pub fn login(kind: LoginKind) -> LoginRecord {
             _ => [].into(),
         },
         credential: (kind == LoginKind::Password).then_some(7),
+        rules: (kind == LoginKind::Other).then(|| r#"[{"effect":"allow"}]"#.into()),
     }
 }
 

@@ -194,6 +194,23 @@ impl FileAuthenticator {
         })
     }
 
+    /// Checks a password whose hash is kept elsewhere. Failures count and hashes have turns with those of
+    /// the accounts.
+    #[cfg(feature = "postgres")]
+    pub(in crate::auth) async fn check_elsewhere(
+        &self,
+        shown: &Credentials<'_>,
+        name: &str,
+        password: &[u8],
+        stored: &StoredPassword,
+    ) -> Result<(), AuthenticationError> {
+        let who = self.attempts.applicant(shown, name);
+        match self.verify(who, password, stored, true).await? {
+            true => Ok(()),
+            false => Err(AuthenticationError::BadCredentials),
+        }
+    }
+
     /// Returns the account's own name if `password` is right for it.
     async fn check_password(
         &self,

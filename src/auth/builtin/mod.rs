@@ -28,6 +28,6 @@ pub use file::FileError;
 pub use keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
 pub use logins::AuthenticationConfig;
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
-pub use policy::{FilePolicy, Rule};
+pub use policy::{FilePolicy, OwnRulesError, Rule, own_rules};
 #[cfg(feature = "scram")]
 pub use scram::ScramSha256;

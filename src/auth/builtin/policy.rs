@@ -52,6 +52,7 @@
 
 mod glob;
 mod list;
+mod own;
 mod rule;
 mod topics;
 mod variables;
@@ -68,12 +69,15 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 
-pub use rule::Rule;
-
-use self::{
-    list::{PlacedRule, RuleSources},
-    variables::VariableValues,
+#[cfg(feature = "jwt")]
+pub(in crate::auth) use self::variables::Template;
+pub(in crate::auth) use self::variables::VariableValues;
+pub use self::{
+    own::{OwnRulesError, own_rules},
+    rule::Rule,
 };
+
+use self::list::{PlacedRule, RuleSources};
 use super::file::{self, FileError};
 use crate::auth::{
     AccessRequest, Authorizer, Decision, Explanation, RulePlace, RuleText, RuleTextError,
@@ -167,6 +171,9 @@ impl FilePolicy {
 impl Authorizer for FilePolicy {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         let subject = VariableValues::new(request.identity, request.client_id);
+        if let Some(decision) = own::decide(request, &subject) {
+            return decision;
+        }
         self.rules
             .load()
             .iter()
@@ -176,6 +183,9 @@ impl Authorizer for FilePolicy {
 
     fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
         let subject = VariableValues::new(request.identity, request.client_id);
+        if let Some(decision) = own::decide(request, &subject) {
+            return Explanation::new(decision, None);
+        }
         let rules = self.rules.load();
         let found = rules.iter().find(|placed| placed.rule.decides(request, &subject));
         let decision = found.map_or(Decision::Deny, |placed| placed.rule.decision());

@@ -27,6 +27,7 @@ impl EnhancedAuthenticator for ChainMethods {
 
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
         let may_pass = start.credentials.may_pass;
+        let shown = self.0.given(start.credentials);
         let chain = Chain {
             sources: self
                 .0
@@ -38,7 +39,7 @@ impl EnhancedAuthenticator for ChainMethods {
             ..Chain::default()
         };
         let begun = chain.in_order(may_pass).filter_map(|(source, may_pass)| {
-            let credentials = Credentials { may_pass, ..start.credentials };
+            let credentials = Credentials { may_pass, ..shown };
             let exchange = source.methods.as_ref()?.begin(ExchangeStart { credentials, ..start });
             Some((source.clone(), exchange))
         });

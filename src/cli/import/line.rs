@@ -87,6 +87,7 @@ struct LoginOfSession {
     #[serde(default)]
     groups: Vec<Box<str>>,
     credential: Option<u64>,
+    rules: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -326,6 +327,7 @@ impl LoginOfSession {
             attributes: self.attributes.into_iter().collect(),
             groups: self.groups.into(),
             credential: self.credential,
+            rules: self.rules,
         })
     }
 }

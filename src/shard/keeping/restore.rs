@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     auth::{
-        Action, Attributes, Authorizer, ClientCertificate, Groups, Identity, Login, Prepared,
-        Standing,
+        Action, Attributes, Authorizer, ClientCertificate, Groups, Identity, Login, OwnRules,
+        Prepared, Renewal, Standing,
     },
     journal::{
         CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
@@ -307,7 +307,8 @@ impl Slot {
             serial_number: shown.serial_number.as_str().into(),
         });
         let attributes = &identity.attributes;
-        let are_kept = !attributes.is_empty() && rules.uses_attributes();
+        let are_kept =
+            !attributes.is_empty() && (rules.uses_attributes() || !identity.rules.is_empty());
         let attributes = attributes.iter().take_while(|_| are_kept);
         let attributes = attributes.map(|(name, value)| (name.into(), value.into())).collect();
         Some(LoginRecord {
@@ -320,6 +321,7 @@ impl Slot {
             attributes,
             groups: identity.groups.iter().map(Into::into).collect(),
             credential: identity.credential,
+            rules: identity.rules.as_json().map(Into::into),
         })
     }
 }
@@ -342,7 +344,9 @@ pub(in crate::shard) fn identity_of(record: &SessionRecord) -> Identity {
         attributes: login.map(attributes_of).unwrap_or_default(),
         groups: login.map(groups_of).unwrap_or_default(),
         credential: login.and_then(|login| login.credential),
-        expires_at: None, // It ends connections alone.
+        rules: login.map(rules_of).unwrap_or_default(),
+        renewal: Renewal::default(), // As is this.
+        expires_at: None,            // It ends connections alone.
         prepared: Prepared::default(),
     }
 }
@@ -359,6 +363,10 @@ pub(in crate::shard) fn peer_of(record: &SessionRecord) -> SocketAddr {
 fn attributes_of(login: &LoginRecord) -> Attributes {
     let all = login.attributes.iter().cloned();
     Attributes::new(all).unwrap_or_default() // Their number is limited when they are stored.
+}
+
+fn rules_of(login: &LoginRecord) -> OwnRules {
+    login.rules.as_deref().map_or_else(OwnRules::default, OwnRules::from_json)
 }
 
 fn groups_of(login: &LoginRecord) -> Groups {

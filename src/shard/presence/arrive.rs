@@ -323,6 +323,7 @@ impl Shard {
             is_held: false,
             has_certificate: connect.has_certificate,
             is_expiry_told: false,
+            renews_at: slot.presence.identity.renewal.at(),
             unannounced: Some(Greeting {
                 clean_start: connect.clean_start,
                 session_present: prepared.session_present,

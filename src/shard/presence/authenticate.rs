@@ -133,7 +133,7 @@ impl Shard {
 
     /// Replaces the client's identity from here on by `identity`: the same user, because the
     /// session belongs to that user.
-    fn replace_identity(
+    pub(super) fn replace_identity(
         &mut self,
         slot: u32,
         identity: Identity,
@@ -167,6 +167,7 @@ impl Shard {
         found.recent_topic = None; // It was decided for the former identity.
         if let Some(connected) = &mut found.connected {
             connected.is_expiry_told = false;
+            connected.renews_at = found.presence.identity.renewal.at();
         }
         self.set_timer(slot);
         self.note_session(slot, true);

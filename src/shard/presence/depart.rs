@@ -208,6 +208,7 @@ impl Shard {
             found.expires_at,
             found.weeds_at(),
             found.identity_expires_at(),
+            found.identity_renews_at(),
             reverts_at,
         ];
         let due = due.into_iter().flatten().min();

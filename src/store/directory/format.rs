@@ -4,8 +4,8 @@
 //! records of retained messages contain their owner. In format 3 records of sessions contain the
 //! login of the client, and records of queues the expiry of the message. Format 4 adds the records of
 //! namespaces, and marks withdrawn subscriptions. Format 5 adds source and attributes of a login to the
-//! records of sessions, the time of arrival to messages, and the histories of clients. Format 6 adds groups
-//! and credential of a login to the records of sessions. A change to the meaning of keys or records needs a
+//! records of sessions, the time of arrival to messages, and the histories of clients. Format 6 adds groups,
+//! credential and rules of a login to the records of sessions. A change to the meaning of keys or records needs a
 //! new step in [`STEPS`].
 
 use std::{

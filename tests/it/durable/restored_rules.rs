@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hearthmq::auth::{
     AccessRequest, Accounts, Action, Attributes, AuthenticationConfig, AuthenticationError,
     Authenticator, Authorizer, ClientCertificate, Credentials, Decision, FileAuthenticator,
-    FilePolicy, Groups, Identity, Login, Prepared,
+    FilePolicy, Groups, Identity, Login, OwnRules, Prepared, Renewal,
 };
 
 use crate::support::{Client, disk::Disk, packets::*};
@@ -28,6 +28,8 @@ fn identity() -> Identity {
         attributes: Attributes::new([("plan", "gold")]).unwrap(),
         groups: Groups::new(["cars", "night"]).unwrap(),
         credential: Some(u64::MAX),
+        rules: OwnRules::default(),
+        renewal: Renewal::default(),
         prepared: Prepared::default(),
     }
 }

@@ -8,13 +8,13 @@ use std::borrow::Cow;
 use crate::auth::Identity;
 
 /// The identity and client identifier from which the variables take their values.
-pub(super) struct VariableValues<'a> {
+pub(in crate::auth) struct VariableValues<'a> {
     identity: &'a Identity,
     client_id: &'a str,
 }
 
 impl<'a> VariableValues<'a> {
-    pub(super) const fn new(identity: &'a Identity, client_id: &'a str) -> Self {
+    pub(in crate::auth) const fn new(identity: &'a Identity, client_id: &'a str) -> Self {
         Self { identity, client_id }
     }
 
@@ -80,11 +80,11 @@ enum PatternPiece {
 
 /// Text with variables in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<PatternPiece>);
+pub(in crate::auth) struct Template(Vec<PatternPiece>);
 
 /// What is wrong with the `${…}` of a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TemplateError {
+pub(in crate::auth) enum TemplateError {
     #[error("`${{` without `}}`")]
     Unclosed,
     #[error(
@@ -95,7 +95,7 @@ pub(super) enum TemplateError {
 }
 
 impl Template {
-    pub(super) fn parse(mut text: &str) -> Result<Self, TemplateError> {
+    pub(in crate::auth) fn parse(mut text: &str) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
         while let Some((before, from_name)) = text.split_once("${") {
             let (name, after) = from_name.split_once('}').ok_or(TemplateError::Unclosed)?;
@@ -122,7 +122,10 @@ impl Template {
     }
 
     /// Returns the text for `subject`; `None` if a variable in it has no value.
-    pub(super) fn text<'a>(&'a self, subject: &VariableValues<'a>) -> Option<Cow<'a, str>> {
+    pub(in crate::auth) fn text<'a>(
+        &'a self,
+        subject: &VariableValues<'a>,
+    ) -> Option<Cow<'a, str>> {
         match self.0.as_slice() {
             [] => Some(Cow::Borrowed("")),
             [only] => only.text(subject).map(Cow::Borrowed),

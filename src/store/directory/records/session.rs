@@ -28,6 +28,7 @@ const VERSION_WITH_MORE: u8 = 4;
 /// In the second byte.
 const GROUPS: u8 = 1 << 0;
 const CREDENTIAL: u8 = 1 << 1;
+const RULES: u8 = 1 << 2;
 
 pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     let SessionRecord {
@@ -107,7 +108,10 @@ fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
 
 /// Returns the second byte of flags.
 fn more_of(login: &LoginRecord) -> Flags {
-    Flags(0).with(GROUPS, !login.groups.is_empty()).with(CREDENTIAL, login.credential.is_some())
+    Flags(0)
+        .with(GROUPS, !login.groups.is_empty())
+        .with(CREDENTIAL, login.credential.is_some())
+        .with(RULES, login.rules.is_some())
 }
 
 fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
@@ -118,6 +122,9 @@ fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
     }
     if let Some(credential) = login.credential {
         writer.number(credential);
+    }
+    if let Some(rules) = &login.rules {
+        writer.binary(rules.as_bytes());
     }
 }
 
@@ -136,10 +143,12 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Op
     let count = if flags.has(ATTRIBUTES) { reader.length()? } else { 0 };
     let attributes = (0..count).map(|_| Some((reader.text()?.into(), reader.text()?.into())));
     let attributes = attributes.collect::<Option<_>>()?;
-    let more = if has_more { Flags(reader.byte()?).known(GROUPS | CREDENTIAL)? } else { Flags(0) };
+    let more = GROUPS | CREDENTIAL | RULES;
+    let more = if has_more { Flags(reader.byte()?).known(more)? } else { Flags(0) };
     let count = if more.has(GROUPS) { reader.length()? } else { 0 };
     let groups = (0..count).map(|_| Some(reader.text()?.into())).collect::<Option<_>>()?;
     let credential = if more.has(CREDENTIAL) { Some(reader.number()?) } else { None };
+    let rules = if more.has(RULES) { Some(reader.text()?.into()) } else { None };
     Some(LoginRecord {
         kind,
         method,
@@ -150,6 +159,7 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Op
         attributes,
         groups,
         credential,
+        rules,
     })
 }
 

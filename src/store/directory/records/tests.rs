@@ -66,6 +66,7 @@ fn session() -> SessionRecord {
             attributes: [("plan".into(), "gold".into()), ("".into(), "".into())].into(),
             groups: ["cars".into(), "night".into()].into(),
             credential: Some(u64::MAX),
+            rules: Some("[]".into()),
         }),
     }
 }

@@ -1,0 +1,396 @@
+//! Identities from an HTTP service: one POST for a login, with permissions in its answer.
+//!
+//! `template` makes the request, `answer` reads the answer, `cache` keeps it; this module puts them
+//! together, with a limit of calls at the same time and a circuit breaker. A service that does not answer
+//! makes a login Unavailable, never refused.
+
+mod answer;
+mod cache;
+mod options;
+mod template;
+
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT},
+};
+use tokio::{sync::Semaphore, time::timeout};
+
+pub use self::options::{AnswerForm, HttpAuthConfig, HttpAuthError};
+use self::{
+    answer::{Admission, Verdict, kept_for, verdict},
+    cache::{Answer, Answers, RequestKey, jittered},
+    template::Body,
+};
+use super::{
+    Admission as Admitted, AuthenticationError, Authenticator, ClientCertificate, Credentials,
+    FailureThrottle, Identity, Lockout, Login, Renew, Renewal, Standing, ThrottleConfig,
+    breaker::{Breaker, Turned},
+    throttle::now,
+};
+use crate::{
+    mqtt::Timestamp,
+    outbound::{self, HttpCaller, ServiceUrl},
+    told::{LockOut, LockOuts},
+};
+
+/// Maximum bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Maximum number of idle connections to the service.
+const IDLE_MAX: usize = 16;
+
+/// Admits clients that an HTTP service knows. Cloning copies a pointer.
+#[derive(Clone)]
+pub struct HttpAuthenticator(Arc<Shared>);
+
+struct Shared {
+    /// `None` while there is no service.
+    service: ArcSwapOption<Service>,
+    generation: AtomicU64,
+    failures: Mutex<FailureThrottle>,
+    lock_outs: LockOuts,
+}
+
+/// The service of a configuration.
+struct Service {
+    url: ServiceUrl,
+    caller: HttpCaller,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Body,
+    answers: AnswerForm,
+    time_max: Duration,
+    kept_for: Duration,
+    refused_for: Duration,
+    turns: Semaphore,
+    breaker: Breaker,
+    cache: Answers,
+}
+
+impl HttpAuthenticator {
+    /// Creates it; connects to nothing yet.
+    ///
+    /// # Errors
+    /// An option is invalid, or a file cannot be read.
+    pub fn open(config: &HttpAuthConfig, throttle: ThrottleConfig) -> Result<Self, HttpAuthError> {
+        let authenticator = Self(Arc::new(Shared {
+            service: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            failures: Mutex::new(FailureThrottle::new(throttle.clone())),
+            lock_outs: LockOuts::default(),
+        }));
+        authenticator.set_config(config, throttle)?;
+        Ok(authenticator)
+    }
+
+    /// Applies a configuration, and reads its files again. Forgets the answers that were kept.
+    ///
+    /// # Errors
+    /// The same as [`HttpAuthenticator::open`]; the former configuration then stays in force.
+    pub fn set_config(
+        &self,
+        config: &HttpAuthConfig,
+        throttle: ThrottleConfig,
+    ) -> Result<(), HttpAuthError> {
+        let service = match config.is_used() {
+            true => Some(Arc::new(Service::new(config)?)),
+            false => None,
+        };
+        self.0.failures().set_config(throttle);
+        self.0.service.store(service);
+        self.0.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn failures(&self) -> MutexGuard<'_, FailureThrottle> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal by the service, and logs a lock-out that begins with it.
+    fn note_refused(&self, shown: &Credentials<'_>, name: &str) {
+        let address = shown.peer.ip();
+        let (lockout, admission) = {
+            let mut failures = self.failures();
+            let lockout = failures.failed(address, name, now());
+            (lockout, failures.admit(address, name, now()))
+        };
+        let secs = match admission {
+            Admitted::Refused { retry_after_secs } => retry_after_secs,
+            Admitted::Now | Admitted::After(_) => 0,
+        };
+        if let Some(lockout) = lockout {
+            self.lock_outs.tell(&LockOut {
+                address: address.to_canonical(),
+                listener: shown.listener,
+                over: if shown.client_id.is_some() { "MQTT" } else { "REST" },
+                user: name,
+                secs,
+                is_whole_address: lockout == Lockout::Address,
+            });
+        }
+    }
+}
+
+impl Service {
+    fn new(config: &HttpAuthConfig) -> Result<Self, HttpAuthError> {
+        let url = config.service_url()?;
+        let unreadable = |option, path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| HttpAuthError::Unreadable { option, path, source }
+        };
+        let authorities = match config.ca.as_os_str().is_empty() {
+            true => None,
+            false => {
+                Some(outbound::authorities_in(&config.ca).map_err(unreadable("ca", &config.ca))?)
+            }
+        };
+        let tls = outbound::tls_config(authorities.as_deref(), url.is_encrypted());
+        let tls = tls.map_err(|fault| HttpAuthError::of("ca", fault.to_string()))?;
+        let mut headers = config.further_headers()?;
+        if !config.token_file.as_os_str().is_empty() {
+            let token = fs::read_to_string(&config.token_file)
+                .map_err(unreadable("token_file", &config.token_file))?;
+            let value = format!("Bearer {}", token.trim()).parse::<HeaderValue>();
+            let mut value =
+                value.map_err(|_| HttpAuthError::of("token_file", "it has no token"))?;
+            value.set_sensitive(true);
+            headers.push((AUTHORIZATION, value));
+        }
+        Ok(Self {
+            url,
+            caller: HttpCaller::new(tls, IDLE_MAX),
+            headers,
+            body: config.request_body()?,
+            answers: config.answers,
+            time_max: Duration::from_millis(config.timeout_ms.into()),
+            kept_for: Duration::from_secs(config.cache_secs.into()),
+            refused_for: Duration::from_secs(config.cache_refused_secs.into()),
+            turns: Semaphore::new(config.calls_at_once_max.into()),
+            breaker: Breaker::default(),
+            cache: Answers::new(config.cache_entries_max),
+        })
+    }
+
+    /// Asks the service, or joins those that wait for the same answer.
+    async fn ask(self: &Arc<Self>, key: RequestKey, body: Bytes) -> Answer {
+        let service = Arc::clone(self);
+        let call = self.cache.call(key, move || {
+            Box::pin(async move {
+                let asked = timeout(service.time_max, service.call(key, body)).await;
+                let asked = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                service.note(&asked);
+                asked.ok()
+            })
+        });
+        call.await
+    }
+
+    async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<Verdict>, String> {
+        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        if !self.breaker.admits() {
+            return Err(String::new());
+        }
+        let mut request = Request::post(self.url.uri().clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, outbound::AGENT);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).expect("the headers were parsed");
+        let answer = self.caller.call(request, self.time_max, ANSWER_BYTES_MAX).await?;
+        let verdict = Arc::new(verdict(self.answers, &answer)?);
+        let said = kept_for(&answer.headers);
+        let time = match &*verdict {
+            Verdict::Allow(admission) => {
+                let time = said.unwrap_or(self.kept_for);
+                let left = admission.expires_at.map(|at| at.since(wall_clock()));
+                left.map_or(time, |left| time.min(left.mul_f64(0.8)))
+            }
+            Verdict::Deny | Verdict::Ignore => self.refused_for.min(said.unwrap_or(Duration::MAX)),
+        };
+        self.cache.keep(key, Arc::clone(&verdict), time);
+        Ok(verdict)
+    }
+
+    /// Notes the outcome of a call; one that the breaker did not admit has no text.
+    fn note(&self, asked: &Result<Arc<Verdict>, String>) {
+        let service = self.url.host();
+        if let Err(why) = asked {
+            if why.is_empty() {
+                return;
+            }
+            tracing::debug!(service, why, "the service of auth.http has failed");
+        }
+        match (self.breaker.note(asked.is_ok()), asked) {
+            (Turned::Open, Err(why)) => tracing::warn!(
+                service,
+                why,
+                "the service of auth.http fails; logins that need it are answered Server unavailable"
+            ),
+            (Turned::Closed, _) => tracing::info!(service, "the service of auth.http is back"),
+            (Turned::Open | Turned::No, _) => {}
+        }
+    }
+}
+
+/// The time by the clock with which the service computes `expire_at`.
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What an admission is about.
+#[derive(Clone)]
+struct Applicant {
+    username: Option<Arc<str>>,
+    certificate: Option<Arc<ClientCertificate>>,
+    login: Login,
+}
+
+impl Applicant {
+    fn identity(&self, admission: &Admission) -> Result<Identity, AuthenticationError> {
+        let given = admission.username.as_deref().map(Into::into);
+        let username = self.username.clone().or(given);
+        let is_named = username.as_ref().is_some_and(|name| !name.is_empty());
+        let is_other = |shown: &Arc<ClientCertificate>| {
+            username.as_ref().is_none_or(|name| **name != *shown.common_name)
+        };
+        match () {
+            () if !is_named => return Err(AuthenticationError::BadCredentials),
+            () if self.certificate.as_ref().is_some_and(is_other) => {
+                return Err(AuthenticationError::OtherThanCertificate);
+            }
+            () => {}
+        }
+        Ok(Identity {
+            username,
+            certificate: self.certificate.clone(),
+            login: self.login,
+            expires_at: admission.expires_at,
+            attributes: admission.attributes.clone(),
+            groups: admission.groups.clone(),
+            rules: admission.rules.clone(),
+            ..Identity::default()
+        })
+    }
+}
+
+/// Asks again about a client, with the same request.
+struct Again {
+    shared: Arc<Shared>,
+    applicant: Applicant,
+    body: Bytes,
+}
+
+#[async_trait]
+impl Renew for Again {
+    async fn renew(&self) -> Result<Identity, AuthenticationError> {
+        let service = self.shared.service.load_full();
+        let service = service.ok_or(AuthenticationError::Unavailable)?;
+        let key = service.cache.key_of(&self.body);
+        match service.ask(key, self.body.clone()).await.as_deref() {
+            None => Err(AuthenticationError::Unavailable),
+            Some(Verdict::Deny | Verdict::Ignore) => Err(AuthenticationError::BadCredentials),
+            Some(Verdict::Allow(admission)) => {
+                let identity = self.applicant.identity(admission)?;
+                let (shared, applicant) = (Arc::clone(&self.shared), self.applicant.clone());
+                Ok(renewed(identity, Self { shared, applicant, body: self.body.clone() }, &key))
+            }
+        }
+    }
+}
+
+/// Has an identity that expires renewed before: after about four fifths of its time.
+fn renewed(identity: Identity, by: Again, key: &RequestKey) -> Identity {
+    let Some(expires_at) = identity.expires_at else { return identity };
+    let now = wall_clock();
+    let time = jittered(expires_at.since(now).mul_f64(0.8), key);
+    let at = now.plus_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    Identity { renewal: Renewal::new(at, Arc::new(by)), ..identity }
+}
+
+#[async_trait]
+impl Authenticator for HttpAuthenticator {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        let Some(service) = self.0.service.load_full() else {
+            return Err(AuthenticationError::NotMine);
+        };
+        let has_token = credentials.bearer.is_some() && service.body.has_token;
+        let has_name = credentials.username.is_some() && credentials.bearer.is_none();
+        if !(has_token || has_name) {
+            return Err(AuthenticationError::NotMine);
+        }
+        let body = service.body.fill(&credentials).ok_or(AuthenticationError::BadCredentials)?;
+        let key = service.cache.key_of(&body);
+        let body = Bytes::from(body);
+        let (address, name) = (credentials.peer.ip(), credentials.username.unwrap_or_default());
+        let verdict = match service.cache.find(&key) {
+            Some(verdict) => verdict,
+            None => {
+                let delay = self.0.failures().admit(address, name, now()).delay()?;
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                    self.0.failures().admit(address, name, now()).delay()?;
+                }
+                let asked = service.ask(key, body.clone()).await;
+                let verdict = asked.ok_or(AuthenticationError::Unavailable)?;
+                match &*verdict {
+                    Verdict::Allow(_) => self.0.failures().succeeded(address, name),
+                    Verdict::Deny => self.0.note_refused(&credentials, name),
+                    Verdict::Ignore => {}
+                }
+                verdict
+            }
+        };
+        let admission = match &*verdict {
+            Verdict::Allow(admission) => admission,
+            Verdict::Deny => return Err(AuthenticationError::BadCredentials),
+            Verdict::Ignore => return Err(AuthenticationError::NotMine),
+        };
+        let applicant = Applicant {
+            username: credentials.username.map(Into::into),
+            certificate: credentials.certificate.cloned().map(Arc::new),
+            login: if has_name { Login::Password } else { Login::Other },
+        };
+        let identity = applicant.identity(admission)?;
+        let again = Again { shared: Arc::clone(&self.0), applicant, body };
+        Ok(match credentials.client_id {
+            Some(_) => renewed(identity, again, &key),
+            None => identity, // A REST caller: each call is checked.
+        })
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    fn standing(&self, _: &Identity, _: u64) -> Standing {
+        match self.0.service.load().is_some() {
+            true => Standing::Good,
+            false => Standing::Suspended,
+        }
+    }
+}
+
+impl std::fmt::Debug for HttpAuthenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpAuthenticator").finish_non_exhaustive()
+    }
+}

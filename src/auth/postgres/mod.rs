@@ -1,0 +1,325 @@
+//! Identities from a PostgreSQL database: configurable queries for the hash and the rules of a user.
+//!
+//! `rows` knows what the columns mean; the check of the password is the one of the accounts. A database
+//! that does not answer makes a login Unavailable, never refused.
+
+mod options;
+mod rows;
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use futures_util::{StreamExt as _, pin_mut};
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::{Row, types::Type};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use self::options::{PostgresConfig, PostgresError};
+use self::rows::Account;
+use super::{
+    AuthenticationError, Authenticator, ClientCertificate, Credentials, FileAuthenticator,
+    Identity, Login, Renew, Renewal, Standing, StoredPassword,
+    breaker::{Breaker, Turned},
+};
+use crate::{mqtt::Timestamp, outbound};
+
+/// Maximum number of rows that are read: one more than an identity can have rules.
+const ROWS_MAX: usize = 65;
+
+/// Admits clients that a PostgreSQL database knows. Cloning copies a pointer.
+#[derive(Clone)]
+pub struct PostgresAuthenticator(Arc<Shared>);
+
+struct Shared {
+    /// `None` while there is none.
+    database: ArcSwapOption<Database>,
+    generation: AtomicU64,
+    /// Checks passwords: failures count and hashes have turns with those of its accounts.
+    passwords: Arc<FileAuthenticator>,
+}
+
+struct Database {
+    pool: Pool,
+    query: String,
+    rules_query: String,
+    time_max: Duration,
+    refresh: Option<Duration>,
+    breaker: Breaker,
+}
+
+impl PostgresAuthenticator {
+    /// Creates it; connects to nothing yet. Passwords are checked together with those of `passwords`.
+    ///
+    /// # Errors
+    /// An option is invalid, or a file cannot be read.
+    pub fn open(
+        config: &PostgresConfig,
+        passwords: Arc<FileAuthenticator>,
+    ) -> Result<Self, PostgresError> {
+        let authenticator = Self(Arc::new(Shared {
+            database: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            passwords,
+        }));
+        authenticator.set_config(config)?;
+        Ok(authenticator)
+    }
+
+    /// Applies a configuration, and reads its files again.
+    ///
+    /// # Errors
+    /// The same as [`PostgresAuthenticator::open`]; the former configuration then stays in force.
+    pub fn set_config(&self, config: &PostgresConfig) -> Result<(), PostgresError> {
+        let database = match config.is_used() {
+            true => Some(Arc::new(Database::new(config)?)),
+            false => None,
+        };
+        self.0.database.store(database);
+        self.0.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Database {
+    fn new(config: &PostgresConfig) -> Result<Self, PostgresError> {
+        let mut database = config.database()?;
+        let unreadable = |option, path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| PostgresError::Unreadable { option, path, source }
+        };
+        if !config.password_file.as_os_str().is_empty() {
+            let password = fs::read_to_string(&config.password_file)
+                .map_err(unreadable("password_file", &config.password_file))?;
+            database.password(password.trim_end_matches(['\r', '\n']));
+        }
+        let time_max = Duration::from_millis(config.timeout_ms.into());
+        database.connect_timeout(time_max);
+        database.application_name("hearthmq");
+        // A query that nobody waits for any more does not keep its connection busy.
+        let given = database.get_options().unwrap_or_default();
+        database.options(format!("{given} -c statement_timeout={}", config.timeout_ms));
+        let authorities = match config.ca.as_os_str().is_empty() {
+            true => None,
+            false => {
+                Some(outbound::authorities_in(&config.ca).map_err(unreadable("ca", &config.ca))?)
+            }
+        };
+        let is_encrypted = database.get_ssl_mode() == tokio_postgres::config::SslMode::Require;
+        let tls = outbound::tls_config(authorities.as_deref(), is_encrypted);
+        let tls = tls.map_err(|fault| PostgresError::of("ca", fault.to_string()))?;
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(database, MakeRustlsConnect::new(tls), recycling);
+        let pool = Pool::builder(manager)
+            .max_size(config.connections_max.into())
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| PostgresError::of("connections_max", error.to_string()))?;
+        Ok(Self {
+            pool,
+            query: config.query.clone(),
+            rules_query: config.rules_query.clone(),
+            time_max,
+            refresh: (config.refresh_secs > 0)
+                .then(|| Duration::from_secs(config.refresh_secs.into())),
+            breaker: Breaker::default(),
+        })
+    }
+
+    /// Looks a user up; `None` if there is none.
+    async fn find(&self, who: &Applicant) -> Result<Option<Account>, AuthenticationError> {
+        let name = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
+        let found = self.rows(&self.query, &name).await?;
+        match &found[..] {
+            [] => Ok(None),
+            [row] => rows::account(row).map(Some).map_err(|why| self.misunderstood("query", &why)),
+            [_, ..] => Err(self.misunderstood("query", "more than one row for a user")),
+        }
+    }
+
+    /// Returns the identity of a user that was found.
+    async fn identity(
+        &self,
+        who: &Applicant,
+        account: Account,
+    ) -> Result<Identity, AuthenticationError> {
+        let rows = match self.rules_query.trim().is_empty() {
+            true => Vec::new(),
+            false => {
+                let name = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
+                self.rows(&self.rules_query, &name).await?
+            }
+        };
+        let rules = rows::rules(account.acl, &rows);
+        Ok(Identity {
+            username: Some(Arc::clone(&who.username)),
+            certificate: who.certificate.clone(),
+            login: Login::Password,
+            attributes: account.attributes,
+            groups: account.groups,
+            rules: rules.map_err(|why| self.misunderstood("rules_query", &why))?,
+            ..Identity::default()
+        })
+    }
+
+    /// Runs a query with the user name, the client identifier and the address.
+    async fn rows(
+        &self,
+        query: &str,
+        parameters: &[Option<&str>; 3],
+    ) -> Result<Vec<Row>, AuthenticationError> {
+        if !self.breaker.admits() {
+            return Err(AuthenticationError::Unavailable);
+        }
+        let rows = self.run(query, parameters).await;
+        if let Err(why) = &rows {
+            tracing::debug!(why, "the database of auth.postgres has failed");
+        }
+        match (self.breaker.note(rows.is_ok()), &rows) {
+            (Turned::Open, Err(why)) => tracing::warn!(
+                why,
+                "the database of auth.postgres fails; logins that need it are answered Server unavailable"
+            ),
+            (Turned::Closed, _) => tracing::info!("the database of auth.postgres is back"),
+            (Turned::Open | Turned::No, _) => {}
+        }
+        rows.map_err(|_| AuthenticationError::Unavailable)
+    }
+
+    async fn run(&self, query: &str, parameters: &[Option<&str>; 3]) -> Result<Vec<Row>, String> {
+        let by = Instant::now() + self.time_max;
+        let late = |_| format!("no answer within {} ms", self.time_max.as_millis());
+        let client = timeout_at(by, self.pool.get()).await.map_err(late)?;
+        let client = client.map_err(|error| outbound::with_causes(&error))?;
+        let run = async {
+            // All three have a type, so that a query may leave out the last ones.
+            let types = [Type::TEXT, Type::TEXT, Type::TEXT];
+            let statement = client.prepare_typed_cached(query, &types).await?;
+            let rows = client.query_raw(&statement, parameters).await?;
+            pin_mut!(rows);
+            let mut read = Vec::new();
+            while let Some(row) = rows.next().await {
+                read.push(row?);
+                if read.len() == ROWS_MAX {
+                    break;
+                }
+            }
+            Ok(read)
+        };
+        match timeout_at(by, run).await {
+            Ok(rows) => rows.map_err(|error: tokio_postgres::Error| outbound::with_causes(&error)),
+            Err(elapsed) => {
+                drop(Object::take(client)); // The next login must not wait behind this query.
+                Err(late(elapsed))
+            }
+        }
+    }
+
+    fn misunderstood(&self, option: &str, why: &str) -> AuthenticationError {
+        tracing::warn!(option, why, "an answer of the database of auth.postgres cannot be used");
+        AuthenticationError::Unavailable
+    }
+}
+
+/// The user who is looked up.
+#[derive(Clone)]
+struct Applicant {
+    username: Arc<str>,
+    client_id: Option<Box<str>>,
+    address: Box<str>,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Looks a user up again.
+struct Again {
+    shared: Arc<Shared>,
+    who: Applicant,
+    hash: String,
+}
+
+#[async_trait]
+impl Renew for Again {
+    async fn renew(&self) -> Result<Identity, AuthenticationError> {
+        let database = self.shared.database.load_full();
+        let database = database.ok_or(AuthenticationError::Unavailable)?;
+        let account = database.find(&self.who).await?;
+        let account = account.filter(|account| !account.is_disabled && account.hash == self.hash);
+        let account = account.ok_or(AuthenticationError::BadCredentials)?;
+        let identity = database.identity(&self.who, account).await?;
+        let (shared, who, hash) = (Arc::clone(&self.shared), self.who.clone(), self.hash.clone());
+        Ok(refreshed(identity, &database, Self { shared, who, hash }))
+    }
+}
+
+fn refreshed(identity: Identity, database: &Database, by: Again) -> Identity {
+    let Some(time) = database.refresh else { return identity };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A tenth more or less, so that clients that came at the same time do not return at the same time.
+    let share = f64::from(since.subsec_micros() % 1_000) / 1e3;
+    let at = since + time.mul_f64(0.9 + share * 0.2);
+    let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    Identity { renewal: Renewal::new(Timestamp(at), Arc::new(by)), ..identity }
+}
+
+#[async_trait]
+impl Authenticator for PostgresAuthenticator {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        let database = self.0.database.load_full().ok_or(AuthenticationError::NotMine)?;
+        let name = credentials.username.filter(|_| credentials.bearer.is_none());
+        let name = name.ok_or(AuthenticationError::NotMine)?;
+        let password = credentials.password.ok_or(AuthenticationError::NotMine)?;
+        let who = Applicant {
+            username: name.into(),
+            client_id: credentials.client_id.map(Into::into),
+            address: credentials.peer.ip().to_string().into(),
+            certificate: credentials.certificate.cloned().map(Arc::new),
+        };
+        let account = database.find(&who).await?.ok_or(AuthenticationError::NotMine)?;
+        let stored: StoredPassword = account
+            .hash
+            .parse()
+            .map_err(|error| database.misunderstood("query", &format!("a hash: {error}")))?;
+        self.0.passwords.check_elsewhere(&credentials, name, password, &stored).await?;
+        if account.is_disabled {
+            return Err(AuthenticationError::NotAllowed);
+        }
+        if who.certificate.as_ref().is_some_and(|shown| shown.common_name != name) {
+            return Err(AuthenticationError::OtherThanCertificate);
+        }
+        let hash = account.hash.clone();
+        let identity = database.identity(&who, account).await?;
+        let again = Again { shared: Arc::clone(&self.0), who, hash };
+        Ok(match credentials.client_id {
+            Some(_) => refreshed(identity, &database, again),
+            None => identity, // A REST caller: each call is checked.
+        })
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    fn standing(&self, _: &Identity, _: u64) -> Standing {
+        match self.0.database.load().is_some() {
+            true => Standing::Good,
+            false => Standing::Suspended,
+        }
+    }
+}
+
+impl std::fmt::Debug for PostgresAuthenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresAuthenticator").finish_non_exhaustive()
+    }
+}

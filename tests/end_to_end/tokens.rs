@@ -1,0 +1,82 @@
+//! Identities from elsewhere in the program: a token over MQTT and REST, its key changed at SIGHUP, and an
+//! HTTP service behind the accounts of the file.
+
+use std::{
+    fs, thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use hearthmq::mqtt::{Connect, ReasonCode};
+use hearthmq_test::receiver::Receiver;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+
+use crate::{
+    mqtt::{Client, connect, tcp},
+    program::{Place, Program},
+};
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+fn token(secret: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let key = EncodingKey::from_secret(secret.as_bytes()).unwrap();
+    let acl = json!([{"effect": "allow"}]);
+    encode(&Header::default(), &json!({"sub": "fleet", "exp": now + 600, "acl": acl}), &key)
+        .unwrap()
+}
+
+fn come(program: &Program, name: &str, password: &str) -> (Client, ReasonCode) {
+    let connect =
+        Connect { username: Some(name), password: Some(password.as_bytes()), ..connect("demo") };
+    Client::on(tcp(program.address("mqtt")), connect).unwrap()
+}
+
+#[test]
+fn a_token_is_accepted_until_its_key_is_taken_away() {
+    let place = Place::new();
+    let secret = place.path("token.secret");
+    fs::write(&secret, SECRET).unwrap();
+    let place = place
+        .set("auth.jwt.algorithms=HS256")
+        .set(format!("auth.jwt.secrets={}", secret.display()))
+        .set("auth.username_without_query=true");
+    let program = place.start();
+    let token = token(SECRET);
+    let (mut client, reason) = come(&program, "anything", &token);
+    assert_eq!(reason, ReasonCode::Success);
+    let bearer = format!("Bearer {token}");
+    let status = || program.call_as(Some(&bearer), "GET /client-id/demo/status").status;
+    assert_eq!(status(), 200);
+    let metrics = program.call_as(None, "GET /metrics").body;
+    let line = "hearthmq_login_source_answers_total{source=\"jwt\",answer=\"allowed\"}";
+    assert!(metrics.lines().any(|found| found.starts_with(line)), "{metrics}");
+    fs::write(&secret, "another secret of thirty-two bytes or more").unwrap();
+    program.signal("-HUP");
+    client.expect_disconnect(ReasonCode::NotAuthorized);
+    assert_eq!(status(), 401);
+    assert_eq!(come(&program, "anything", &token).1, ReasonCode::BadUserNameOrPassword);
+}
+
+#[test]
+fn a_service_is_asked_about_users_that_the_file_does_not_know() {
+    let receiver = Receiver::start();
+    let url = format!("auth.http.url=http://{}/", receiver.address);
+    let place = Place::new().set(url).set("auth.username_without_query=true");
+    let program = place.start();
+    program.client("of-ops").ping(); // the service is not asked
+    let service = thread::spawn(move || {
+        let call = receiver.next();
+        let asked = call.json()["username"].as_str().unwrap().to_owned();
+        let body = r#"{"result":"allow","acl":[{"effect":"allow"}]}"#;
+        let length = body.len();
+        call.answer_bytes(&format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"));
+        (asked, receiver)
+    });
+    assert_eq!(come(&program, "car?SDK=x&Platform=y", "pass").1, ReasonCode::Success);
+    let (asked, receiver) = service.join().unwrap();
+    assert_eq!(asked, "car");
+    let down = thread::spawn(move || drop(receiver.next()));
+    assert_eq!(come(&program, "van", "pass").1, ReasonCode::ServerUnavailable);
+    down.join().unwrap();
+}
