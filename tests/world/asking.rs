@@ -9,15 +9,21 @@ use hearthmq::{
         SettingsChange, WaitForDeliveries, WillRequest,
     },
     hooks::DisconnectReason,
-    mqtt::{PublicationBuilder, Timestamp},
+    mqtt::{PublicationBuilder, QoS, Timestamp},
 };
 
 use crate::{
-    model::{End, Sent, Verdict},
-    steps::What,
-    vocabulary::NAMES,
+    model::{End, Sent, TOLERANCE_MILLIS, Verdict},
+    steps::{Size, Step, What},
+    vocabulary::{NAMES, TOPICS},
     world::World,
 };
+
+/// The rate of a client that is slowed down, in messages a second, and what it sends.
+const SLOW_RATE: u32 = 2;
+const SLOW_MESSAGES: u32 = 6;
+/// No other event may be due while that takes.
+const SLOW_MILLIS: u64 = 5_000;
 
 impl World {
     pub(crate) async fn host_publish(&mut self, what: What) -> Verdict {
@@ -122,24 +128,91 @@ impl World {
         if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
     }
 
-    /// Changes settings to such that have no effect: a client that is read at a rate, within it, is
-    /// served like any other.
-    pub(crate) async fn change_settings(&mut self, client: usize, removes: bool) -> Verdict {
-        let expected = match self.model.link(client) {
+    /// Changes settings: rates that the client does not reach, so that it is served like any other, and
+    /// limits of its window and of its session.
+    pub(crate) async fn change_settings(
+        &mut self,
+        client: usize,
+        (in_flight_max, expiry_secs): (Option<u16>, Option<u32>),
+        removes: bool,
+    ) -> Verdict {
+        if self.disk.is_failing() {
+            self.count("skipped");
+            return Ok(());
+        }
+        let session = self.model.sessions[client].as_ref();
+        // What is on its way was sent before a lower limit.
+        let may_limit = session.is_some_and(|session| {
+            session.outstanding() == 0 && session.link.as_ref().is_some_and(|link| !link.is_behind)
+        });
+        let in_flight_max = in_flight_max.filter(|_| may_limit && !removes);
+        let expiry_secs = expiry_secs.filter(|_| !removes);
+        let first_expiry_secs = self.model.link(client).map(|link| link.first_expiry_secs);
+        let expected = match first_expiry_secs {
             None => Err(ControlError::NotOnline),
+            Some(0) if expiry_secs.is_some() => Err(ControlError::SessionNotLasting),
             Some(_) => Ok(!removes),
         };
         self.count(if expected.is_ok() { "settings changed" } else { "settings refused" });
         let rate = (!removes).then_some(1_000_000);
+        let changes = |is_set: bool| is_set || removes;
         let change = SettingsChange {
             message_rate: Some(rate),
             byte_rate: Some(rate),
-            in_flight_max: Some((!removes).then_some(u16::MAX)),
+            in_flight_max: changes(in_flight_max.is_some()).then_some(in_flight_max),
+            session_expiry_secs: changes(expiry_secs.is_some()).then_some(expiry_secs),
             ..SettingsChange::default()
         };
+        let (of_window, of_session) = (change.in_flight_max, change.session_expiry_secs);
         let changed = self.broker.change_settings(NAMES[client], change).await;
         let changed = changed.map(|settings| !settings.is_empty());
-        if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
+        if changed != expected {
+            return Err(format!("{changed:?}, not {expected:?}"));
+        }
+        if expected.is_ok() {
+            self.affect(move |model| model.limit(client, of_window, of_session));
+        }
+        Ok(())
+    }
+
+    /// Reads a client at two messages a second, while it sends more of them.
+    pub(crate) async fn slow_down(&mut self, client: usize) -> Verdict {
+        let is_long_due =
+            self.model.next_due_at().is_none_or(|at| at > self.model.now + SLOW_MILLIS);
+        if self.disk.is_failing() || !is_long_due || self.model.link(client).is_none() {
+            self.count("skipped");
+            return Ok(());
+        }
+        self.count("slowed down");
+        self.clients[client].reads = true;
+        self.settle().await?;
+        let rate = |rate| SettingsChange { message_rate: Some(rate), ..SettingsChange::default() };
+        let set = self.broker.change_settings(NAMES[client], rate(Some(SLOW_RATE))).await;
+        set.map_err(|error| error.to_string())?;
+        let began = self.model.now;
+        let topic = TOPICS.iter().position(|topic| *topic == "b").unwrap_or(0);
+        let qos = QoS::AtMostOnce;
+        let what = What { topic, qos, retain: false, expiry_secs: None, size: Size::Small };
+        for _ in 0..SLOW_MESSAGES {
+            self.publish(client, what, false).await?;
+        }
+        self.play(&Step::Ping { client }).await?;
+        while self.model.link(client).is_some_and(|link| !link.replies.is_empty()) {
+            if self.model.now > began + SLOW_MILLIS {
+                return Err(format!("{} is not read any more", NAMES[client]));
+            }
+            self.moment().await;
+            self.hear(client).await?;
+        }
+        // A second's worth may come at once, and one more overdraws it.
+        let millis = self.model.now - began;
+        let expected = u64::from(SLOW_MESSAGES - SLOW_RATE - 1) * 1_000 / u64::from(SLOW_RATE);
+        if millis + TOLERANCE_MILLIS < expected {
+            return Err(format!("{} was read within {millis} ms, not {expected}", NAMES[client]));
+        }
+        self.affect(move |model| model.heard(client)); // the broker has read the packets just now
+        let set = self.broker.change_settings(NAMES[client], rate(None)).await;
+        set.map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -34,15 +34,26 @@ mod shrink;
 mod steps;
 mod stored;
 mod vocabulary;
+mod watchdog;
+mod watching;
 mod world;
 
-use std::{cell::Cell, collections::BTreeMap, env, hash::Hasher, panic, sync::Once, time::Instant};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    env,
+    hash::Hasher,
+    panic,
+    sync::{LazyLock, Once},
+    time::Instant,
+};
 
 use actix_rt::{System, SystemRunner};
-use hearthmq_test::{line, post};
+use hearthmq_test::{beats::Beats, line, post};
 
 use self::{
     steps::{Planned, Step, steps},
+    watchdog::Watchdog,
     world::World,
 };
 
@@ -93,12 +104,15 @@ fn system() -> SystemRunner {
 
 /// Runs a world from start to end.
 fn live(seed: u64, steps: &[Planned], tells: bool) -> Outcome {
+    static CLOCK: LazyLock<Beats> = LazyLock::new(Beats::start);
+    let watchdog = Watchdog::start(seed, &CLOCK);
     system().block_on(async {
         let mut world = World::new(seed, tells).await;
         let mut verdict = Ok(());
         let mut played = 0;
         for step in steps {
             played += 1;
+            watchdog.note_step();
             verdict = world.step(step).await;
             if verdict.is_err() {
                 break;

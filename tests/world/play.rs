@@ -31,7 +31,12 @@ impl World {
         match *step {
             Step::Connect { client, ref how } => self.connect(client, how).await,
             Step::SetKeepAlive { client, secs } => self.set_keep_alive(client, secs).await,
-            Step::ChangeSettings { client, removes } => self.change_settings(client, removes).await,
+            Step::ChangeSettings { client, in_flight_max, expiry_secs, removes } => {
+                self.change_settings(client, (in_flight_max, expiry_secs), removes).await
+            }
+            Step::SlowDown { client } => Box::pin(self.slow_down(client)).await,
+            Step::LookBack { client } => self.look_back(client).await,
+            Step::Follow { follower, items, to_end } => self.follow(follower, items, to_end).await,
             Step::Kick { client, end_session, will } => self.kick(client, end_session, will).await,
             Step::HostPublish { what } => self.host_publish(what).await,
             Step::Wait { millis } => {
@@ -233,7 +238,7 @@ impl World {
         }
     }
 
-    async fn publish(&mut self, client: usize, what: What, alias: bool) -> Verdict {
+    pub(crate) async fn publish(&mut self, client: usize, what: What, alias: bool) -> Verdict {
         self.look_at_store().await;
         let Some(packet_id) = self.clients[client].free_id() else { return Ok(()) };
         if self.model.link(client).is_none() {
@@ -458,6 +463,9 @@ impl Step {
             | Self::Kick { .. }
             | Self::SetKeepAlive { .. }
             | Self::ChangeSettings { .. }
+            | Self::SlowDown { .. }
+            | Self::LookBack { .. }
+            | Self::Follow { .. }
             | Self::Wait { .. }
             | Self::Crash { .. }
             | Self::Cross { .. }

@@ -2,7 +2,7 @@
 //! cannot be written for a while.
 
 use std::{
-    mem::replace,
+    mem::{replace, take},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -143,6 +143,8 @@ impl World {
         let at = self.history.len().saturating_sub(loses);
         let lost = self.history.drain(..).nth(at).filter(|_| loses > 0);
         let failed = self.before_failure.take();
+        let went_back = lost.as_ref().map(|(_, then)| then).or(failed.as_ref());
+        self.lost_since = went_back.map_or(self.model.now, |then| then.now);
         if let Some((groups, then)) = lost {
             self.disk.tear(groups);
             self.model = self.model.go_back_to(then);
@@ -172,7 +174,9 @@ impl World {
         self.count("crash");
         self.disk.fail(false);
         self.plug = self.disk.plug();
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let told = take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        self.watch.note(&told, self.model.now);
+        self.watch.crashed(self.lost_since);
         let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
         self.post = Post::open(&shards(homes), homes);

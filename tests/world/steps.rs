@@ -10,7 +10,10 @@ use hearthmq::mqtt::{
     QoS, RetainHandling, SubscriptionOptions,
 };
 
-use crate::vocabulary::{FILTERS, NAMES, NOT_SHARED, TOPICS, may_share};
+use crate::{
+    vocabulary::{FILTERS, NAMES, NOT_SHARED, TOPICS, may_share},
+    watching::FOLLOWERS,
+};
 
 /// One event, and the order of the mail between shards while it happens.
 #[derive(Clone, Debug)]
@@ -99,10 +102,26 @@ pub(crate) enum Step {
         client: usize,
         secs: u16,
     },
-    /// Sets rates that nothing here exceeds, and a window that is no limit, or removes them.
+    /// Sets rates that nothing here exceeds, and these limits, or removes all of them.
     ChangeSettings {
         client: usize,
+        in_flight_max: Option<u16>,
+        expiry_secs: Option<u32>,
         removes: bool,
+    },
+    /// A client is read slowly for a moment.
+    SlowDown {
+        client: usize,
+    },
+    /// A caller looks at the history of a client, and at the advice on Keep Alive.
+    LookBack {
+        client: usize,
+    },
+    /// A follower reads the next part of the feed, or all parts.
+    Follow {
+        follower: usize,
+        items: usize,
+        to_end: bool,
     },
     Wait {
         millis: u64,
@@ -136,6 +155,9 @@ pub(crate) enum Step {
         fails: bool,
     },
 }
+
+/// Followers that are away for so long are forgotten.
+const FORGOTTEN_MILLIS: u64 = 301_000;
 
 /// A CONNECT.
 #[derive(Clone, Debug)]
@@ -214,7 +236,7 @@ impl Draw {
             self.online[client] = true;
             return Step::Connect { client, how: self.how() };
         }
-        match self.rng.u8(..110) {
+        match self.rng.u8(..122) {
             0..3 => Step::Connect { client, how: self.how() },
             3..14 => self.subscribe(client),
             14..18 => Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) },
@@ -234,11 +256,36 @@ impl Draw {
             83..91 => self.leave(client),
             91 if self.chance(2) => self.crash(client),
             92 if self.chance(2) => Step::Fail { fails: self.chance(2) },
-            91 if self.chance(3) => Step::ChangeSettings { client, removes: self.chance(3) },
             91..93 => Step::SetKeepAlive { client, secs: self.rng.u16(0..20) },
-            93..100 => Step::Wait { millis: self.millis() },
+            93..101 => Step::Wait { millis: self.millis() },
+            101..107 => self.look(client),
+            107..112 => self.change_settings(client),
             _ => self.cross(client),
         }
+    }
+
+    fn change_settings(&mut self, client: usize) -> Step {
+        if self.chance(4) {
+            return Step::SlowDown { client };
+        }
+        Step::ChangeSettings {
+            client,
+            in_flight_max: self.some(2, |rng| rng.u16(1..4)),
+            expiry_secs: self.some(2, |rng| rng.u32(1..20)),
+            removes: self.chance(4),
+        }
+    }
+
+    fn look(&mut self, client: usize) -> Step {
+        if self.chance(12) {
+            return Step::Wait { millis: FORGOTTEN_MILLIS };
+        }
+        if self.chance(2) {
+            return Step::LookBack { client };
+        }
+        let follower = self.rng.usize(..FOLLOWERS);
+        let items = if self.rng.bool() { 1 } else { self.rng.usize(2..100) };
+        Step::Follow { follower, items, to_end: !self.chance(3) }
     }
 
     fn cross(&mut self, client: usize) -> Step {

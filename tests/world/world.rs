@@ -29,10 +29,11 @@ use crate::{
     power::{Rules, ToldByHooks, shards},
     steps::Planned,
     vocabulary::NAMES,
+    watching::Watch,
 };
 
 /// No step is taken this shortly before an event that happens by itself.
-const MARGIN_MILLIS: u64 = 300;
+pub(crate) const MARGIN_MILLIS: u64 = 300;
 /// Number of turns after which everything is usually quiet. They take less time than the margin.
 pub(crate) const TURNS_MAX: usize = 250;
 /// Number of steps whose writes may be lost.
@@ -59,6 +60,8 @@ pub(crate) struct World {
     pub(crate) messages: u64,
     /// How often each kind of event has happened.
     pub(crate) tally: BTreeMap<&'static str, u64>,
+    /// From when on the store of the last broker that was cut off may have nothing.
+    pub(crate) lost_since: u64,
     /// The model at the time when the store began to fail.
     pub(crate) before_failure: Option<Model>,
     /// The calls that wait for deliveries.
@@ -69,6 +72,8 @@ pub(crate) struct World {
     restless: usize,
     began: Instant,
     pub(crate) told: ToldByHooks,
+    /// What callers must see of it.
+    pub(crate) watch: Watch,
     versions: [u64; NAMES.len()],
     /// The events of this turn, in any order, and of all turns before.
     turn: u64,
@@ -101,10 +106,12 @@ impl World {
             model: Model::default(),
             messages: 0,
             tally: BTreeMap::new(),
+            lost_since: 0,
             before_failure: None,
             restless: 0,
             began: Instant::now(),
             told,
+            watch: Watch::default(),
             versions: [0; NAMES.len()],
             turn: 0,
             trace: DefaultHasher::new(),
@@ -150,7 +157,7 @@ impl World {
         Ok(())
     }
 
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.model.now = self.began.elapsed().as_millis() as u64;
         for (route, kind) in self.post.take_delivered() {
             self.count(kind);
@@ -210,7 +217,7 @@ impl World {
     }
 
     /// Takes what has come for a client; returns whether that was nothing.
-    async fn hear(&mut self, client: usize) -> Verdict<bool> {
+    pub(crate) async fn hear(&mut self, client: usize) -> Verdict<bool> {
         if self.model.link(client).is_none()
             && let Some(line) = self.clients[client].line.take()
         {
@@ -360,6 +367,7 @@ impl World {
             }
         }
         self.model.told.clear();
+        self.watch.note(&told, self.model.now);
         if panics() > 0 {
             return Err("the broker panicked".to_owned());
         }

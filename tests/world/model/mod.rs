@@ -117,8 +117,11 @@ pub(crate) struct Link {
     last_packet_at: u64,
     pub(crate) deadline: Option<u64>,
     identity_expires_at: Option<u64>,
-    /// Receive Maximum of the client.
+    /// Receive Maximum of the client, or the lower limit that a caller has set.
     pub(crate) quota: usize,
+    receive_maximum: usize,
+    /// The Session Expiry Interval of its CONNECT.
+    pub(crate) first_expiry_secs: u32,
     pub(crate) packet_bytes_max: usize,
     will: Option<Will>,
     /// Whether the store has the Will, or could have it.
@@ -219,6 +222,7 @@ impl Model {
             _ => EXPIRY_SECS_MAX,
         };
         self.links += 1;
+        let receive_maximum = connect.receive_maximum.map_or(usize::MAX, usize::from);
         let mut link = Link {
             number: self.links,
             version: connect.version,
@@ -229,7 +233,9 @@ impl Model {
             identity_expires_at: connect
                 .identity_secs
                 .map(|secs| self.now + u64::from(secs) * 1000),
-            quota: connect.receive_maximum.map_or(usize::MAX, usize::from),
+            quota: receive_maximum,
+            receive_maximum,
+            first_expiry_secs: expiry_secs,
             packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
             will: connect.will,
             is_will_kept: !self.has_trouble,
@@ -281,6 +287,23 @@ impl Model {
         link.keep_alive_secs = secs;
         link.deadline = Some((link.last_packet_at + grace).max(former.min(now + grace)));
         Some(old)
+    }
+
+    /// Changes the limits of a live connection from outside, or ends those limits.
+    pub(crate) fn limit(
+        &mut self,
+        client: usize,
+        in_flight_max: Option<Option<u16>>,
+        expiry_secs: Option<Option<u32>>,
+    ) {
+        let Some(session) = self.sessions[client].as_mut() else { return };
+        let Some(link) = session.link.as_mut() else { return };
+        if let Some(max) = in_flight_max {
+            link.quota = max.map_or(usize::MAX, usize::from).min(link.receive_maximum);
+        }
+        if let Some(secs) = expiry_secs {
+            session.expiry_secs = secs.unwrap_or(link.first_expiry_secs);
+        }
     }
 
     /// Ends a connection; sections 3.1.2.5, 3.1.2.11.2, 3.14 and 4.13.
