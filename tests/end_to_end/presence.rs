@@ -1,6 +1,8 @@
 //! Presence as subscribers of `$events/…` see it: order at a takeover, and versions that only grow,
 //! across restarts and a kill.
 
+use std::time::Instant;
+
 use hearthmq::mqtt::{QoS, ReasonCode};
 use serde_json::Value;
 
@@ -107,9 +109,11 @@ fn part_of_feed(program: &Program, query: &str) -> (Vec<String>, String) {
 /// Reads the feed from a place until this event has come; returns all names, and the next place.
 fn feed_until(program: &Program, mut from: String, last: &str) -> (Vec<String>, String) {
     let mut names = Vec::new();
+    let until = Instant::now() + 2 * PATIENCE;
     while names.last().is_none_or(|name| name != last) {
         let (more, next) = part_of_feed(program, &format!("wait=60&{from}"));
         names.extend(more);
+        assert!(Instant::now() < until, "no {last} comes: {names:?}");
         from = format!("after={next}");
     }
     (names, from)

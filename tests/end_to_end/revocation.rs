@@ -133,6 +133,46 @@ fn idle_https_connections_whose_certificate_is_revoked_are_closed() {
 }
 
 #[test]
+fn a_feed_ends_when_the_certificate_of_its_caller_is_revoked() {
+    let place = place();
+    let program = place.start();
+    let follow = |pair: Option<&Pair>| {
+        let tls = Tls::new(&place.path("ca.crt"), VERSIONS[1], pair);
+        let mut stream = tls.stream(program.address("https"));
+        let authorization = match pair {
+            Some(_) => String::new(),
+            None => format!("Authorization: {}\r\n", basic(&format!("ops:{PASSWORD}"))),
+        };
+        let head = "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream";
+        write!(stream, "{head}\r\n{authorization}\r\n").unwrap();
+        read_until(&mut stream, "event: snapshot_end");
+        stream
+    };
+    let mut own = follow(Some(&device(&place)));
+    let mut other = follow(None);
+    revoke(&place);
+    program.signal("-HUP");
+    program.line_with(&["all sessions checked again"]);
+    let (mut rest, mut byte) = (String::new(), [0]);
+    while own.read(&mut byte).unwrap_or(0) > 0 {
+        rest.push(char::from(byte[0]));
+        assert!(!rest.contains("still here"), "it goes on: {rest}");
+    }
+    // That of a caller with a password goes on.
+    let _client = program.client("late");
+    read_until(&mut other, "event: client_connected");
+}
+
+/// Reads until this text has come.
+fn read_until(stream: &mut Stream, text: &str) {
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(text.as_bytes()) {
+        stream.read_exact(&mut byte).unwrap();
+        read.extend(byte);
+    }
+}
+
+#[test]
 fn a_list_that_cannot_be_read_changes_nothing_and_is_told() {
     let place = place();
     let program = place.start();
