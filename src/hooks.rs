@@ -75,6 +75,8 @@ labels! {
         ProtocolError = "protocol_error",
         /// The client had no permission for its action.
         NotAuthorized = "not_authorized",
+        /// The client, its user or its address was banned.
+        Banned = "banned",
         /// The credentials of the client are no longer valid.
         AuthenticationExpired = "authentication_expired",
         /// A limit was exceeded.

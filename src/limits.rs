@@ -123,6 +123,21 @@ pub struct Limits {
     pub keep_alive_secs_max: u16,
     /// Maximum number of stored Keep Alives that callers have set for later connections too.
     pub keep_alive_overrides_max: u32,
+    /// Maximum number of bans in the store.
+    pub bans_max: u32,
+    /// Maximum number of connections of one client identifier within `flapping_window_secs`; with one
+    /// more, the client is banned for `flapping_ban_secs`. 0 = clients may connect as often as they
+    /// like.
+    pub flapping_connects_max: u32,
+    /// Seconds in which the connections of a client identifier are counted.
+    pub flapping_window_secs: u32,
+    /// Seconds for which a client is banned that connects too often.
+    pub flapping_ban_secs: u32,
+    /// Maximum number of entries of the audit log in the store; 0 = none. The oldest entry of the user
+    /// with the most entries leaves for a new one.
+    pub audit_entries_max: u32,
+    /// Maximum number of API tokens.
+    pub tokens_max: u32,
     /// Maximum number of rules in the store. Each decision looks at all rules before the one that
     /// decides.
     pub stored_rules_max: u32,
@@ -184,6 +199,12 @@ impl Default for Limits {
             keep_alive_secs_max: 0,
             keep_alive_overrides_max: 1_000_000,
             stored_rules_max: 1_000,
+            bans_max: 100_000,
+            flapping_connects_max: 0,
+            flapping_window_secs: 60,
+            flapping_ban_secs: 300,
+            audit_entries_max: 10_000,
+            tokens_max: 1_000,
             history_per_client_max: 20,
             history_days_max: 7,
             history_connections_max: 1_000_000,

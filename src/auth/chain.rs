@@ -10,6 +10,7 @@ mod methods;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +25,7 @@ use self::{
     methods::ChainMethods,
 };
 use super::{
-    AuthenticationError, Authenticator, Credentials, EnhancedAuthenticator, Identity,
+    AuthenticationError, Authenticator, Credentials, EnhancedAuthenticator, FailedLogins, Identity,
     ListenerLogins, LoginCounts, LoginLedger, Precedence, Standing,
 };
 use crate::{
@@ -257,6 +258,16 @@ impl Authenticator for Chain {
     fn login_counts(&self) -> LoginCounts {
         let counts = self.sources.iter().map(|source| source.authenticator.login_counts());
         counts.fold(LoginCounts::default(), LoginCounts::and)
+    }
+
+    fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
+        let of_source = |source: &Source| source.authenticator.failed_logins(address, username);
+        self.sources.iter().flat_map(of_source).collect()
+    }
+
+    fn forget_failures(&self, address: IpAddr, username: Option<&str>) -> bool {
+        let forget = |source: &Source| source.authenticator.forget_failures(address, username);
+        self.sources.iter().fold(false, |any, source| forget(source) | any)
     }
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {

@@ -5,6 +5,7 @@
 //! two. An [`EnhancedAuthenticator`] serves MQTT 5.0 clients with methods that take more than one
 //! message. Several authenticators are a [`Chain`]. Nothing here knows a session, an actor or HTTP.
 
+mod access;
 mod attributes;
 #[cfg(any(feature = "http-auth", feature = "postgres"))]
 mod breaker;
@@ -20,6 +21,7 @@ mod chain;
 mod enhanced;
 mod everybody;
 mod explained;
+mod failures;
 mod groups;
 mod identity;
 #[cfg(feature = "jwt")]
@@ -47,6 +49,7 @@ mod throttled;
 )]
 mod waiting;
 
+pub use access::{AccessRequest, Action, Decision};
 pub use attributes::{Attributes, AttributesError};
 #[cfg(feature = "accounts")]
 pub use builtin::*;
@@ -56,6 +59,7 @@ pub use chain::{Chain, Source};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use everybody::{AllowAll, DenyAll};
 pub use explained::{Explanation, RulePlace, RuleText, RuleTextError, StoredRules};
+pub use failures::FailedLogins;
 pub use groups::{Groups, GroupsError};
 pub use identity::{ClientCertificate, Identity, Login};
 #[cfg(feature = "jwt")]
@@ -81,11 +85,15 @@ pub(crate) use preparing::{Patience, prepare, prepare_each};
 #[cfg(feature = "http")]
 pub(crate) use waiting::WaitingRoom;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 
-use crate::{limits::OwnLimits, metrics::SourceMetrics, mqtt::QoS};
+use crate::{limits::OwnLimits, metrics::SourceMetrics};
 
 /// What a client or REST caller presents when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
@@ -237,6 +245,20 @@ pub trait Authenticator: Send + Sync + 'static {
         LoginCounts::default()
     }
 
+    /// Returns what it counts of failed logins: of one user at an address, of an address, or of all
+    /// addresses with failures.
+    fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
+        let _ = (address, username);
+        Vec::new()
+    }
+
+    /// Forgets the failed logins of an address, of one user there or of all; returns whether there were
+    /// any.
+    fn forget_failures(&self, address: IpAddr, username: Option<&str>) -> bool {
+        let _ = (address, username);
+        false
+    }
+
     /// Returns the limits of this user that replace the general limits of each user. Called when
     /// the user connects, and for each user in the store; answers from memory at once.
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
@@ -299,6 +321,14 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
         (**self).login_counts()
     }
 
+    fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
+        (**self).failed_logins(address, username)
+    }
+
+    fn forget_failures(&self, address: IpAddr, username: Option<&str>) -> bool {
+        (**self).forget_failures(address, username)
+    }
+
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         (**self).limits_of(username)
     }
@@ -314,62 +344,6 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
     fn source_metrics(&self) -> Vec<Arc<SourceMetrics>> {
         (**self).source_metrics()
     }
-}
-
-/// An action that an identity wants to take. There may be more kinds of actions in later versions: an
-/// [`Authorizer`] denies those that it does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action<'a> {
-    /// Connect as the client. Over REST it permits two calls for one client identifier: to change
-    /// its Keep Alive and to query its status.
-    Connect,
-    /// Read the client's status and state over REST.
-    Observe,
-    /// Change the client's live session over REST: its Keep Alive, its connection.
-    Control,
-    /// Run the broker over REST: users, rules, bans, payloads of others.
-    Administer,
-    /// Publish, or have a Will published.
-    Publish {
-        /// Topic Name.
-        topic: &'a str,
-        /// Quality of Service.
-        qos: QoS,
-        /// The RETAIN flag.
-        retain: bool,
-    },
-    /// Subscribe.
-    Subscribe {
-        /// Topic Filter, without the `$share/{name}/` of a shared subscription.
-        filter: &'a str,
-        /// Maximum QoS asked for.
-        qos: QoS,
-    },
-}
-
-/// The question that an [`Authorizer`] answers.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessRequest<'a> {
-    /// The identity that asks.
-    pub identity: &'a Identity,
-    /// The client identifier concerned: the caller's own over MQTT, the target's over REST.
-    pub client_id: &'a str,
-    /// Address from which the connection comes.
-    pub peer: SocketAddr,
-    /// URL of the listener that accepted it (`mqtts://[::]:8883`); empty if unknown.
-    pub listener: &'a str,
-    /// The action in question.
-    pub action: Action<'a>,
-}
-
-/// The answer of an [`Authorizer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Go ahead.
-    Allow,
-    /// Do not.
-    Deny,
 }
 
 /// Decides what an identity may do.

@@ -43,6 +43,12 @@ impl Network {
         self.address
     }
 
+    /// Returns the number of bits that its addresses have in common.
+    #[must_use]
+    pub const fn prefix_bits(&self) -> u32 {
+        self.prefix_bits
+    }
+
     /// Returns whether the network contains the address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

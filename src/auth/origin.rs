@@ -25,6 +25,11 @@ impl Origin {
         bits.map(|bits| masked(self.0, bits))
     }
 
+    /// Returns its first address.
+    pub(super) fn address(self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from_bits(self.0)).to_canonical()
+    }
+
     pub(super) const fn bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }

@@ -27,7 +27,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuthenticationError, origin::Origin};
+use super::{AuthenticationError, FailedLogins, origin::Origin};
 
 /// How failed attempts are slowed down and refused. A limit of 0 is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +235,57 @@ impl FailureThrottle {
     /// Forgets the failures of a pair.
     pub(super) fn was_right(&mut self, key: &PairKey) {
         self.by_user.clear(key);
+    }
+
+    /// Returns the addresses with failures, or that are refused.
+    pub(super) fn failing(&self, is_rest: bool, now: Instant) -> Vec<FailedLogins> {
+        let window = self.window();
+        let all = self.by_address.counts.iter().filter(|(_, count)| count.matters(now, window));
+        all.map(|(origin, count)| self.state(*origin, is_rest, Some(count), now)).collect()
+    }
+
+    /// Returns the failures of a pair.
+    pub(super) fn failures_of_pair(
+        &self,
+        key: &PairKey,
+        is_rest: bool,
+        now: Instant,
+    ) -> FailedLogins {
+        let state = self.state(key.0, is_rest, self.by_user.get(key), now);
+        let delay_ms = u32::try_from(self.delay_of(key, now).as_millis()).unwrap_or(u32::MAX);
+        let refused_secs = self.refused_for(key, now).unwrap_or(0);
+        FailedLogins { delay_ms, refused_secs, ..state }
+    }
+
+    fn state(
+        &self,
+        origin: Origin,
+        is_rest: bool,
+        count: Option<&Count>,
+        now: Instant,
+    ) -> FailedLogins {
+        let failures = count.map_or(0, |count| count.failures(now, self.window()));
+        let until = count.and_then(|count| count.refused_until).filter(|until| now < *until);
+        let left = until.map_or(0, |until| (until - now).as_millis().div_ceil(1000));
+        let refused_secs = u32::try_from(left).unwrap_or(u32::MAX);
+        let failed = FailedLogins::new(origin.address(), is_rest, failures);
+        FailedLogins { refused_secs, ..failed }
+    }
+
+    /// Forgets all failures at an address; returns whether there were any.
+    pub(super) fn forget(&mut self, address: IpAddr, now: Instant) -> bool {
+        let (origin, window) = (Origin::of(address), self.window());
+        let mut there_were = false;
+        let mut clear = |count: &mut Count| {
+            there_were |= count.matters(now, window);
+            (count.failures, count.refused_until) = (0, None);
+        };
+        if let Some(count) = self.by_address.counts.get_mut(&origin) {
+            clear(count);
+        }
+        let of_address = self.by_user.counts.iter_mut().filter(|(key, _)| key.0 == origin);
+        of_address.for_each(|(_, count)| clear(count));
+        there_were
     }
 
     /// Returns the key of a pair.

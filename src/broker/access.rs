@@ -4,6 +4,7 @@
 //! sessions are looked at again. A watch of the records does the last two for changes that another
 //! part of the broker, an import or another node has made.
 
+mod bans;
 mod rules;
 
 use std::sync::{Arc, Weak};
@@ -14,10 +15,11 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{Broker, Running};
 use crate::{
     control::{
-        AccessChanged, AccessControl, AccessError, ControlError, ExpectedRevision, PutRule,
-        RemoveRule, StoredRule,
+        AccessChanged, AccessControl, AccessError, AuditEntry, Ban, BanSubject, ControlError,
+        ExpectedRevision, ListAudit, ListBans, PutBan, PutRule, RemoveBan, RemoveRule, StoredRule,
     },
-    records::{Expected, Record, Records as _, RecordsError, Revision, Watch},
+    records::{Expected, Record, RecordChange, Records as _, RecordsError, Revision, Watch},
+    shard::bans::BANS,
 };
 
 /// What changes of access have in common.
@@ -41,27 +43,33 @@ impl Broker {
 
     /// Takes over what the store has, and follows its changes. Called once, before a client may connect.
     pub(super) async fn begin_access(&self) {
-        let watch = self.running.core.records.watch(rules::NAMESPACE);
+        let core = &self.running.core;
+        let (of_rules, of_bans) = (core.records.watch(rules::NAMESPACE), core.records.watch(BANS));
         self.take_rules().await;
-        self.spawn_watch(watch, |broker| async move { broker.rules_have_changed().await });
+        self.take_bans().await;
+        core.audit.restore().await;
+        self.spawn_watch(of_rules, |broker, _| async move { broker.rules_have_changed().await });
+        self.spawn_watch(of_bans, |broker, change| async move {
+            broker.ban_has_changed(change).await;
+        });
     }
 
     /// Runs `changed` after each change of a namespace, until the broker ends.
     fn spawn_watch<F: Future<Output = ()> + Send + 'static>(
         &self,
         mut watch: Watch,
-        changed: impl Fn(Self) -> F + Send + 'static,
+        changed: impl Fn(Self, RecordChange) -> F + Send + 'static,
     ) {
         let running: Weak<Running> = Arc::downgrade(&self.running);
         let ending = self.running.core.ending.clone();
         let following = async move {
             loop {
-                tokio::select! {
-                    change = watch.next() => if change.is_none() { return },
+                let change = tokio::select! {
+                    change = watch.next() => change,
                     () = ending.cancelled() => return,
-                }
-                let Some(running) = running.upgrade() else { return };
-                changed(Self { running }).await;
+                };
+                let (Some(change), Some(running)) = (change, running.upgrade()) else { return };
+                changed(Self { running }, change).await;
             }
         };
         if let Some(host) = self.running.hosts.first() {
@@ -106,5 +114,29 @@ impl AccessControl for Broker {
 
     async fn list_rules(&self) -> Result<Vec<StoredRule>, AccessError> {
         Ok(self.stored_rules().await)
+    }
+
+    async fn put_ban(&self, request: PutBan) -> Result<AccessChanged<Ban>, AccessError> {
+        self.put_ban_record(request).await
+    }
+
+    async fn remove_ban(&self, request: RemoveBan) -> Result<AccessChanged<Ban>, AccessError> {
+        self.remove_ban_record(request).await
+    }
+
+    async fn find_ban(&self, subject: &BanSubject) -> Result<Ban, AccessError> {
+        self.ban_record(subject).ok_or(AccessError::NotFound)
+    }
+
+    async fn list_bans(&self, request: ListBans) -> Result<Vec<Ban>, AccessError> {
+        Ok(self.list_ban_records(request).await)
+    }
+
+    fn note_audit(&self, entry: AuditEntry) {
+        self.running.core.note_audit(entry);
+    }
+
+    async fn list_audit(&self, request: ListAudit) -> Result<Vec<AuditEntry>, AccessError> {
+        Ok(self.running.core.audit.list(&request).await)
     }
 }

@@ -1,6 +1,6 @@
 //! Checks again what was allowed before.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use futures_util::future::join_all;
 
@@ -35,6 +35,17 @@ impl Broker {
         }
         // It now has the limits that are in force.
         let account = core.account(owner);
+        self.recheck_sessions(Some(account)).await
+    }
+
+    /// Does the same for the sessions that are charged to this user, or to this address if they have no
+    /// user name.
+    pub(super) async fn recheck_owner(
+        &self,
+        username: Option<&Arc<str>>,
+        address: IpAddr,
+    ) -> Rechecked {
+        let account = self.running.core.account_of(username, address);
         self.recheck_sessions(Some(account)).await
     }
 

@@ -3,7 +3,11 @@
 //! A step that fails changes nothing and logs the reason; the others continue. Options that cannot
 //! change while the broker runs are logged, and keep the value that they had at the start.
 
-use hearthmq::{Broker, config::Config};
+use hearthmq::{
+    Broker,
+    config::Config,
+    control::{AccessControl as _, AuditEntry},
+};
 
 use super::{
     Options,
@@ -41,8 +45,15 @@ const STEPS: &[fn(&ReloadParts<'_>)] = &[
     |parts| parts.serving.change_webhooks(parts.config),
     |parts| parts.serving.change_logins(parts.config),
     |parts| parts.serving.tls().reload(parts.config),
+    |parts| note(parts.serving.broker()),
     |parts| recheck(parts.serving.broker()), // by all of the above
 ];
+
+/// Notes the reload in the audit log.
+fn note(broker: &Broker) {
+    tracing::info!(target: "hearthmq::audit", call = "reload", "changed");
+    broker.note_audit(AuditEntry::new("reload"));
+}
 
 /// Ends connections and subscriptions that are no longer allowed, in the background.
 fn recheck(broker: &Broker) {

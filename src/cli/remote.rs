@@ -4,6 +4,7 @@
 //! wrong command line, or a selector without a terminal and without `--yes`; 3 if the broker refuses the call; 4 if it does not know the client (404); 5 if
 //! some of several clients were not changed.
 
+mod access;
 mod account;
 mod clients;
 mod events;
@@ -44,6 +45,18 @@ pub(super) enum RemoteCommand {
     /// Publish a message
     #[command(after_help = EXIT_CODES)]
     Publish(publish::Arguments),
+    /// List and change the rules in the store, and ask which rule decides
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Rules(access::RulesCommand),
+    /// Keep clients out
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Bans(access::BansCommand),
+    /// Look at failed logins, and forget them
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Logins(access::LoginsCommand),
+    /// List who has changed what
+    #[command(after_help = EXIT_CODES)]
+    Audit(access::AuditArguments),
     /// Describe the node: version, listeners, limits
     #[command(after_help = EXIT_CODES)]
     Node(node::Arguments),
@@ -69,6 +82,10 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
         RemoteCommand::Clients(command) => clients::run(command),
         RemoteCommand::Events(arguments) => events::run(&arguments),
         RemoteCommand::Publish(arguments) => publish::run(&arguments),
+        RemoteCommand::Rules(command) => access::run_rules(&command),
+        RemoteCommand::Bans(command) => access::run_bans(&command),
+        RemoteCommand::Logins(command) => access::logins(&command),
+        RemoteCommand::Audit(arguments) => access::audit(&arguments),
         RemoteCommand::Node(arguments) => node::run(&arguments),
     }
 }

@@ -43,6 +43,10 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.keep_alive_secs_max",
     "limits.keep_alive_overrides_max",
     "limits.stored_rules_max",
+    "limits.bans_max",
+    "limits.flapping_connects_max",
+    "limits.audit_entries_max",
+    "limits.tokens_max",
     "limits.history_per_client_max",
     "tls.watch_secs",
 ];

@@ -1,12 +1,18 @@
-//! Requests about who may do what: rules in the store.
+//! Requests about who may do what: rules, bans, failed logins, and the audit log.
 //!
 //! Types and the trait. Does not know the store.
 
+mod audit;
+mod bans;
 mod rules;
 
 use async_trait::async_trait;
 
-pub use self::rules::{PutRule, RemoveRule, StoredRule};
+pub use self::{
+    audit::{AuditEntry, ListAudit},
+    bans::{Ban, BanSubject, ListBans, PutBan, RemoveBan},
+    rules::{PutRule, RemoveRule, StoredRule},
+};
 use super::ControlError;
 
 /// What a record must be for a change of it to be made.
@@ -99,6 +105,34 @@ pub trait AccessControl: Send + Sync + 'static {
 
     /// Returns the rules in the store, in the order in which they are evaluated.
     async fn list_rules(&self) -> Result<Vec<StoredRule>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Adds or replaces a ban, and disconnects the clients that it is about.
+    async fn put_ban(&self, _request: PutBan) -> Result<AccessChanged<Ban>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Lifts a ban.
+    async fn remove_ban(&self, _request: RemoveBan) -> Result<AccessChanged<Ban>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Returns the ban of exactly this subject.
+    async fn find_ban(&self, _subject: &BanSubject) -> Result<Ban, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Returns some bans.
+    async fn list_bans(&self, _request: ListBans) -> Result<Vec<Ban>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Notes a change in the audit log. Does not wait until it is stored.
+    fn note_audit(&self, _entry: AuditEntry) {}
+
+    /// Returns some entries of the audit log, the oldest first.
+    async fn list_audit(&self, _request: ListAudit) -> Result<Vec<AuditEntry>, AccessError> {
         Err(ControlError::Unavailable.into())
     }
 }

@@ -118,6 +118,11 @@ impl StoredRecords {
         let _ = self.change(&mut lock(&self.state), name, content, expected);
     }
 
+    /// Removes a record, and does not wait for it. It stays if the store cannot be written.
+    pub(crate) fn remove_behind(&self, name: RecordKey) {
+        let _ = self.change(&mut lock(&self.state), name, None, Expected::Any);
+    }
+
     /// Removes records that have expired, a bounded number in one call.
     pub(crate) fn remove_expired(&self, now: Timestamp) {
         let mut state = lock(&self.state);

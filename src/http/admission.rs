@@ -30,7 +30,7 @@ use crate::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity, ListenerLogins, Precedence, PrepareRequest, prepare,
     },
-    control,
+    control::{self, AuditEntry},
     net::canonical,
     told::{Changed, Made, Subject, cut},
 };
@@ -270,8 +270,14 @@ impl HttpCaller {
         url_of(self.listener.as_ref())
     }
 
-    /// Logs a change that was made by a call of this caller.
+    /// Logs a change that was made by a call of this caller, and notes it in the audit log.
     pub(super) fn tell_changed(&self, api: &Api, changed: Changed<'_>) {
+        let mut entry = AuditEntry::new(changed.call);
+        entry.user.clone_from(&self.identity.username);
+        (entry.address, entry.listener) = (Some(self.peer), Some(self.listener().into()));
+        [entry.target, entry.old, entry.new] =
+            [changed.target, changed.old, changed.new].map(|text| text.map(Into::into));
+        api.0.control.note_audit(entry);
         let user = self.identity.username.as_deref();
         let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
         api.0.told.call_changed(&caller, changed);

@@ -170,6 +170,12 @@ failures! {
     StoredThings => [ApiError::too_many("stored_rules_max"), ApiError::not_supported()];
     /// The call has a rule, or the identifier of one.
     RuleForm => [ApiError::invalid_rule("topics[0]: topic filter is empty")];
+    /// The call has a ban, or names one.
+    BanForm => [ApiError::invalid_ban("it has exactly one of client_id, user and address")];
+    /// The ban must be there.
+    NoBan => [ApiError::ban_not_found()];
+    /// Failed logins must be counted.
+    NoFailures => [ApiError::no_failed_logins()];
     /// The rule must be in the store.
     NoRule => [ApiError::rule_not_found()];
     /// The path has other methods.

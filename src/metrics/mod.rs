@@ -86,6 +86,8 @@ labels! {
         BadCredentials = "bad_credentials",
         /// The credentials were right, but not allowed for this client identifier or address.
         NotAuthorized = "not_authorized",
+        /// The client, its user or its address is banned.
+        Banned = "banned",
         /// The authorizer could not load what it needs to decide about the client.
         AuthorizerUnavailable = "authorizer_unavailable",
         /// All clients together had reached the limit of connections.

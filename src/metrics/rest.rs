@@ -82,6 +82,16 @@ labels! {
         Rule = "/api/v1/rules/{id}",
         /// Says which rule decides about an action.
         RulesCheck = "/api/v1/rules/check",
+        /// Clients that are kept out.
+        Bans = "/api/v1/bans",
+        /// One ban.
+        Ban = "/api/v1/bans/{kind}/{value}",
+        /// Who has changed what.
+        Audit = "/api/v1/audit",
+        /// Addresses with failed logins.
+        Logins = "/api/v1/logins",
+        /// The failed logins of an address.
+        LoginsOfAddress = "/api/v1/logins/{address}",
     }
 }
 

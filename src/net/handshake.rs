@@ -247,6 +247,9 @@ async fn accept_connect(
     }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(connect, core)?;
+    if core.keeps_out(connect, &client_id, newcomer.certificate, peer.ip()) {
+        return Err(Refusal::banned(version)); // before a password is hashed
+    }
     let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
     let has_certificate = newcomer.certificate.is_some();
     let (mut identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;

@@ -77,6 +77,11 @@ impl Refusal {
             .because("too many large packets are incomplete")
     }
 
+    /// Refuses because the client, its user or its address is banned.
+    pub(super) const fn banned(version: ProtocolVersion) -> Self {
+        Self::with(version, ReasonCode::Banned, ConnectRefusal::Banned)
+    }
+
     /// Refuses because the credentials are wrong or cannot be checked.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
         let code = match error {

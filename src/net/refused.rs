@@ -54,6 +54,7 @@ const fn weight(refusal: ConnectRefusal) -> Severity {
     match refusal {
         ConnectRefusal::BadCredentials
         | ConnectRefusal::NotAuthorized
+        | ConnectRefusal::Banned
         | ConnectRefusal::ProtocolVersion
         | ConnectRefusal::ClientIdentifier
         | ConnectRefusal::Overtaken

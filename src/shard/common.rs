@@ -27,13 +27,14 @@ use crate::{
     hooks::Hooks,
     limits::{Limits, QueueFull, TopicLimits},
     metrics::{LoginTotals, Metrics, Totals},
-    mqtt::{DecodeLimits, Timestamp},
+    mqtt::DecodeLimits,
     owners::{Account, Owner, Owners},
     router::{Homes, Index, Retained, RetainedLimits, ShardNumber},
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
-        connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
-        refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable, system::SystemTopics,
+        audit::AuditLog, bans::BanList, connect::Proven, doors::ArrivalDoor, in_process::InProcess,
+        overrides::OverrideTable, refusal_rate::RefusalRate, silences::Silences,
+        sticky::StickyTable, system::SystemTopics, versions::Versions,
     },
     store::{Store, StoreError},
     told::Told,
@@ -101,6 +102,10 @@ pub(crate) struct Core {
     pub(crate) overrides: OverrideTable,
     /// The settings that hold for later connections too.
     pub(crate) sticky: StickyTable,
+    /// The clients that are kept out.
+    pub(crate) bans: BanList,
+    /// Who has changed what.
+    pub(crate) audit: AuditLog,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -145,6 +150,8 @@ impl Core {
             versions,
             overrides: OverrideTable::new(records.clone()),
             sticky: StickyTable::new(records.clone()),
+            bans: BanList::default(),
+            audit: AuditLog::new(records.clone()),
             records,
             keeper,
             draining: ArcSwapOption::empty(),
@@ -440,55 +447,6 @@ fn retained_limits(limits: &Limits) -> RetainedLimits {
 /// Returns limits on topics as one number, because they are changed and read together.
 const fn packed(limits: TopicLimits) -> u32 {
     limits.bytes_max as u32 | (limits.levels_max as u32) << 16
-}
-
-/// Presence versions, and how far they are reserved in the store.
-pub(crate) struct Versions {
-    /// The maximum presence version that an earlier run of the broker may have given out.
-    floor: u64,
-    reserved: AtomicU64,
-}
-
-/// Versions that one reservation adds: one durable write serves this many connections.
-const VERSIONS_AT_A_TIME: u64 = 1 << 20;
-
-impl Versions {
-    fn new(store: Option<&dyn Store>, floor: u64, now: Timestamp) -> Result<Self, StoreError> {
-        let reserved = match store {
-            None => u64::MAX, // Each run of the broker counts from the start again.
-            Some(store) => {
-                let up_to = floor + VERSIONS_AT_A_TIME;
-                Keeper::prepare(store, up_to, now)?;
-                up_to
-            }
-        };
-        Ok(Self { floor, reserved: AtomicU64::new(reserved) })
-    }
-
-    pub(crate) const fn floor(&self) -> u64 {
-        self.floor
-    }
-
-    /// Returns whether `version` may be given out.
-    pub(crate) fn is_reserved(&self, version: u64) -> bool {
-        version <= self.reserved.load(Ordering::Acquire)
-    }
-
-    /// Returns the version up to which to reserve now, well before the reserved ones are used up.
-    pub(crate) fn to_reserve(&self, version: u64) -> Option<u64> {
-        let is_needed = !self.is_reserved(version.saturating_add(VERSIONS_AT_A_TIME / 2));
-        is_needed.then(|| version.saturating_add(VERSIONS_AT_A_TIME))
-    }
-
-    /// Returns the highest version that may be given out.
-    pub(crate) fn highest(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire)
-    }
-
-    /// Notes that a reservation is stored.
-    pub(crate) fn reserved(&self, up_to: u64) {
-        self.reserved.fetch_max(up_to, Ordering::AcqRel);
-    }
 }
 
 /// Returns a limit as a size; a limit that this machine cannot address is no limit.

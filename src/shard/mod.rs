@@ -4,6 +4,9 @@
 //! connections of the shard share it, and never hold it across an await. It knows no actors: it
 //! reaches connections and other shards through doors.
 
+mod access;
+pub(crate) mod audit;
+pub(crate) mod bans;
 mod buffers;
 pub(crate) mod chores;
 mod clients;
@@ -13,6 +16,7 @@ mod deadlines;
 mod departure;
 pub(crate) mod doors;
 mod dropping;
+mod flapping;
 mod held;
 mod hold;
 pub(crate) mod in_process;
@@ -37,6 +41,7 @@ pub(crate) mod subscription;
 mod system;
 mod table;
 mod turn;
+mod versions;
 pub(crate) mod views;
 
 use std::{
@@ -52,6 +57,7 @@ use self::{
     chores::{Chores, SessionChores},
     clients::ClientIndex,
     deadlines::{Deadlines, Timer},
+    flapping::Flapping,
     hold::Holding,
     keeping::{tickets::Tickets, weeding::Weeding},
     lifecycle::Lifecycle,
@@ -119,6 +125,8 @@ pub(crate) struct Shard {
     tickets: Tickets,
     numbers: Numbers,
     holding: Holding,
+    /// How often clients connect.
+    flapping: Flapping,
     /// Clients that must wait before they connect again.
     slowed: Slowed,
     /// Clients whose full queue loses messages.
@@ -241,6 +249,7 @@ impl Shard {
             tickets: Tickets::default(),
             numbers: Numbers::new(core.versions.floor()),
             holding: Holding::default(),
+            flapping: Flapping::default(),
             slowed: Slowed::default(),
             dropping: dropping::Dropping::default(),
             asked_later: AskedLater::default(),

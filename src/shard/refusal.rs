@@ -74,6 +74,8 @@ pub(crate) enum NoSession {
     ConnAckTooLarge,
     /// The client's permissions were read again after the client was accepted, and changed.
     NotAuthorized,
+    /// The client, its user or its address is banned, or it connects too often.
+    Banned,
     /// Permissions were read again after they were loaded for the client. The client may try again.
     Unprepared,
     /// A later connection of the same client has overtaken this one.
@@ -95,6 +97,7 @@ impl NoSession {
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::NotAuthorized => ConnectRefusal::NotAuthorized,
+            Self::Banned => ConnectRefusal::Banned,
             Self::Unprepared => ConnectRefusal::AuthorizerUnavailable,
             Self::Overtaken => ConnectRefusal::Overtaken,
             Self::Redirected(_) => ConnectRefusal::Redirected,
@@ -123,6 +126,7 @@ impl NoSession {
             }
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),
+            Self::Banned => RefusalAnswer::new(version, ReasonCode::Banned),
             // DISCONNECT 0x8E may only follow a CONNACK that accepts. [MQTT-3.14.0-1]
             Self::Overtaken => RefusalAnswer {
                 why: Some("a later connection with this client identifier has the session"),

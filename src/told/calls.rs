@@ -4,6 +4,8 @@ use super::{LineKind, Subject, Told, cut};
 
 /// Target of these lines, for filters: `hearthmq::calls=warn`.
 const CALLS: &str = "hearthmq::calls";
+/// Target of lines about changes: `hearthmq::audit=off`.
+const AUDIT: &str = "hearthmq::audit";
 
 /// The change that a call has made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,14 +52,14 @@ impl Told {
 
     /// Logs a change made by a call, independent of the setting for lines about clients.
     pub(crate) fn call_changed(&self, caller: &Subject<'_>, changed: Changed<'_>) {
-        if !tracing::enabled!(target: CALLS, tracing::Level::INFO) {
+        if !tracing::enabled!(target: AUDIT, tracing::Level::INFO) {
             return;
         }
         let Some(left_out) = self.allow(LineKind::Change, caller.peer.ip()) else { return };
         let [client_id, old, new, user] =
             [changed.target, changed.old, changed.new, caller.user].map(|text| text.map(cut));
         tracing::info!(
-            target: CALLS, parent: None,
+            target: AUDIT, parent: None,
             peer = %caller.peer, listener = caller.listener, call = changed.call,
             client_id = client_id.as_deref(), old = old.as_deref(), new = new.as_deref(),
             user = user.as_deref(), left_out,

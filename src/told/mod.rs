@@ -219,6 +219,12 @@ impl Told {
         line!(Severity::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
     }
 
+    /// Logs that a client connects too often, and is banned for it.
+    pub(crate) fn flapping(&self, subject: &Subject<'_>, connects: u32, banned_secs: u32) {
+        let Some(left_out) = self.may_tell_refusal(subject, Severity::Warning) else { return };
+        line!(Severity::Warning, subject, left_out, "flapping", { connects, banned_secs });
+    }
+
     /// Logs that a CONNECT, or a connection before CONNECT, was refused.
     pub(crate) fn connect_refused(
         &self,

@@ -358,7 +358,7 @@ fn calls_that_change_something_and_calls_that_are_refused_are_told() {
     let http = format!("http://{}", program.address("http"));
     let changed = |call: &str, target: &str, new: &str| {
         let fields = json!({
-            "level": "INFO", "target": "hearthmq::calls", "listener": http, "user": "ops",
+            "level": "INFO", "target": "hearthmq::audit", "listener": http, "user": "ops",
             "call": call, "client_id": target, "new": new,
         });
         let told = line(&program, "changed", &fields);

@@ -145,6 +145,8 @@ mod limits {
 /// What applications see and change: events, status topics, settings, redirection.
 mod control {
     mod application;
+    mod audit;
+    mod bans;
     mod clients;
     mod contents;
     mod deliveries;

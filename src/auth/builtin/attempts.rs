@@ -29,7 +29,8 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthenticationError, Credentials, LoginCounts, LoginKey, LoginLedger, Precedence,
+        AuthenticationError, Credentials, FailedLogins, LoginCounts, LoginKey, LoginLedger,
+        Precedence,
         origin::Origin,
         throttle::{FailureThrottle, Guess, Lockout, PairKey, now},
     },
@@ -133,6 +134,47 @@ impl Attempts {
             pair,
             place: (pair, client),
         }
+    }
+
+    /// Returns the failed logins: those of one user at an address, those of an address, or all.
+    pub(super) fn failed(
+        &self,
+        address: Option<IpAddr>,
+        username: Option<&str>,
+    ) -> Vec<FailedLogins> {
+        let (memory, now) = (self.memory(), now());
+        let both = memory.failures.iter().zip([false, true]);
+        both.flat_map(|(failures, is_rest)| match (address, username) {
+            (Some(address), Some(name)) => {
+                vec![failures.failures_of_pair(&failures.key(address, name), is_rest, now)]
+            }
+            (address, _) => {
+                let mut all = failures.failing(is_rest, now);
+                let origin = address.map(Origin::of);
+                all.retain(|one| origin.is_none_or(|origin| Origin::of(one.address) == origin));
+                all
+            }
+        })
+        .collect()
+    }
+
+    /// Forgets the failed logins of an address, of one user there or of all; returns whether there were
+    /// any.
+    pub(super) fn forget(&self, address: IpAddr, username: Option<&str>) -> bool {
+        let (mut memory, now) = (self.memory(), now());
+        let mut there_were = false;
+        for (failures, is_rest) in memory.failures.iter_mut().zip([false, true]) {
+            there_were |= match username {
+                None => failures.forget(address, now),
+                Some(name) => {
+                    let key = failures.key(address, name);
+                    let failed = failures.failures_of_pair(&key, is_rest, now);
+                    failures.was_right(&key);
+                    failed.failures > 0 || failed.refused_secs > 0
+                }
+            };
+        }
+        there_were
     }
 
     /// Loads the pairs stored in `ledger`, and stores those of later logins there.

@@ -9,6 +9,7 @@ mod scram;
 
 use std::{
     fmt,
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity,
+        AuthenticationError, Authenticator, ClientCertificate, Credentials, FailedLogins, Identity,
         ListenerLogins, Login, LoginCounts, LoginLedger, Precedence, Standing,
     },
     limits::OwnLimits,
@@ -371,6 +372,14 @@ impl Authenticator for FileAuthenticator {
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
         self.attempts.keep_in(ledger);
+    }
+
+    fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
+        self.attempts.failed(address, username)
+    }
+
+    fn forget_failures(&self, address: IpAddr, username: Option<&str>) -> bool {
+        self.attempts.forget(address, username)
     }
 
     fn login_counts(&self) -> LoginCounts {

@@ -78,7 +78,7 @@ pub(super) fn field(object: &Value, name: &str) -> String {
 
 /// Returns the text of a value; of a time that is named `…_at`, its date.
 fn named(name: &str, value: &Value) -> String {
-    let is_time = name.ends_with("_at") || name == "deadline" || name == "timestamp";
+    let is_time = name.ends_with("_at") || matches!(name, "at" | "deadline" | "timestamp");
     if let Some(date) = value.as_u64().filter(|_| is_time).and_then(date) {
         return date;
     }

@@ -48,6 +48,23 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "rule_not_found", message)
     }
 
+    /// The ban is not valid.
+    pub(in crate::http) fn invalid_ban(why: &str) -> Self {
+        Self::bad_request("invalid_ban", format!("The ban is not valid: {}.", cut(why)))
+    }
+
+    /// There is no such ban.
+    pub(in crate::http) fn ban_not_found() -> Self {
+        let message = "There is no ban of exactly this client_id, user or address.";
+        Self::new(StatusCode::NOT_FOUND, "ban_not_found", message)
+    }
+
+    /// Nothing is counted for an address.
+    pub(in crate::http) fn no_failed_logins() -> Self {
+        let message = "No failed logins of this address, or of this user there, count now.";
+        Self::new(StatusCode::NOT_FOUND, "no_failed_logins", message)
+    }
+
     /// Returns the error of a call about a kind of thing, with the errors that depend on the kind.
     pub(in crate::http) fn of_access(
         error: AccessError,

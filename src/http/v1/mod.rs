@@ -7,6 +7,8 @@
 #![expect(unused_qualifications, reason = "utoipa writes out the paths in its annotations")]
 
 mod advice;
+mod audit;
+mod bans;
 mod body;
 mod bulk;
 mod check;
@@ -20,6 +22,7 @@ mod events;
 mod history;
 mod keep_alive;
 mod kick;
+mod logins;
 mod named;
 mod node;
 mod openapi;
@@ -88,6 +91,9 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(docs::routes)
         .configure(check::routes)
         .configure(rules::routes)
+        .configure(bans::routes)
+        .configure(audit::routes)
+        .configure(logins::routes)
         .configure(status::routes)
         .configure(sticky::routes)
         .configure(subscriptions::routes)

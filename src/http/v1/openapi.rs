@@ -26,8 +26,9 @@ use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    advice, check, client, clients, contents, events, history, keep_alive, kick, node, overrides,
-    publish, redirect, request, resource, rules, settings, status, sticky, subscriptions, topics,
+    advice, audit, bans, check, client, clients, contents, events, history, keep_alive, kick,
+    logins, node, overrides, publish, redirect, request, resource, rules, settings, status, sticky,
+    subscriptions, topics,
 };
 
 #[derive(OpenApi)]
@@ -61,6 +62,14 @@ use super::{
     rules::show,
     rules::replace,
     rules::remove,
+    bans::list,
+    bans::create,
+    bans::show,
+    bans::remove,
+    audit::list,
+    logins::list,
+    logins::show,
+    logins::forget,
     check::check,
     settings::change,
     settings::change_of_user,
@@ -93,7 +102,7 @@ struct V1Calls;
         (name = "sessions", description = "Subscriptions and waiting messages of clients."),
         (name = "messages", description = "Publish; who receives a message; retained messages."),
         (name = "events", description = "Follow which clients are online."),
-        (name = "access", description = "Who may do what: rules."),
+        (name = "access", description = "Who may do what: rules, bans, failed logins; and who has changed what."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
     modifiers(&InCommon),

@@ -115,7 +115,7 @@ impl Shard {
         {
             return Err(NoSession::Store);
         }
-        // From here on, nothing fails.
+        self.count_connection(connect, now)?; // From here on, nothing fails.
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
         }
@@ -217,6 +217,10 @@ impl Shard {
         }
         if !self.takes_conn_ack(connect) {
             return Err(NoSession::ConnAckTooLarge);
+        }
+        let (username, address) = (connect.identity.username.as_deref(), connect.peer.ip());
+        if self.core.bans.keeps_out(&connect.client_id, username, address, now) {
+            return Err(NoSession::Banned);
         }
         if connect.proven.has_missed_rules(&connect.identity, &*self.core.authorizer) {
             return Err(NoSession::Unprepared);

@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use crate::{
     auth::{AccessRequest, Action, Decision},
-    control::{ControlError, KEEP_ALIVE_SECS, KeepAliveChanged, KeepAliveOverride, SetKeepAlive},
+    control::{
+        AuditEntry, ControlError, KEEP_ALIVE_SECS, KeepAliveChanged, KeepAliveOverride,
+        SetKeepAlive,
+    },
     metrics::DropReason,
     mqtt::{Publish, PublishFlags, ReasonCode, Timestamp},
     session::Link,
-    shard::{Shard, Slot, overrides::end_of},
+    shard::{Presence, Shard, Slot, overrides::end_of},
 };
 
 /// A client that publishes a number of seconds to this topic changes its own Keep Alive. The message
@@ -147,8 +150,22 @@ impl Shard {
         };
         let change = KeepAliveChange { reverts_at: None, is_override: false };
         self.put_keep_alive(slot, secs, change, now);
+        self.note_own_keep_alive(slot, (result.old_secs, secs));
         self.announce_keep_alive(slot, (result.old_secs, secs), by, now);
         ReasonCode::Success
+    }
+
+    /// Notes in the audit log that a client has changed its Keep Alive.
+    fn note_own_keep_alive(&self, slot: u32, (old_secs, new_secs): (u16, u16)) {
+        let Some(found) = self.slot(slot) else { return };
+        let Presence { identity, peer, listener, .. } = &found.presence;
+        let mut entry = AuditEntry::new(SET_KEEP_ALIVE);
+        entry.user.clone_from(&identity.username);
+        (entry.address, entry.listener) = (Some(*peer), Some(listener.clone()));
+        entry.target = Some(Arc::clone(found.session.client_id()));
+        entry.old = Some(old_secs.to_string().into());
+        entry.new = Some(new_secs.to_string().into());
+        self.core.note_audit(entry);
     }
 
     fn override_of(&self, slot: u32) -> Option<KeepAliveOverride> {

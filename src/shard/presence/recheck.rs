@@ -13,7 +13,7 @@ use crate::{
     mqtt::{Publication, QoS, ReasonCode, Timestamp, validate_filter},
     owners::Account,
     shard::{
-        Departure, Shard, Slot,
+        Departure, Presence, Shard, Slot,
         chores::SUBSCRIPTIONS_AT_A_TIME,
         connect::{AcceptedConnect, AcceptedWill},
         doors::ToConnection,
@@ -154,6 +154,7 @@ impl Shard {
         now: Timestamp,
     ) -> bool {
         let is_prepared = !rounds.unprepared.contains(&slot);
+        self.end_if_banned(slot, rounds, now);
         let Some(found) = self.slot(slot) else { return false };
         let standing = self.standing(found);
         let may_connect = !is_prepared || self.may(found, Action::Connect);
@@ -195,6 +196,17 @@ impl Shard {
                 self.tell_groups(slot);
                 false
             }
+        }
+    }
+
+    /// Ends the connection of a client that is banned. Its session stays.
+    fn end_if_banned(&mut self, slot: u32, rounds: &mut Rounds, now: Timestamp) {
+        let Some(found) = self.slot(slot).filter(|found| found.connected.is_some()) else { return };
+        let Presence { identity, peer, .. } = &found.presence;
+        let (name, address) = (identity.username.as_deref(), peer.ip());
+        if self.core.bans.keeps_out(found.session.client_id(), name, address, now) {
+            rounds.note_touched();
+            self.send_off(slot, BANNED, now);
         }
     }
 
@@ -379,6 +391,10 @@ fn first_portion(found: &Slot) -> usize {
 const ACCOUNT: &str = "the account was removed or disabled";
 const CREDENTIALS: &str = "the account has other credentials now";
 const PERMISSION: &str = "no rule allows to connect with this client identifier any more";
+/// MQTT has Banned for CONNACK alone. [MQTT-3.14.2-1]
+const BANNED: Departure =
+    Departure::by_server(DisconnectReason::Banned, ReasonCode::AdministrativeAction)
+        .because("the client is banned");
 pub(crate) const CERTIFICATE: &str = "the certificate is not trusted any more";
 
 /// Returns the departure of a client that was accepted and would not be accepted now.

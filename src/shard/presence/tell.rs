@@ -78,6 +78,7 @@ impl Shard {
         let weight = match why {
             NoSession::Redirected(_)
             | NoSession::NotAuthorized
+            | NoSession::Banned
             | NoSession::Unprepared
             | NoSession::Overtaken
             | NoSession::ShuttingDown => Severity::Usual,

@@ -1,0 +1,131 @@
+//! Counts how often clients connect, and bans those that do it too often, if the limits say so.
+//!
+//! Only connections of clients that have logged in count: nobody else can have a client banned. The
+//! table has a maximum size; while it is full of clients that have connected in the last window,
+//! further ones are not counted.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::{
+    Shard,
+    bans::{BanContent, name_of},
+    connect::AcceptedConnect,
+    presence::tell::subject_of,
+    refusal::NoSession,
+};
+use crate::{
+    control::BanSubject,
+    mqtt::Timestamp,
+    records::{Put, RecordKey},
+};
+
+/// Maximum number of clients that a shard counts.
+const CLIENTS_MAX: usize = 100_000;
+
+/// The connections of the clients of a shard.
+#[derive(Default)]
+pub(in crate::shard) struct Flapping {
+    /// By a keyed hash of the identifier.
+    clients: HashMap<u64, Connects, RandomState>,
+    hashes: RandomState,
+    tidied_at: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+struct Connects {
+    connects: u32,
+    since: Timestamp,
+}
+
+impl Flapping {
+    /// Counts a connection; returns how many there were in this window.
+    fn count(&mut self, client_id: &str, window_ms: u64, now: Timestamp) -> u32 {
+        use std::hash::BuildHasher as _;
+        let key = self.hashes.hash_one(client_id);
+        let is_over = |count: &Connects| count.since.plus_millis(window_ms) <= now;
+        if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&key) {
+            if self.tidied_at.plus_millis(window_ms) > now {
+                return 0;
+            }
+            self.tidied_at = now;
+            self.clients.retain(|_, count| !is_over(count));
+            if self.clients.len() >= CLIENTS_MAX {
+                return 0;
+            }
+        }
+        let count = self.clients.entry(key).or_insert(Connects { connects: 0, since: now });
+        if is_over(count) {
+            *count = Connects { connects: 0, since: now };
+        }
+        count.connects += 1;
+        count.connects
+    }
+}
+
+impl Shard {
+    /// Counts the connection of an accepted client.
+    ///
+    /// # Errors
+    /// It is one too many; then the client is banned.
+    pub(in crate::shard) fn count_connection(
+        &mut self,
+        connect: &AcceptedConnect,
+        now: Timestamp,
+    ) -> Result<(), NoSession> {
+        let limits = self.core.limits_now();
+        if limits.flapping_connects_max == 0 {
+            return Ok(());
+        }
+        let window_ms = u64::from(limits.flapping_window_secs) * 1_000;
+        let connects = self.flapping.count(&connect.client_id, window_ms, now);
+        if connects <= limits.flapping_connects_max {
+            return Ok(());
+        }
+        if connects == limits.flapping_connects_max + 1 {
+            let secs = limits.flapping_ban_secs;
+            self.core.told.flapping(&subject_of(connect), connects, secs);
+            if !self.core.bans.has_reached(limits.bans_max as usize)
+                && let Some(name) = banned_name(&connect.client_id)
+            {
+                let content = BanContent {
+                    is_for_flapping: true,
+                    reason: Some("it connected too often".into()),
+                    by: None,
+                    at: now.millis(),
+                };
+                let value = serde_json::to_vec(&content).unwrap_or_default();
+                let put = Put::new(name, value).expiring_at(now.plus_secs(secs.into()));
+                self.core.records.put_behind(put);
+            }
+        }
+        Err(NoSession::Banned)
+    }
+}
+
+/// Returns the name of the ban of one client. An identifier with an asterisk would ban others; such a client
+/// is only refused while its window lasts.
+fn banned_name(client_id: &str) -> Option<RecordKey> {
+    let subject = BanSubject::parse("client_id", client_id).ok()?;
+    name_of(&subject).filter(|_| !subject.is_pattern())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_count_in_their_window() {
+        let mut flapping = Flapping::default();
+        let mut count = |client_id, at| flapping.count(client_id, 1_000, Timestamp(at));
+        assert_eq!([count("a", 0), count("a", 10), count("b", 20), count("a", 999)], [1, 2, 1, 3]);
+        assert_eq!([count("a", 1_000), count("a", 1_500), count("a", 2_000)], [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_client_with_an_asterisk_bans_no_other() {
+        assert!(banned_name("car-1").is_some());
+        assert!(banned_name("car-*").is_none() && banned_name("").is_none());
+    }
+}
