@@ -19,6 +19,7 @@ mod selector;
 mod settings;
 mod subscriptions;
 mod topics;
+mod users;
 mod views;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -63,6 +64,11 @@ pub use self::{
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
         RetainedView, SubscribedTo, TopicReceiver,
+    },
+    users::{
+        ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers, NewPassword, NewSecret,
+        NewUser, SecretView, UserAccounts, UserChange, UserChanged, UserHashes, UserProperties,
+        UserView, UsersError,
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
@@ -407,7 +413,14 @@ pub trait Readiness: Send + Sync + 'static {
 
 /// The broker's whole interface for controlling live clients: all its parts together.
 pub trait Control:
-    LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients + AccessControl
+    LiveClients
+    + ClientViews
+    + Redirects
+    + Publishing
+    + Readiness
+    + SettingsOfClients
+    + AccessControl
+    + UserAccounts
 {
 }
 
@@ -419,6 +432,7 @@ impl<T> Control for T where
         + Readiness
         + SettingsOfClients
         + AccessControl
+        + UserAccounts
 {
 }
 

@@ -12,10 +12,14 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "accounts")]
+use super::users::Users;
 use super::{
     Broker, CallsUnderWay, Running, StartError, access::Access, draining::Drain, restoring::aside,
     settings::lock, shards::Threads, simulation::SimulatedShards,
 };
+#[cfg(feature = "accounts")]
+use crate::auth::StoredUsers;
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
@@ -58,6 +62,8 @@ pub struct Builder {
     client_lines: ClientLines,
     #[cfg(feature = "webhooks")]
     webhooks: Vec<Webhook>,
+    #[cfg(feature = "accounts")]
+    stored_users: Option<Arc<StoredUsers>>,
 }
 
 impl Default for Builder {
@@ -79,6 +85,8 @@ impl Default for Builder {
             client_lines: ClientLines::default(),
             #[cfg(feature = "webhooks")]
             webhooks: Vec::new(),
+            #[cfg(feature = "accounts")]
+            stored_users: None,
         }
     }
 }
@@ -203,6 +211,15 @@ impl Builder {
         self
     }
 
+    /// Keeps these accounts in the store of the broker, where callers over REST change them; see
+    /// [`FileAuthenticator::stored_users`](crate::auth::FileAuthenticator::stored_users). The authenticator
+    /// must have them as a source, too. Without a store, they are lost with the broker.
+    #[cfg(feature = "accounts")]
+    pub fn stored_users(mut self, users: Arc<StoredUsers>) -> Self {
+        self.stored_users = Some(users);
+        self
+    }
+
     /// Sets the store that survives a restart: it holds durable sessions with their queues,
     /// retained messages and presence versions. Without a store all of these are lost.
     pub fn store(self, store: impl Store) -> Self {
@@ -247,6 +264,8 @@ impl Builder {
             check_names(&self.webhooks)?;
             self.webhooks.clone()
         };
+        #[cfg(feature = "accounts")]
+        let stored_users = self.stored_users.clone();
         let threads = self.threads.clone();
         let shards = threads.shards(self.shards);
         let opened = aside(&threads, move || self.open(shards)).await?;
@@ -261,6 +280,8 @@ impl Builder {
         let registries = threads.start_shards(&core, shards, &arbiters);
         let handle = |number| arbiters.get(number).map_or_else(Arbiter::current, Arbiter::handle);
         let hosts: Vec<ArbiterHandle> = (0..shards).map(handle).collect();
+        #[cfg(feature = "accounts")]
+        let users = stored_users.map(|source| Users::attach(source, &core.records, core.clock));
         // From here on, dropping this handle ends everything that was started, also if a later step
         // fails.
         let broker = Broker {
@@ -280,6 +301,8 @@ impl Builder {
                 #[cfg(feature = "webhooks")]
                 webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
                 access: Access::default(),
+                #[cfg(feature = "accounts")]
+                users,
             }),
         };
         broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));

@@ -22,6 +22,8 @@ pub mod simulation;
 #[cfg(test)]
 mod tests;
 mod topics;
+#[cfg(feature = "accounts")]
+mod users;
 mod views;
 #[cfg(feature = "webhooks")]
 mod webhooks;
@@ -104,7 +106,14 @@ struct Running {
     #[cfg(feature = "webhooks")]
     webhook_secrets: webhooks::SecretsOfWebhooks,
     access: Access,
+    /// The accounts in the store, if a source of the authenticator has them.
+    #[cfg(feature = "accounts")]
+    users: Option<users::Users>,
 }
+
+/// Without accounts, there are none.
+#[cfg(not(feature = "accounts"))]
+impl crate::control::UserAccounts for Broker {}
 
 /// The calls that have not been answered yet.
 #[derive(Default)]

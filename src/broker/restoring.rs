@@ -63,6 +63,8 @@ impl Broker {
     fn read_store(&self, keeper: &Arc<Keeper>) -> Result<(), StartError> {
         let core = &self.running.core;
         let now = core.clock.now();
+        // First: sessions and owners are judged by the accounts that are among them.
+        core.records.restore()?;
         let undelivered = deliver_undelivered(keeper)?;
         self.restore_retained(keeper, now)?;
         // Handed over in groups while the store is read, so that shards restore sessions meanwhile.
@@ -90,7 +92,6 @@ impl Broker {
         }
         // Started last: until here this thread alone writes to the store.
         keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
-        core.records.restore()?;
         core.history.begin_run(&core.records);
         let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
         core.authenticator.keep_logins_in(Arc::new(logins));

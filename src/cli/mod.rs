@@ -154,7 +154,7 @@ enum Failure {
     Control(#[from] control::ExportError),
     #[error(transparent)]
     Remote(#[from] remote::RemoteError),
-    #[error("the payload cannot be read: {0}")]
+    #[error("the input cannot be read: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),

@@ -125,7 +125,7 @@ fn list(file: &Path) -> Result<(), Failure> {
 
 /// Reads the password: twice from a terminal, so that a typing error is noticed, else the first
 /// line of standard input.
-fn read_password(user: &str) -> Result<String, PasswordError> {
+pub(super) fn read_password(user: &str) -> Result<String, PasswordError> {
     let password = if io::stdin().is_terminal() {
         io::stdout().flush()?;
         let password = rpassword::prompt_password(format!("Password of {user}: "))?;

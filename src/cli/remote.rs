@@ -1,8 +1,9 @@
 //! Commands that ask a running broker over its REST interface.
 //!
 //! Exit codes: 0 for success; 1 if the broker cannot be reached, or for a fault on this side; 2 for a
-//! wrong command line, or a selector without a terminal and without `--yes`; 3 if the broker refuses the call; 4 if it does not know the client (404); 5 if
-//! some of several clients were not changed.
+//! wrong command line, or a selector without a terminal and without `--yes`; 3 if the broker refuses the
+//! call; 4 if it does not know the client or user (404); 5 if some of several clients were not changed, or
+//! lines not imported.
 
 mod access;
 mod account;
@@ -14,6 +15,7 @@ mod many;
 mod node;
 mod publish;
 mod table;
+mod users;
 
 use std::io::{self, IsTerminal as _};
 
@@ -30,8 +32,8 @@ Exit codes:
   1  the broker cannot be reached, a fault on this side, or the answer to the question was no
   2  a wrong command line, or a selector without --yes where nobody can be asked
   3  the broker refuses the call
-  4  the broker does not know the client, or the client is not online
-  5  some of several clients were not changed";
+  4  the broker does not know the client or user, or the client is not online
+  5  some of several clients were not changed, or lines not imported";
 
 /// Commands that ask a running broker.
 #[derive(Subcommand)]
@@ -39,6 +41,9 @@ pub(super) enum RemoteCommand {
     /// List clients, show one, change Keep Alives, end connections
     #[command(subcommand, after_help = EXIT_CODES)]
     Clients(ClientsCommand),
+    /// Accounts in the broker's store: list, create, credentials, import, export
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Users(users::UsersCommand),
     /// Follow which clients are online
     #[command(after_help = EXIT_CODES)]
     Events(events::Arguments),
@@ -80,6 +85,7 @@ impl OutputOptions {
 pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
     match command {
         RemoteCommand::Clients(command) => clients::run(command),
+        RemoteCommand::Users(command) => users::run(command),
         RemoteCommand::Events(arguments) => events::run(&arguments),
         RemoteCommand::Publish(arguments) => publish::run(&arguments),
         RemoteCommand::Rules(command) => access::run_rules(&command),

@@ -109,6 +109,9 @@ impl Serving {
             .authorizer(Arc::clone(policy))
             .shared_store(store)
             .sync(sync_policy(&config.store));
+        if let Some(users) = sources.stored_users(config) {
+            builder = builder.stored_users(users);
+        }
         for listener in mqtt_listeners(config, tls)? {
             builder = builder.listen(listener);
         }

@@ -6,7 +6,7 @@ use hearthmq::{
     auth::{
         AuthenticationConfig, Chain, FileAuthenticator, FileError, HttpAuthError,
         HttpAuthenticator, JwtAuthenticator, JwtError, PostgresAuthenticator, PostgresError,
-        ScramSha256, Source,
+        ScramSha256, Source, StoredUsers,
     },
     config::{Config, SourceName},
 };
@@ -56,6 +56,12 @@ impl Sources {
         Ok(sources)
     }
 
+    /// Returns the accounts in the store, if they are a source.
+    pub(super) fn stored_users(&self, config: &Config) -> Option<Arc<StoredUsers>> {
+        let are_source = config.auth.sources.contains(&SourceName::Users);
+        are_source.then(|| self.accounts.stored_users())
+    }
+
     /// Checks the sources that are elsewhere, as far as that is possible without asking them.
     pub(super) fn check_elsewhere(config: &Config) -> Result<(), SourceError> {
         let auth = &config.auth;
@@ -81,7 +87,8 @@ impl Sources {
             SourceName::Jwt => Some(Source::new(text, self.jwt.clone())),
             SourceName::Http => Some(Source::new(text, self.http.clone())),
             SourceName::Postgres => Some(Source::new(text, self.postgres.clone())),
-            SourceName::Users | SourceName::Tokens | _ => None,
+            SourceName::Users => Some(Source::new(text, self.accounts.stored_users())),
+            SourceName::Tokens | _ => None,
         }
     }
 

@@ -104,6 +104,30 @@ impl StoredRecords {
         (!record.has_expired(now)).then(|| record.clone())
     }
 
+    /// Returns the committed records of a namespace in the order of their keys, from the first key after
+    /// `after` on, at most `limit`.
+    pub(crate) fn page(
+        &self,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(RecordKey, Record)> {
+        let now = self.clock.now();
+        let name = |key| RecordKey::new(namespace, key);
+        let from = match after {
+            None => name("").map(Bound::Included),
+            Some(key) => name(key).map(Bound::Excluded),
+        };
+        let Some(from) = from else { return Vec::new() };
+        let state = lock(&self.state);
+        let entries = state.entries.range((from, Bound::Unbounded));
+        let committed = entries
+            .take_while(|(name, _)| name.namespace() == namespace)
+            .filter_map(|(name, entry)| Some((name, entry.committed.as_ref()?)))
+            .filter(|(_, record)| !record.has_expired(now));
+        committed.take(limit).map(|(name, record)| (name.clone(), record.clone())).collect()
+    }
+
     /// Returns the number of committed records of a namespace, which changes with them. Called before
     /// there are any.
     pub(crate) fn count(&self, namespace: &str) -> Arc<AtomicUsize> {
@@ -240,20 +264,7 @@ impl Records for StoredRecords {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(RecordKey, Record)>, RecordsError> {
-        let now = self.clock.now();
-        let name = |key| RecordKey::new(namespace, key);
-        let from = match after {
-            None => name("").map(Bound::Included),
-            Some(key) => name(key).map(Bound::Excluded),
-        };
-        let Some(from) = from else { return Ok(Vec::new()) };
-        let state = lock(&self.state);
-        let entries = state.entries.range((from, Bound::Unbounded));
-        let committed = entries
-            .take_while(|(name, _)| name.namespace() == namespace)
-            .filter_map(|(name, entry)| Some((name, entry.committed.as_ref()?)))
-            .filter(|(_, record)| !record.has_expired(now));
-        Ok(committed.take(limit).map(|(name, record)| (name.clone(), record.clone())).collect())
+        Ok(self.page(namespace, after, limit))
     }
 
     fn watch(&self, namespace: &str) -> Watch {

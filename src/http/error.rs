@@ -5,6 +5,7 @@
 mod access;
 mod broker;
 mod repeated;
+mod users;
 mod waiting;
 
 use std::{borrow::Cow, net::IpAddr, ops::RangeInclusive};

@@ -20,7 +20,7 @@ use super::{
     error::{ApiError, ClientIdError, ErrorBody},
     problem::ProblemBody,
 };
-use crate::control::{ControlError, KEEP_ALIVE_SECS};
+use crate::control::{ControlError, KEEP_ALIVE_SECS, UsersError};
 
 /// Errors that belong together.
 pub(super) trait FailureSet {
@@ -57,6 +57,30 @@ failures! {
     ];
     /// The caller needs a permission for a client.
     Permission => [ApiError::forbidden()];
+    /// The broker must have accounts in its store.
+    NoUsers => [UsersError::NoSource.into()];
+    /// The store must have the account.
+    NoUser => [
+        UsersError::NotFound.into(),
+        UsersError::NoSource.into(),
+        UsersError::InvalidName.into(),
+    ];
+    /// The account must have the device secret.
+    NoSecret => [UsersError::SecretNotFound.into()];
+    /// The account has room for two device secrets.
+    Secrets => [UsersError::TooManySecrets.into()];
+    /// The call sets a password.
+    WrongPassword => [UsersError::InvalidPassword.into(), UsersError::InvalidHash.into()];
+    /// The call creates an account.
+    NewUserFailure => [
+        UsersError::NoSource.into(),
+        UsersError::InvalidName.into(),
+        UsersError::InvalidPassword.into(),
+        UsersError::InvalidHash.into(),
+        UsersError::Exists.into(),
+        UsersError::InFile.into(),
+        UsersError::TooMany.into(),
+    ];
     /// The call changes something, so it must not come from a page of another site.
     Change => [ApiError::cross_site()];
     /// The path has a part that may lead nowhere.

@@ -36,7 +36,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -103,6 +103,8 @@ struct ApiParts {
     walks: Arc<Semaphore>,
     /// The room of large bodies, in KiB.
     bodies: Arc<Semaphore>,
+    /// Imports of accounts under way.
+    imports: AtomicUsize,
     options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
@@ -221,6 +223,7 @@ impl Api {
             described: v1::Described::default(),
             docs: v1::DocsFiles::default(),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
+            imports: AtomicUsize::new(0),
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),

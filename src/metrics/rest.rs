@@ -74,6 +74,20 @@ labels! {
         Node = "/api/v1/node",
         /// The metrics as JSON.
         Stats = "/api/v1/stats",
+        /// Lists and creates accounts.
+        Users = "/api/v1/users",
+        /// Imports accounts.
+        UsersImport = "/api/v1/users/import",
+        /// Exports accounts.
+        UsersExport = "/api/v1/users/export",
+        /// Shows, changes and removes an account.
+        User = "/api/v1/users/{name}",
+        /// Sets the password of an account.
+        UserPassword = "/api/v1/users/{name}/password",
+        /// Makes a device secret.
+        UserSecrets = "/api/v1/users/{name}/secrets",
+        /// Removes a device secret.
+        UserSecret = "/api/v1/users/{name}/secrets/{id}",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
         /// The rules in the store.

@@ -41,4 +41,5 @@ mod store_commands;
 mod tls;
 mod tokens;
 mod trouble;
+mod users;
 mod webhooks;

@@ -95,7 +95,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "told",
         ],
     ),
-    ("http", &["net", "auth", "control", "metrics", "clock", "mqtt", "told"]),
+    ("http", &["net", "auth", "control", "limits", "metrics", "clock", "mqtt", "told"]),
     ("config", &["webhooks", "http", "net", "auth", "control", "limits", "told"]),
     (
         "broker",

@@ -259,8 +259,21 @@ impl Attempts {
             self.keep(key, &to_keep);
             return;
         }
+        drop(memory);
+        self.note_wrong(who, digest.map(guess_of));
+    }
+
+    /// Records a wrong device secret. It was not hashed, and tells nothing about where its user logs in.
+    pub(super) fn refused_secret(&self, who: &Applicant, digest: &LoginDigest) {
+        self.note_wrong(who, Some(guess_of(digest)));
+    }
+
+    /// Counts a failure, and logs a refusal that begins with it.
+    fn note_wrong(&self, who: &Applicant, guess: Option<Guess>) {
+        let now = now();
+        let mut memory = self.memory();
         memory.recent.was_wrong(&who.place, now);
-        let lockout = memory.failures_mut(who).guessed(who.pair, digest.map(guess_of), now);
+        let lockout = memory.failures_mut(who).guessed(who.pair, guess, now);
         match lockout {
             None => {}
             Some(Lockout::User) => memory.counts.user_lockouts += 1,

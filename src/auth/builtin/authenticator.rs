@@ -12,10 +12,9 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::available_parallelism,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -26,13 +25,11 @@ pub(super) use self::scram::{Presented, ScramLogin};
 use super::{
     AuthenticationConfig,
     accounts::Accounts,
-    attempts::{Applicant, Attempts, Verdict},
+    check::{Compared, PasswordCheck},
     file::FileError,
-    hashing::{Hashing, TurnedAway},
     keys::SaltSecret,
-    password::{StoredPassword, generate_password, hash_password},
     stricter::{Stricter, is_older},
-    verified::DigestKey,
+    users::StoredUsers,
 };
 use crate::{
     auth::{
@@ -52,11 +49,9 @@ pub struct FileAuthenticator {
     /// Ensures that only one thread at a time changes accounts or configuration.
     changing: Mutex<()>,
     stricter: Stricter,
-    attempts: Arc<Attempts>,
-    digest_key: DigestKey,
-    hashing: Hashing,
-    /// The decoy hash of a broker without accounts.
-    nobody: StoredPassword,
+    check: Arc<PasswordCheck>,
+    /// The accounts in the store, for decoys.
+    stored: OnceLock<Arc<StoredUsers>>,
     /// Derives salts where the accounts file has no secret of its own.
     salts: SaltSecret,
 }
@@ -80,12 +75,8 @@ impl FileAuthenticator {
             path: ArcSwapOption::empty(),
             accounts: ArcSwap::from_pointee(accounts),
             readings: AtomicU64::new(0),
-            attempts: Arc::new(Attempts::new(&config)),
-            hashing: Hashing::new(hashes_at_once(&config), config.hashes_waiting_max),
-            digest_key: DigestKey::generate(),
-            nobody: hash_password(generate_password().as_bytes())
-                .parse()
-                .expect("our own hashes are well-formed"),
+            check: Arc::new(PasswordCheck::new(&config)),
+            stored: OnceLock::new(),
             salts: SaltSecret::generate(),
             config: ArcSwap::from_pointee(config),
             changing: Mutex::default(),
@@ -135,8 +126,7 @@ impl FileAuthenticator {
         let reading = self.readings.load(Ordering::Acquire) + 1;
         let former = self.config.load_full();
         self.stricter.note(&former, &config, reading);
-        self.attempts.configure(&former, &config);
-        self.hashing.set_at_once_max(hashes_at_once(&config));
+        self.check.configure(&former, &config);
         self.config.store(Arc::new(config));
         self.readings.store(reading, Ordering::Release); // last, as above
     }
@@ -145,15 +135,35 @@ impl FileAuthenticator {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the accounts in the store of a broker, which go after those of the file: a name that is in
+    /// both has the account of the file. Failures of logins count together. The broker gets them by
+    /// [`Builder::stored_users`](crate::broker::Builder::stored_users), and its [`Chain`] as a source.
+    ///
+    /// [`Chain`]: crate::auth::Chain
+    #[must_use]
+    pub fn stored_users(self: &Arc<Self>) -> Arc<StoredUsers> {
+        Arc::clone(self.stored.get_or_init(|| {
+            let file = Arc::downgrade(self);
+            let has_account =
+                move |name: &str| file.upgrade().is_some_and(|file| file.has_account(name));
+            Arc::new(StoredUsers::new(Arc::clone(&self.check), Box::new(has_account)))
+        }))
+    }
+
+    fn has_account(&self, name: &str) -> bool {
+        self.accounts.load().get(name).is_some()
+    }
+
     /// Returns whether the client has an account here, or needs none because of its certificate.
     fn is_mine(&self, credentials: &Credentials<'_>) -> bool {
         if credentials.bearer.is_some() {
             return false; // It has no tokens.
         }
-        let has_account = |name: &str| self.accounts.load().get(name).is_some();
+        let has_account = |name: &str| self.has_account(name);
         let Some(certificate) = credentials.certificate else {
             // A client is anonymous only if no other authenticator knows it.
-            return credentials.username.is_some_and(has_account);
+            return !self.check.is_for_secrets(credentials.password)
+                && credentials.username.is_some_and(has_account);
         };
         let config = self.config.load();
         let of_listener = credentials.rules.certificate_needs_account;
@@ -203,10 +213,11 @@ impl FileAuthenticator {
         shown: &Credentials<'_>,
         name: &str,
         password: &[u8],
-        stored: &StoredPassword,
+        stored: &super::StoredPassword,
     ) -> Result<(), AuthenticationError> {
-        let who = self.attempts.applicant(shown, name);
-        match self.verify(who, password, stored, true).await? {
+        let who = self.check.attempts.applicant(shown, name);
+        let compared = Compared { stored, account_exists: true, on_weak: None };
+        match self.check.verify(who, password, compared).await? {
             true => Ok(()),
             false => Err(AuthenticationError::BadCredentials),
         }
@@ -224,54 +235,19 @@ impl FileAuthenticator {
         let password = password.ok_or(AuthenticationError::BadCredentials)?;
         let accounts = self.accounts.load_full();
         let user = accounts.get(name);
-        let stored = user.map(|user| &user.password);
-        let stored = stored.or_else(|| accounts.decoy(name)).unwrap_or(&self.nobody);
-        let who = self.attempts.applicant(shown, name);
-        match (self.verify(who, password, stored, user.is_some()).await?, user) {
+        let of_store = match user {
+            Some(_) => None,
+            None => self.stored.get().and_then(|stored| stored.decoy(name)),
+        };
+        let stored = user.map(|user| &user.password).or(of_store.as_ref());
+        let stored = stored.or_else(|| accounts.decoy(name)).unwrap_or_else(|| self.check.nobody());
+        let who = self.check.attempts.applicant(shown, name);
+        let compared = Compared { stored, account_exists: user.is_some(), on_weak: None };
+        match (self.check.verify(who, password, compared).await?, user) {
             (true, Some(user)) if user.is_disabled => Err(AuthenticationError::NotAllowed),
             (true, Some(user)) => Ok(Arc::clone(&user.name)),
             (false, _) | (true, None) => Err(AuthenticationError::BadCredentials),
         }
-    }
-
-    /// Returns whether the password is right. Without an account `stored` is a decoy, and the
-    /// result is `false` whatever the hash says.
-    async fn verify(
-        &self,
-        who: Applicant,
-        password: &[u8],
-        stored: &StoredPassword,
-        account_exists: bool,
-    ) -> Result<bool, AuthenticationError> {
-        let digest = self.digest_key.digest(who.name(), stored.as_str(), password);
-        let (delay, _open) = match self.attempts.judge(&who, &digest)? {
-            Verdict::Right => return Ok(true),
-            Verdict::Wrong(delay) => {
-                tokio::time::sleep(delay).await;
-                return Ok(false);
-            }
-            Verdict::Open(delay, open) => (delay, open),
-        };
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
-        let precedence = self.attempts.precedence(&who);
-        let turn = self.hashing.turn(precedence, who.origin()).await;
-        let turn = turn.map_err(|TurnedAway| AuthenticationError::Unavailable)?;
-        // Other logins may have finished meanwhile: a fleet that shares one credential is hashed
-        // once, and a volley of guesses is cut short.
-        if let Some(right) = self.attempts.judge_again(&who, &digest)? {
-            return Ok(right);
-        }
-        let (attempts, stored) = (Arc::clone(&self.attempts), stored.clone());
-        let password = Box::<[u8]>::from(password);
-        let hashed = self.hashing.run(turn, precedence, move || {
-            let right = stored.verify(&password) && account_exists;
-            // Counted in this thread, so that a client cannot avoid it by hanging up early.
-            attempts.write_down(&who, Some(&digest), right);
-            right
-        });
-        hashed.await.ok_or(AuthenticationError::Unavailable)
     }
 }
 
@@ -318,7 +294,7 @@ impl Authenticator for FileAuthenticator {
     fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
         let certificate = credentials.certificate.map(|certificate| &*certificate.common_name);
         let name = certificate.or(credentials.username).unwrap_or_default();
-        self.attempts.precedence(&self.attempts.applicant(credentials, name))
+        self.check.attempts.precedence(&self.check.attempts.applicant(credentials, name))
     }
 
     fn generation(&self) -> u64 {
@@ -371,27 +347,19 @@ impl Authenticator for FileAuthenticator {
     }
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
-        self.attempts.keep_in(ledger);
+        self.check.attempts.keep_in(ledger);
     }
 
     fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
-        self.attempts.failed(address, username)
+        self.check.attempts.failed(address, username)
     }
 
     fn forget_failures(&self, address: IpAddr, username: Option<&str>) -> bool {
-        self.attempts.forget(address, username)
+        self.check.attempts.forget(address, username)
     }
 
     fn login_counts(&self) -> LoginCounts {
-        let (waiting, turned_away) = self.hashing.counts();
-        LoginCounts { waiting: waiting as u64, turned_away, ..self.attempts.counts() }
-    }
-}
-
-fn hashes_at_once(config: &AuthenticationConfig) -> usize {
-    match config.hashes_at_once_max {
-        0 => available_parallelism().map_or(1, usize::from),
-        at_once => at_once,
+        self.check.counts()
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod accounts;
 mod attempts;
 mod authenticator;
+mod check;
 mod file;
 mod hashing;
 mod keys;
@@ -16,7 +17,9 @@ pub mod policy;
 mod recent;
 #[cfg(feature = "scram")]
 mod scram;
+mod secret;
 mod stricter;
+mod users;
 mod verified;
 
 pub use accounts::{
@@ -31,3 +34,6 @@ pub use password::{PasswordHashError, StoredPassword, generate_password, hash_pa
 pub use policy::{FilePolicy, OwnRulesError, Rule, own_rules};
 #[cfg(feature = "scram")]
 pub use scram::ScramSha256;
+pub use secret::{SECRET_PREFIX, generate_secret};
+pub(crate) use users::UserRecords;
+pub use users::{DeviceSecret, SECRETS_PER_USER_MAX, StoredUser, StoredUsers, UserPassword};

@@ -1,27 +1,18 @@
 //! Passwords: generates them, hashes them, compares them with a stored hash.
 //!
-//! Knows Argon2id and its PHC string; does not know users or threads. Hashing takes tens of
+//! Knows the schemes of hashes and their texts; does not know users or threads. Hashing takes tens of
 //! milliseconds of one core by intent; the caller ensures that no shard waits for it.
 
-use std::{str::FromStr, sync::Arc};
+mod schemes;
 
-use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{
-        PasswordHasher as _, PasswordVerifier as _,
-        phc::{Error as PhcError, PasswordHash},
-    },
-};
+use std::{fmt, str::FromStr, sync::Arc};
+
+use argon2::{Algorithm, Argon2, Params, Version, password_hash::PasswordHasher as _};
+
+use self::schemes::Scheme;
 
 /// 19 MiB, two passes, one lane: OWASP's recommendation for Argon2id.
 const PARAMS: (u32, u32, u32) = (19 * 1024, 2, 1);
-
-/// Maximum memory that a stored hash may ask for, 1 GiB, so that a typing error cannot stop the
-/// broker.
-const MEMORY_KIB_MAX: u32 = 1024 * 1024;
-
-/// Maximum number of passes that a stored hash may ask for.
-const PASSES_MAX: u32 = 64;
 
 /// Letters and digits that are not confused when read aloud or typed from paper; 32 of them, so
 /// that five random bits choose one without bias.
@@ -34,28 +25,37 @@ const GENERATED_LEN: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordHashError {
-    /// Not a PHC string, or one without salt or hash.
+    /// Not the text of a hash, or one without salt or hash.
     #[error(
         "not a password hash; `hearthmq passwd NAME` makes one that begins with `$argon2id$v=19$`"
     )]
     Malformed,
     /// The hash of another algorithm.
-    #[error("not an Argon2id hash; `hearthmq passwd NAME` makes one")]
+    #[error(
+        "not a hash of Argon2id, bcrypt, PBKDF2 or Mosquitto's SHA-512; `hearthmq passwd NAME` makes one"
+    )]
     Algorithm,
     /// Parameters that are invalid for the algorithm, or far too expensive.
-    #[error("Argon2id parameters are out of range; m=19456,t=2,p=1 is recommended")]
+    #[error(
+        "parameters of the hash are out of range; Argon2id with m=19456,t=2,p=1 is recommended"
+    )]
     Parameters,
 }
 
-/// A stored password: an Argon2id hash in its PHC string form.
-#[derive(Clone, Debug)]
+/// A stored password: the hash with its scheme.
+///
+/// It is verified by the scheme that its text names: Argon2id (a PHC string), bcrypt (`$2b$…`), PBKDF2
+/// with SHA-512 or SHA-256 (`$pbkdf2-sha512$…`, `$7$…` of Mosquitto, `PBKDF2$sha512$…` of
+/// mosquitto-go-auth), and one round of SHA-512 with a salt (`$6$…` of old versions of Mosquitto).
+/// `Debug` shows the scheme alone.
+#[derive(Clone)]
 pub struct StoredPassword {
     text: Arc<str>,
-    hash: Arc<PasswordHash>,
+    scheme: Scheme,
 }
 
 impl StoredPassword {
-    /// Returns the PHC string.
+    /// Returns the text of the hash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -65,7 +65,26 @@ impl StoredPassword {
     /// stored hash; compares in constant time.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
-        Argon2::default().verify_password(password, &*self.hash).is_ok()
+        self.scheme.verify(password)
+    }
+
+    /// Returns whether a stolen hash can be tried much faster than one of Argon2id. It should be hashed
+    /// again by [`hash_password`] when the password is known.
+    #[must_use]
+    pub const fn is_weak(&self) -> bool {
+        self.scheme.is_weak()
+    }
+
+    /// Returns the name of the scheme: `argon2id`, `bcrypt`, `pbkdf2` or `sha512`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        self.scheme.name()
+    }
+}
+
+impl fmt::Debug for StoredPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredPassword({})", self.scheme())
     }
 }
 
@@ -73,18 +92,7 @@ impl FromStr for StoredPassword {
     type Err = PasswordHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hash = PasswordHash::new(text).map_err(|_: PhcError| PasswordHashError::Malformed)?;
-        if hash.algorithm != Algorithm::Argon2id.ident() {
-            return Err(PasswordHashError::Algorithm);
-        }
-        if hash.salt.is_none() || hash.hash.is_none() {
-            return Err(PasswordHashError::Malformed);
-        }
-        let params = Params::try_from(&hash).map_err(|_| PasswordHashError::Parameters)?;
-        if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX {
-            return Err(PasswordHashError::Parameters);
-        }
-        Ok(Self { text: text.into(), hash: Arc::new(hash) })
+        Ok(Self { text: text.into(), scheme: Scheme::parse(text)? })
     }
 }
 

@@ -75,6 +75,7 @@ fn may_pass(error: &RemoteError) -> bool {
         | RemoteError::SomeFailed { .. }
         | RemoteError::NobodyToAsk
         | RemoteError::NotConfirmed
+        | RemoteError::LinesFailed { .. }
         | RemoteError::Io(_) => false,
     }
 }

@@ -52,6 +52,8 @@ pub(in crate::cli) enum RemoteError {
     Unknown { code: String },
     #[error("{failed} of {all} clients were not changed")]
     SomeFailed { failed: usize, all: usize },
+    #[error("{failed} of {all} lines were not imported")]
+    LinesFailed { failed: usize, all: usize },
     #[error("the broker has ended its answer early")]
     CutOff,
     #[error(
@@ -70,7 +72,7 @@ impl RemoteError {
         match self {
             Self::Refused { status: 404, .. } | Self::Unknown { .. } => 4,
             Self::Refused { .. } => 3,
-            Self::SomeFailed { .. } => 5,
+            Self::SomeFailed { .. } | Self::LinesFailed { .. } => 5,
             Self::NobodyToAsk => 2,
             Self::NoAccount
             | Self::NoPassword

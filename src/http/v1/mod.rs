@@ -38,6 +38,7 @@ mod subscriptions;
 mod summary;
 mod target;
 mod topics;
+mod users;
 mod waiting;
 mod walk;
 
@@ -54,7 +55,7 @@ use utoipa::ToSchema;
 
 pub(super) use self::{docs::DocsFiles, openapi::Described, publish::topics};
 use super::{Api, ApiError, stay_with_http};
-use crate::control::ControlError;
+use crate::control::{ControlError, UsersError};
 
 /// Says that a change was made.
 #[derive(Serialize, ToSchema)]
@@ -98,6 +99,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(sticky::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)
+        .configure(users::routes)
         .default_service(web::to(async |request: HttpRequest| {
             ApiError::not_found().answer_to(&request)
         }));
@@ -118,6 +120,18 @@ async fn in_time_of_list<T>(
     reply: impl Future<Output = Result<T, ControlError>>,
 ) -> Result<T, ApiError> {
     match timeout(LIST_TIMEOUTS * api.options().call_timeout, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(ApiError::timeout()),
+    }
+}
+
+/// Waits for a change of accounts, which may wait for a turn to hash a password.
+async fn in_time_of_users<T>(
+    api: &Api,
+    reply: impl Future<Output = Result<T, UsersError>>,
+) -> Result<T, ApiError> {
+    let options = api.options();
+    match timeout(options.call_timeout + options.login_timeout, reply).await {
         Ok(reply) => Ok(reply?),
         Err(_) => Err(ApiError::timeout()),
     }

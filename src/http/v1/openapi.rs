@@ -28,7 +28,7 @@ use super::{
     },
     advice, audit, bans, check, client, clients, contents, events, history, keep_alive, kick,
     logins, node, overrides, publish, redirect, request, resource, rules, settings, status, sticky,
-    subscriptions, topics,
+    subscriptions, topics, users,
 };
 
 #[derive(OpenApi)]
@@ -86,6 +86,16 @@ use super::{
     topics::list,
     topics::show,
     topics::clear,
+    users::list_users,
+    users::create_user,
+    users::show_user,
+    users::change_user,
+    users::remove_user,
+    users::credentials::set_password,
+    users::credentials::add_secret,
+    users::credentials::remove_secret,
+    users::import::import_users,
+    users::export::export_users,
     openapi,
 ))]
 struct V1Calls;
@@ -103,6 +113,7 @@ struct V1Calls;
         (name = "messages", description = "Publish; who receives a message; retained messages."),
         (name = "events", description = "Follow which clients are online."),
         (name = "access", description = "Who may do what: rules, bans, failed logins; and who has changed what."),
+        (name = "users", description = "Accounts in the broker's store."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
     modifiers(&InCommon),

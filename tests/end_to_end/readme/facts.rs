@@ -45,8 +45,10 @@ fn no_document_uses_a_banned_word() {
 fn every_code_of_an_error_is_documented() {
     let source = [
         include_str!("../../../src/http/error.rs"),
+        include_str!("../../../src/http/error/access.rs"),
         include_str!("../../../src/http/error/broker.rs"),
         include_str!("../../../src/http/error/repeated.rs"),
+        include_str!("../../../src/http/error/users.rs"),
         include_str!("../../../src/http/error/waiting.rs"),
     ]
     .concat();

@@ -25,6 +25,7 @@ mod requests;
 mod rules;
 mod settings;
 mod topics;
+mod users;
 mod v1;
 mod views;
 mod world;

@@ -46,6 +46,10 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
+    pub(super) fn note(&self, question: String) {
+        self.asked.lock().unwrap().push(question);
+    }
+
     pub(super) async fn answer(
         &self,
         client_id: &str,

@@ -47,20 +47,20 @@ impl FileAuthenticator {
         shown: &Presented,
         name: &str,
     ) -> Result<Applicant, AuthenticationError> {
-        let who = self.attempts.applicant(&shown.credentials(), name);
-        let delay = self.attempts.admit(&who)?;
+        let who = self.check.attempts.applicant(&shown.credentials(), name);
+        let delay = self.check.attempts.admit(&who)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
             // Failures of other logins may have been counted meanwhile: a volley of guesses is cut
             // short.
-            self.attempts.admit(&who)?;
+            self.check.attempts.admit(&who)?;
         }
         Ok(who)
     }
 
     /// Counts the outcome of a login that was checked elsewhere.
     pub(in crate::auth::builtin) fn write_down(&self, who: &Applicant, right: bool) {
-        self.attempts.write_down(who, None, right);
+        self.check.attempts.write_down(who, None, right);
     }
 
     /// Returns the identity of `account`, unless user name, certificate or client identifier

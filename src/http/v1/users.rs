@@ -1,0 +1,321 @@
+//! `/api/v1/users`: the accounts in the broker's store. Every call needs `administer`.
+//!
+//! An answer that shows an account has its revision as `ETag`; a call that changes one takes it in
+//! `If-Match`. [`credentials`] has passwords and device secrets; [`forms`] has the bodies.
+
+pub(super) mod credentials;
+pub(super) mod export;
+mod forms;
+pub(super) mod import;
+
+use std::net::IpAddr;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, Payload, ServiceConfig},
+};
+use serde::Serialize;
+use tokio::task::yield_now;
+use utoipa::{IntoParams, ToSchema};
+
+use self::forms::{NewUserBody, ShownUser, UserPatch};
+use super::{
+    super::{
+        Api, ApiError,
+        admission::CallEffect,
+        calls::{Answer, answer},
+        failures::{
+            Administration, Caller, Change, Fails, JsonBody, NewUserFailure, NoUser, NoUsers,
+            Parameters, Precondition,
+        },
+        parameters::{Plus, decode},
+    },
+    body::{self, JsonObject},
+    contents::{PageAnswer, PageParameters, limit_of},
+    cursor,
+    etag::{self, ETAG, Preconditions},
+    in_time_of_users, resource,
+    rules::administrator,
+    target::{Query, raw_segment},
+};
+use crate::{
+    control::{
+        ChangeUser, ExpectedRevision, ListUsers, NewUser, UserChange, UserChanged, UserProperties,
+        UsersError,
+    },
+    metrics::RestRoute,
+    told::Changed,
+};
+
+/// Maximum bytes of a body, which has a password of 65,535 bytes and 4 KiB of attributes.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let all = resource("/users", "GET, HEAD, POST")
+        .route(web::get().to(list_users))
+        .route(web::head().to(list_users))
+        .route(web::post().to(create_user));
+    let one = resource("/users/{name}", "GET, HEAD, PATCH, DELETE")
+        .route(web::get().to(show_user))
+        .route(web::head().to(show_user))
+        .route(web::patch().to(change_user))
+        .route(web::delete().to(remove_user));
+    let import = resource("/users/import", "POST").route(web::post().to(import::import_users));
+    let export = resource("/users/export", "GET, HEAD")
+        .route(web::get().to(export::export_users))
+        .route(web::head().to(export::export_users));
+    let password =
+        resource("/users/{name}/password", "PUT").route(web::put().to(credentials::set_password));
+    let secrets =
+        resource("/users/{name}/secrets", "POST").route(web::post().to(credentials::add_secret));
+    let secret = resource("/users/{name}/secrets/{id}", "DELETE")
+        .route(web::delete().to(credentials::remove_secret));
+    // The first ones before `/users/{name}`, which would match them too.
+    config.service(import).service(export).service(all).service(one);
+    config.service(password).service(secrets).service(secret);
+}
+
+/// The user in the path of a call.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct UserInPath {
+    /// User name, percent-encoded UTF-8.
+    #[param(example = "car-17")]
+    name: String,
+}
+
+/// The result of a change of an account.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserChanged)]
+pub(super) struct ChangedUser {
+    /// Always `true`.
+    success: bool,
+    /// The account as it is now.
+    user: ShownUser,
+    /// The number of sessions that were disconnected or ended, have lost a subscription, or have stopped
+    /// to queue messages.
+    sessions_touched: usize,
+}
+
+/// Says that an account was removed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserRemoved)]
+struct RemovedUser {
+    /// Always `true`.
+    success: bool,
+    /// The number of sessions that have ended.
+    sessions_touched: usize,
+}
+
+/// Returns the name of the user in the path.
+pub(super) fn name_in_path(request: &HttpRequest) -> Result<String, ApiError> {
+    let decoded = decode(raw_segment(request, "{name}"), Plus::IsPlus).ok();
+    let name = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    name.ok_or_else(|| UsersError::InvalidName.into())
+}
+
+/// Returns the revision that the account must have; `None` if the call is about any.
+fn expected_in(request: &HttpRequest) -> Result<Option<u64>, ApiError> {
+    match etag::expected(request)? {
+        ExpectedRevision::At(revision) => Ok(Some(revision)),
+        ExpectedRevision::Any | ExpectedRevision::Present => Ok(None),
+        // The call changes an account that is there.
+        ExpectedRevision::Absent => Err(ApiError::precondition_failed()),
+    }
+}
+
+/// Makes a change of the user in the path.
+pub(super) async fn make(
+    api: &Api,
+    request: &HttpRequest,
+    change: UserChange,
+    caller: IpAddr,
+) -> Result<UserChanged, ApiError> {
+    let mut wanted = ChangeUser::new(name_in_path(request)?, change, caller);
+    wanted.expected = expected_in(request)?;
+    in_time_of_users(api, api.0.control.change_user(wanted)).await
+}
+
+/// Returns the answer to a call that has changed an account.
+pub(super) fn changed(changed: UserChanged) -> Result<Answer, ApiError> {
+    let user = changed.user.ok_or_else(ApiError::unavailable)?;
+    let sessions_touched = changed.sessions.touched;
+    let tag = etag::of(user.revision);
+    let answer = ChangedUser { success: true, user: user.into(), sessions_touched };
+    Ok(Answer::json(&answer).with_header(ETAG, &tag))
+}
+
+/// Lists accounts, in the order of their names.
+#[utoipa::path(
+    get, path = "/users", tag = "users", operation_id = "listUsers", params(PageParameters),
+    responses(
+        (status = 200, description = "A page of accounts.", body = PageAnswer<ShownUser>,
+         example = json!({"items": [{"name": "car-17", "disabled": false, "password": "argon2id",
+            "secrets": [], "groups": ["cars"], "attributes": {}, "created_at": 1_764_321_000_000_u64,
+            "revision": 7}]})),
+        Fails<(Caller, Administration, Parameters, NoUsers)>,
+    ),
+)]
+pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        administrator(&api, &request, CallEffect::Looks).await?;
+        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
+        let limit = limit_of(&query)?;
+        let mut after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
+        let mut items: Vec<ShownUser> = Vec::new();
+        loop {
+            let mut asked = ListUsers::new(ListUsers::LIMIT_MAX.min(limit + 1 - items.len()));
+            let count = asked.limit;
+            asked.after = after.as_deref().map(str::to_owned);
+            let found = in_time_of_users(&api, api.0.control.list_users(asked)).await?;
+            let is_last = found.len() < count;
+            items.extend(found.into_iter().map(ShownUser::from));
+            if items.len() > limit {
+                items.truncate(limit);
+                let next = items.last().map(|last| cursor::after(&last.name));
+                return Ok(Answer::json(&PageAnswer { items, next }));
+            }
+            if is_last {
+                return Ok(Answer::json(&PageAnswer { items, next: None }));
+            }
+            after = items.last().map(|last| last.name.as_str().into());
+            yield_now().await; // other calls of this worker
+        }
+    };
+    answer(&api, &request, RestRoute::Users, call).await
+}
+
+/// Shows an account.
+#[utoipa::path(
+    get, path = "/users/{name}", tag = "users", operation_id = "showUser", params(UserInPath),
+    responses(
+        (status = 200, description = "The account.", body = ShownUser,
+         headers(("ETag" = String, description = "The revision of the account.")),
+         example = json!({"name": "car-17", "disabled": false, "secrets": [
+            {"id": "9f86d081884c7d65", "created_at": 1_764_321_000_000_u64}],
+            "groups": ["cars"], "attributes": {"site": "s1"}, "limits": {"sessions_max": 1},
+            "created_at": 1_764_321_000_000_u64, "revision": 7})),
+        Fails<(Caller, Administration, Parameters, NoUser)>,
+    ),
+)]
+pub(super) async fn show_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        administrator(&api, &request, CallEffect::Looks).await?;
+        Query::parse(request.query_string(), &[])?;
+        let name = name_in_path(&request)?;
+        let user = in_time_of_users(&api, api.0.control.find_user(&name)).await?;
+        let tag = etag::of(user.revision);
+        Ok(Answer::json(&ShownUser::from(user)).with_header(ETAG, &tag))
+    };
+    answer(&api, &request, RestRoute::User, call).await
+}
+
+/// Creates an account.
+///
+/// Without a password, it needs a device secret before its user can log in.
+#[utoipa::path(
+    post, path = "/users", tag = "users", operation_id = "createUser",
+    request_body(content = NewUserBody, description = "The account.",
+        example = json!({"name": "car-17", "groups": ["cars"], "attributes": {"site": "s1"}})),
+    responses(
+        (status = 200, description = "The account is created.", body = ChangedUser,
+         headers(("ETag" = String, description = "The revision of the account.")),
+         example = json!({"success": true, "user": {"name": "car-17", "disabled": false, "secrets": [],
+            "groups": ["cars"], "attributes": {"site": "s1"}, "created_at": 1_764_321_000_000_u64,
+            "revision": 7}, "sessions_touched": 0})),
+        Fails<(Caller, Change, Administration, Parameters, JsonBody, NewUserFailure)>,
+    ),
+)]
+pub(super) async fn create_user(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
+    let call = async {
+        let caller = administrator(&api, &request, CallEffect::Changes).await?;
+        Query::parse(request.query_string(), &[])?;
+        let body: NewUserBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let user = NewUser::try_from(body)?;
+        let (name, change) = (user.name.clone(), UserChange::Create(Box::new(user)));
+        let wanted = ChangeUser::new(name.clone(), change, caller.peer.ip());
+        let created = in_time_of_users(&api, api.0.control.change_user(wanted)).await?;
+        let (target, new) = (Some(&*name), Some("created"));
+        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        changed(created)
+    };
+    answer(&api, &request, RestRoute::Users, call).await
+}
+
+/// Changes properties of an account.
+///
+/// The change is in force for the sessions of the user when the answer comes.
+#[utoipa::path(
+    patch, path = "/users/{name}", tag = "users", operation_id = "changeUser",
+    params(UserInPath, Preconditions),
+    request_body(content = UserPatch, description = "What changes.",
+        example = json!({"disabled": true})),
+    responses(
+        (status = 200, description = "The account as it is now.", body = ChangedUser,
+         headers(("ETag" = String, description = "The revision of the account.")),
+         example = json!({"success": true, "user": {"name": "car-17", "disabled": true, "secrets": [],
+            "groups": ["cars"], "attributes": {"site": "s1"}, "created_at": 1_764_321_000_000_u64,
+            "revision": 8}, "sessions_touched": 1})),
+        Fails<(Caller, Change, Administration, Parameters, JsonBody, NoUser, Precondition)>,
+    ),
+)]
+pub(super) async fn change_user(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
+    let call = async {
+        let caller = administrator(&api, &request, CallEffect::Changes).await?;
+        Query::parse(request.query_string(), &[])?;
+        let name = name_in_path(&request)?;
+        let JsonObject(patch): JsonObject<UserPatch> =
+            body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let properties = UserProperties::try_from(patch)?;
+        let new = named(&properties);
+        let change = UserChange::Properties(Box::new(properties));
+        let done = make(&api, &request, change, caller.peer.ip()).await?;
+        let (target, new) = (Some(&*name), Some(&*new));
+        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        changed(done)
+    };
+    answer(&api, &request, RestRoute::User, call).await
+}
+
+/// Names what has changed, for the log.
+fn named(properties: &UserProperties) -> String {
+    let disabled = properties.is_disabled.map(|it| if it { "disabled" } else { "enabled" });
+    let groups = properties.groups.as_ref().map(|_| "groups");
+    let attributes = properties.attributes.as_ref().map(|_| "attributes");
+    let limits = properties.limits.as_ref().map(|_| "limits");
+    let all: Vec<_> = [disabled, groups, attributes, limits].into_iter().flatten().collect();
+    all.join(", ")
+}
+
+/// Removes an account. The connections and sessions of its user end.
+#[utoipa::path(
+    delete, path = "/users/{name}", tag = "users", operation_id = "removeUser",
+    params(UserInPath, Preconditions),
+    responses(
+        (status = 200, description = "The account is removed.", body = RemovedUser,
+         example = json!({"success": true, "sessions_touched": 1})),
+        Fails<(Caller, Change, Administration, Parameters, NoUser, Precondition)>,
+    ),
+)]
+pub(super) async fn remove_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = administrator(&api, &request, CallEffect::Changes).await?;
+        Query::parse(request.query_string(), &[])?;
+        let name = name_in_path(&request)?;
+        let done = make(&api, &request, UserChange::Remove, caller.peer.ip()).await?;
+        let (target, new) = (Some(&*name), Some("removed"));
+        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        let sessions_touched = done.sessions.touched;
+        Ok(Answer::json(&RemovedUser { success: true, sessions_touched }))
+    };
+    answer(&api, &request, RestRoute::User, call).await
+}
