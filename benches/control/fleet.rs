@@ -10,6 +10,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle};
 use hearthmq::{
     Broker,
     auth::{AllowAll, FilePolicy},
+    broker::Builder,
     http::{ApiOptions, routes},
     limits::Limits,
     mqtt::{Connect, Packet},
@@ -43,18 +44,21 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts the broker and its HTTP server.
     pub(crate) async fn start(shards: usize) -> Self {
+        Self::start_with(shards, |builder| builder).await
+    }
+
+    /// Does the same with a builder that is changed.
+    pub(crate) async fn start_with(shards: usize, change: impl FnOnce(Builder) -> Builder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("policy.toml");
         fs::write(&path, policy()).unwrap();
         let limits = Limits { connections_max: u32::MAX, ..Limits::default() };
-        let broker = Broker::builder()
+        let builder = Broker::builder()
             .authenticator(AllowAll)
             .authorizer(FilePolicy::open(&path).unwrap())
             .limits(limits)
-            .shards(shards)
-            .start()
-            .await
-            .unwrap();
+            .shards(shards);
+        let broker = change(builder).start().await.unwrap();
         let options = ApiOptions {
             followers_max: 100,
             followers_per_account_max: 100,

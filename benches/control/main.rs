@@ -21,6 +21,7 @@ mod feed;
 mod fleet;
 mod overrides;
 mod sight;
+mod webhooks;
 
 use clap::Parser;
 
@@ -45,7 +46,7 @@ pub(crate) struct Arguments {
     /// Sticky Keep Alives
     #[arg(long, default_value_t = 100_000)]
     overrides: usize,
-    /// What to measure: list, client, status, selector, feed, comings, overrides; all if none is
+    /// What to measure: list, client, status, selector, feed, comings, webhooks, overrides; all if none is
     /// given
     cases: Vec<String>,
     /// Passed by cargo to every benchmark
@@ -94,6 +95,9 @@ async fn main() {
     }
     if arguments.has("comings") {
         feed::comings(&arguments).await;
+    }
+    if arguments.has("webhooks") {
+        webhooks::throughput(&arguments).await;
     }
     if arguments.has("overrides") {
         overrides::measure(arguments.overrides, arguments.shards).await;
