@@ -53,6 +53,8 @@ tcp = ["127.0.0.1:0"]
 
 [http]
 listen = ["127.0.0.1:0"]
+# A password may wait for a core, and callers are not answered with 503 because of it.
+login_timeout_ms = 60000
 
 [auth.throttle]
 free_failures = 0
