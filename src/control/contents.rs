@@ -149,7 +149,7 @@ impl QueuePage {
 }
 
 /// A message that waits for a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitingMessage {
     /// Topic Name.
@@ -171,6 +171,16 @@ pub struct WaitingMessage {
     pub received_at_millis: Option<u64>,
     /// The time since then, in milliseconds.
     pub age_millis: Option<u64>,
+}
+
+impl fmt::Debug for WaitingMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitingMessage")
+            .field("topic", &self.topic)
+            .field("qos", &self.qos)
+            .field("payload_bytes", &self.payload_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WaitingMessage {

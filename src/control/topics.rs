@@ -1,6 +1,6 @@
 //! Questions about topics: who receives a message, and what is retained; and about the node itself.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -159,7 +159,7 @@ impl RetainedPage {
 }
 
 /// A retained message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetainedView {
     /// Topic Name.
@@ -174,6 +174,16 @@ pub struct RetainedView {
     pub properties: Option<MessageProperties>,
     /// When the message expires, in milliseconds since the Unix epoch.
     pub expires_at_millis: Option<u64>,
+}
+
+impl fmt::Debug for RetainedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetainedView")
+            .field("topic", &self.topic)
+            .field("qos", &self.qos)
+            .field("payload_bytes", &self.payload_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RetainedView {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use super::{Remote, RemoteError, clients::query, http::has_timed_out};
@@ -40,8 +41,11 @@ pub(super) fn follow(
                             break;
                         }
                     };
-                    // An empty line only says that the broker is there.
-                    let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+                    // An empty line, every 15 s, only says that the broker is there.
+                    let Ok(event) = serde_json::from_str::<Value>(&line) else {
+                        check_output()?;
+                        continue;
+                    };
                     if !handle(&event)? {
                         return Ok(());
                     }
@@ -58,6 +62,18 @@ pub(super) fn follow(
         }
         thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Fails if standard output is a pipe whose reader has gone. Without an event nothing is written, so
+/// that a write would not tell.
+fn check_output() -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    match polled[0].revents().contains(PollFlags::ERR) {
+        true => Err(io::ErrorKind::BrokenPipe.into()),
+        false => Ok(()),
     }
 }
 
