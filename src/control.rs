@@ -5,6 +5,7 @@
 
 mod access;
 mod advice;
+mod certificates;
 mod contents;
 mod error;
 mod feed;
@@ -36,6 +37,10 @@ pub use self::{
     advice::{
         AdviceCertainty, FatalSilences, KeepAliveAdvice, KeepAliveAdvicePage, ListKeepAliveAdvice,
         SurvivedSilences,
+    },
+    certificates::{
+        CertificatePage, CertificatePlace, CertificatesChanged, CertificatesError,
+        ClientCertificates, ConnectedCertificate, ListRevoked, RevokedCertificate,
     },
     contents::{
         ClearQueue, ListQueue, ListSubscriptions, MessageProperties, QueuePage, QueuePosition,
@@ -421,6 +426,7 @@ pub trait Control:
     + SettingsOfClients
     + AccessControl
     + UserAccounts
+    + ClientCertificates
 {
 }
 
@@ -433,6 +439,7 @@ impl<T> Control for T where
         + SettingsOfClients
         + AccessControl
         + UserAccounts
+        + ClientCertificates
 {
 }
 

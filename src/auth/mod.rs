@@ -37,6 +37,7 @@ mod precedence;
 mod prepared;
 mod preparing;
 mod renewal;
+mod revoked;
 mod secret_text;
 mod standing;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
@@ -73,6 +74,7 @@ pub use precedence::Precedence;
 pub use prepared::Prepared;
 pub use preparing::{Preparation, PrepareError, PrepareRequest};
 pub use renewal::{Renew, Renewal};
+pub use revoked::RevokedCertificates;
 pub use secret_text::SecretText;
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};

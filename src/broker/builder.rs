@@ -309,6 +309,10 @@ impl Builder {
         broker.restore(&threads).await?;
         #[cfg(feature = "webhooks")]
         broker.start_webhooks(webhooks, &threads).await?;
+        #[cfg(feature = "tls")]
+        listeners
+            .iter()
+            .for_each(|listener| listener.refuse_revoked(broker.revoked_certificates()));
         let urls = &broker.running.listener_urls;
         for ((bound, listener), url) in bound.iter().zip(&listeners).zip(urls) {
             broker

@@ -6,6 +6,7 @@
 mod access;
 mod asking;
 mod builder;
+mod certificates;
 mod control;
 mod draining;
 mod error;

@@ -50,6 +50,7 @@ impl Broker {
         };
         let (broker, its_keeper) = (self.clone(), Arc::clone(keeper));
         aside(threads, move || broker.read_store(&its_keeper)).await?;
+        self.restore_revoked().await;
         self.restore_drain().await;
         self.begin_access().await;
         // Published only once all sessions are there, so that no subscriber misses a Will.

@@ -6,6 +6,7 @@
 
 mod check;
 mod control;
+mod crl;
 mod export;
 mod files;
 mod first_start;

@@ -7,6 +7,7 @@
 
 mod access;
 mod account;
+mod certificates;
 mod clients;
 mod events;
 mod follow;
@@ -44,6 +45,9 @@ pub(super) enum RemoteCommand {
     /// Accounts in the broker's store: list, create, credentials, import, export
     #[command(subcommand, after_help = EXIT_CODES)]
     Users(users::UsersCommand),
+    /// List certificates of connected clients, revoke certificates
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Certificates(certificates::CertificatesCommand),
     /// Follow which clients are online
     #[command(after_help = EXIT_CODES)]
     Events(events::Arguments),
@@ -86,6 +90,7 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
     match command {
         RemoteCommand::Clients(command) => clients::run(command),
         RemoteCommand::Users(command) => users::run(command),
+        RemoteCommand::Certificates(command) => certificates::run(command),
         RemoteCommand::Events(arguments) => events::run(&arguments),
         RemoteCommand::Publish(arguments) => publish::run(&arguments),
         RemoteCommand::Rules(command) => access::run_rules(&command),

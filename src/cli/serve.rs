@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     control::ControlSocket,
+    crl::{NoList, fetch_missing},
     http::{api_options, http_listeners, http_proxies},
     listeners::mqtt_listeners,
     sources::{SourceError, Sources},
@@ -38,6 +39,8 @@ pub(super) enum ServeError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    NoList(#[from] NoList),
     #[error(transparent)]
     Webhook(#[from] WebhookFileError),
     #[error("cannot serve http: {0}; see the log")]
@@ -66,12 +69,14 @@ impl Serving {
     pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, ServeError> {
         let sources = Sources::open(config)?;
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
+        fetch_missing(config)?;
         let mut tls = TlsSources::default();
         // Bound before the broker starts, so that a wrong address fails at once.
         let listeners = http_listeners(config, &mut tls)?;
         let store = Arc::new(store);
         let kept = store.clone();
         let broker = Self::start_broker(config, (&sources, &policy), kept, &mut tls).await?;
+        tls.refuse_revoked(broker.revoked_certificates());
         let control = start_control(&config.data_dir, store, &broker);
         // With the ports that are bound: a configured port can be 0.
         let https = listeners.iter().filter(|one| one.tls.is_some());
@@ -89,6 +94,7 @@ impl Serving {
         }
         actix_web::rt::spawn(tls.clone().watch(broker.clone()));
         sources.watch();
+        actix_web::rt::spawn(tls.clone().refresh_lists(broker.clone()));
         Ok(Self { broker, api, http, https, sources, policy, tls, control })
     }
 

@@ -13,12 +13,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
 use hearthmq::{
     Broker,
+    auth::RevokedCertificates,
     config::Config,
     net::tls::{Alpn, TlsConfig, TlsError, TlsSource, examine},
 };
-use tokio::time::sleep;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::crl::{Fetched, fetch_all, with_lists};
 
 /// Seconds without a change after which a file counts as completely replaced.
 const WATCH_AGAIN_SECS: u32 = 1;
@@ -29,6 +36,10 @@ pub(super) struct TlsSources {
     sources: Vec<(SocketAddr, Alpn, TlsSource)>,
     /// The current `tls.watch_secs`.
     watch_secs: Arc<AtomicU32>,
+    /// The configuration in force, once a listener has TLS.
+    config: Arc<ArcSwapOption<Config>>,
+    /// Notified when revocation lists must be fetched again.
+    fetch_now: Arc<Notify>,
 }
 
 /// Identifies a version of a file: time of its last change, length, inode number.
@@ -46,18 +57,59 @@ impl TlsSources {
         if let Some((.., source)) = known.find(|one| (one.0, one.1) == (address, alpn)) {
             return Ok(source.clone());
         }
-        let files = TlsConfig::from(&config.tls_at(&address.to_string()));
+        let files = with_lists(config, &config.tls_at(&address.to_string()));
         let source = TlsSource::open(&files, alpn)?;
         self.sources.push((address, alpn, source.clone()));
-        self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
+        self.take(config);
         Ok(source)
+    }
+
+    fn take(&self, config: &Config) {
+        self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
+        self.config.store(Some(Arc::new(config.clone())));
+    }
+
+    /// Fetches revocation lists now and then, and at a reload. Then rechecks all sessions if one has
+    /// changed.
+    pub(super) async fn refresh_lists(self, broker: Broker) {
+        loop {
+            if let Some(config) = self.config.load_full().filter(|one| !one.tls.crl_urls.is_empty())
+            {
+                let Fetched { changed, failed } = fetched_aside(Arc::clone(&config)).await;
+                let fetched = config.tls.crl_urls.len() - failed;
+                broker.metrics().count_list_fetches(fetched as u64, failed as u64);
+                if changed > 0 {
+                    self.reload_from(&config);
+                    broker.recheck().await;
+                }
+            }
+            let config = self.config.load_full();
+            match config.map_or(0, |config| config.tls.crl_refresh_secs) {
+                0 => self.fetch_now.notified().await,
+                secs => {
+                    let waiting =
+                        timeout(Duration::from_secs(secs.into()), self.fetch_now.notified());
+                    drop(waiting.await); // Either it is time, or a reload asks.
+                }
+            }
+        }
+    }
+
+    /// Refuses certificates of this set at all listeners.
+    pub(super) fn refuse_revoked(&self, revoked: &RevokedCertificates) {
+        self.sources.iter().for_each(|(.., source)| source.refuse_revoked(revoked));
     }
 
     /// Reads all files again, by the options of `config`. Invalid files change nothing.
     pub(super) fn reload(&self, config: &Config) {
-        self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
+        self.take(config);
+        self.fetch_now.notify_one();
+        self.reload_from(config);
+    }
+
+    fn reload_from(&self, config: &Config) {
         for (address, _, source) in &self.sources {
-            let files = TlsConfig::from(&config.tls_at(&address.to_string()));
+            let files = with_lists(config, &config.tls_at(&address.to_string()));
             tell(*address, &files, source.reload_from(&files));
         }
     }
@@ -98,12 +150,18 @@ impl TlsSources {
         for (.., source) in &self.sources {
             let Some(files) = source.files() else { continue };
             let lists = files.client_ca.iter().chain(&files.crl);
-            for path in [&files.certificate, &files.key].into_iter().chain(lists) {
+            for path in [&files.certificate, &files.key, &files.ocsp].into_iter().chain(lists) {
                 all.entry(path.clone()).or_insert_with(|| stamp(path));
             }
         }
         all
     }
+}
+
+/// Fetches on another thread than that of the program's tasks.
+async fn fetched_aside(config: Arc<Config>) -> Fetched {
+    let done = actix_web::rt::task::spawn_blocking(move || fetch_all(&config)).await;
+    done.unwrap_or_default() // The program is about to end.
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -135,7 +193,7 @@ pub(super) fn look_at_files(config: &Config) -> Result<Vec<String>, TlsError> {
     let listeners = [&config.mqtt.tls, &config.mqtt.secure_websocket, &config.http.https];
     let mut lines = Vec::new();
     for address in listeners.into_iter().flatten() {
-        for line in examine(&TlsConfig::from(&config.tls_at(&address.to_string())))? {
+        for line in examine(&with_lists(config, &config.tls_at(&address.to_string())))? {
             if !lines.contains(&line) {
                 lines.push(line);
             }

@@ -56,6 +56,9 @@ pub struct TlsOverrides {
     /// The same as `key` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// The same as `ocsp` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp: Option<PathBuf>,
     /// The same as `min_version` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
@@ -80,6 +83,7 @@ impl ListenerConfig {
             tls: Some(TlsOverrides {
                 certificate: Some(PathBuf::new()),
                 key: Some(PathBuf::new()),
+                ocsp: Some(PathBuf::new()),
                 min_version: Some(TlsVersion::default()),
                 client_ca: Some(Vec::new()),
                 client_auth: Some(ClientAuth::default()),
@@ -107,10 +111,12 @@ impl TlsOverrides {
     /// Returns `files` with the options given here replaced.
     fn over(&self, files: &TlsFiles) -> TlsFiles {
         let files = files.clone();
-        let Self { certificate, key, min_version, client_ca, client_auth, crl } = self.clone();
+        let Self { certificate, key, ocsp, min_version, client_ca, client_auth, crl } =
+            self.clone();
         TlsFiles {
             certificate: certificate.unwrap_or(files.certificate),
             key: key.unwrap_or(files.key),
+            ocsp: ocsp.unwrap_or(files.ocsp),
             min_version: min_version.unwrap_or(files.min_version),
             client_ca: client_ca.unwrap_or(files.client_ca),
             client_auth: client_auth.unwrap_or(files.client_auth),

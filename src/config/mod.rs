@@ -191,7 +191,7 @@ impl Default for MqttConfig {
 }
 
 /// `[tls]`: PEM files for the TLS listeners. An empty path means no file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsFiles {
     /// The server's certificate, followed by its intermediates.
@@ -206,10 +206,34 @@ pub struct TlsFiles {
     pub client_auth: ClientAuth,
     /// Certificate revocation lists.
     pub crl: Vec<PathBuf>,
+    /// URLs of further lists, which the program fetches.
+    pub crl_urls: Vec<String>,
+    /// Seconds between two fetches of these lists; 0 = only at the start and at SIGHUP.
+    pub crl_refresh_secs: u32,
+    /// An OCSP response about the server's certificate, in DER form.
+    pub ocsp: PathBuf,
     /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
     pub client_id_is_common_name: bool,
     /// Seconds between two checks whether the files have changed; 0 = they are read only at SIGHUP.
     pub watch_secs: u32,
+}
+
+impl Default for TlsFiles {
+    fn default() -> Self {
+        Self {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            min_version: TlsVersion::default(),
+            client_ca: Vec::new(),
+            client_auth: ClientAuth::default(),
+            crl: Vec::new(),
+            crl_urls: Vec::new(),
+            crl_refresh_secs: 3_600,
+            ocsp: PathBuf::new(),
+            client_id_is_common_name: false,
+            watch_secs: 0,
+        }
+    }
 }
 
 impl From<&TlsFiles> for TlsConfig {
@@ -221,6 +245,7 @@ impl From<&TlsFiles> for TlsConfig {
             client_auth: files.client_auth,
             crl: files.crl.clone(),
             min_version: files.min_version,
+            ocsp: files.ocsp.clone(),
         }
     }
 }

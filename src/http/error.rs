@@ -4,6 +4,7 @@
 
 mod access;
 mod broker;
+mod certificates;
 mod repeated;
 mod users;
 mod waiting;

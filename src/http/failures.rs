@@ -139,6 +139,12 @@ failures! {
         ControlError::UsernameTooLong.into(),
         ControlError::TooManyOverrides.into(),
     ];
+    /// The call names a certificate.
+    CertificateName => [ApiError::invalid_certificate_name()];
+    /// The certificate must be revoked.
+    NotRevoked => [ApiError::certificate_not_revoked()];
+    /// The revoked certificates have a limit.
+    Revoking => [ApiError::too_many_revoked()];
     /// The client or the user must have sticky settings.
     NoSettings => [ApiError::settings_not_found()];
     /// The call publishes.

@@ -248,6 +248,11 @@ impl TextWriter<'_, '_> {
             MetricType::Counter,
         )?;
         ConstCounter::new(metrics.totals().log_lines_left_out.value()).encode(encoder)?;
+        let Totals { lists_fetched, list_fetches_failed, .. } = metrics.totals();
+        let counts = [("fetched", lists_fetched), ("failed", list_fetches_failed)];
+        let counts =
+            counts.map(|(outcome, count)| ([("outcome", outcome.to_owned())], count.value()));
+        self.family("crl_fetches", "Fetches of revocation lists from their URLs", &counts)?;
         let Some(dropped) = metrics.log_dropped() else { return Ok(()) };
         let encoder = self.encoder.encode_descriptor(
             "log_lines_dropped",

@@ -258,6 +258,10 @@ pub struct Totals {
     pub history_lost: Gauge,
     /// Log lines omitted by the rate limit.
     pub log_lines_left_out: Gauge,
+    /// Revocation lists that were fetched from their URL.
+    pub lists_fetched: Gauge,
+    /// Fetches of revocation lists that have failed.
+    pub list_fetches_failed: Gauge,
     /// Retained messages.
     pub retained_messages: Gauge,
     /// Bytes of retained messages.
@@ -350,6 +354,13 @@ impl Metrics {
     /// Sets the function that refreshes the totals; only the first call has an effect.
     pub(crate) fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
         drop(self.probe.set(Probe(Box::new(probe))));
+    }
+
+    /// Counts fetches of revocation lists.
+    pub fn count_list_fetches(&self, fetched: u64, failed: u64) {
+        let Totals { lists_fetched, list_fetches_failed, .. } = &self.totals;
+        lists_fetched.set(lists_fetched.value() + fetched);
+        list_fetches_failed.set(list_fetches_failed.value() + failed);
     }
 
     /// Sets the function that returns the number of dropped log lines; only the first call has an

@@ -88,6 +88,12 @@ labels! {
         UserSecrets = "/api/v1/users/{name}/secrets",
         /// Removes a device secret.
         UserSecret = "/api/v1/users/{name}/secrets/{id}",
+        /// The certificates of connected clients.
+        Certificates = "/api/v1/certificates",
+        /// Lists and revokes certificates.
+        RevokedCertificates = "/api/v1/certificates/revoked",
+        /// Accepts a certificate again.
+        RevokedCertificate = "/api/v1/certificates/revoked/{serial}",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
         /// The rules in the store.

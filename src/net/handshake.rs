@@ -276,6 +276,11 @@ async fn accept_connect(
     if !may_publish_will {
         return refused("no rule allows to publish the Will");
     }
+    let certificate = has_certificate.then(|| newcomer.transport.tls()).flatten();
+    let certificate = certificate.and_then(|tls| tls.certificate).map(|facts| {
+        let who = (&*client_id, identity.username.as_ref());
+        Box::new(core.certificates.connected.seat(facts, who, listener))
+    });
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
         is_assigned,
@@ -295,6 +300,7 @@ async fn accept_connect(
         identity,
         proven,
         has_certificate,
+        certificate,
         enhanced: enhanced.map(Box::new),
         client_id,
         peer,

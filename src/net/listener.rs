@@ -154,6 +154,14 @@ impl Listener {
 }
 
 impl Listener {
+    /// Refuses client certificates of this set.
+    #[cfg(feature = "tls")]
+    pub(crate) fn refuse_revoked(&self, revoked: &crate::auth::RevokedCertificates) {
+        if let Some(tls) = &self.layers.tls {
+            tls.refuse_revoked(revoked);
+        }
+    }
+
     /// Returns the URL that rules, log and events use for the listener: `mqtt://127.0.0.1:1883`,
     /// `wss://[::]:8084/mqtt`, `unix:/run/hearthmq/mqtt.sock`. `bound` is the address that the
     /// socket is bound to; a Unix socket has none.

@@ -6,7 +6,9 @@
 
 mod client;
 mod examine;
+mod list;
 mod own;
+mod revoked;
 mod secured;
 mod source;
 
@@ -28,10 +30,12 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::revoked::{RevocationVerifier, RevokedHere};
 pub(super) use self::secured::secure;
 pub use self::{
     client::{CertificateSyntaxError, ClientCertificateError, client_certificate, explained},
     examine::examine,
+    list::{RevocationListError, check_revocation_list},
     source::{Alpn, TlsSource, Trust},
 };
 
@@ -63,6 +67,9 @@ pub struct TlsConfig {
     /// The oldest accepted version of TLS.
     #[serde(default)]
     pub min_version: TlsVersion,
+    /// An OCSP response (DER) about the certificate, which is sent with it. An empty path means none.
+    #[serde(default)]
+    pub ocsp: PathBuf,
 }
 
 /// Whether clients are asked for a certificate.
@@ -152,6 +159,12 @@ pub enum TlsError {
         /// The parse error.
         source: CertificateSyntaxError,
     },
+    /// The OCSP response cannot be used.
+    #[error("{}: not a successful OCSP response in DER form; fetch one with `openssl ocsp ... -respout FILE`", path.display())]
+    OcspResponse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A certificate in `client_ca` cannot be used.
     #[error("{}: the certificate of an authority in client_ca cannot be used ({source}); give one of X.509 version 3 in PEM form", path.display())]
     Certificate {
@@ -192,7 +205,7 @@ pub enum TlsError {
 /// # Errors
 /// A file is missing or invalid, or the options contradict each other.
 pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    build(config).map(|(server, _)| Arc::new(server))
+    build(config, &RevokedHere::default()).map(|(server, _)| Arc::new(server))
 }
 
 /// Builds a configuration as [`server_config`] does, for MQTT: a client that sends ALPN must offer
@@ -201,7 +214,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
 /// # Errors
 /// As [`server_config`].
 pub fn mqtt_server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let (mut server, _) = build(config)?;
+    let (mut server, _) = build(config, &RevokedHere::default())?;
     server.alpn_protocols = vec![ALPN_MQTT.to_vec()];
     Ok(Arc::new(server))
 }
@@ -209,7 +222,10 @@ pub fn mqtt_server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsEr
 type Verifier = Arc<dyn ClientCertVerifier>;
 
 /// Builds the server configuration and the verifier of its client certificates.
-fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsError> {
+fn build(
+    config: &TlsConfig,
+    revoked: &RevokedHere,
+) -> Result<(ServerConfig, Option<Verifier>), TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
@@ -217,6 +233,8 @@ fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsErro
     };
     let own = own::certified_key(config, &provider)?;
     let verifier = client_verifier(config, &provider)?;
+    let verifier = verifier
+        .map(|inner| Arc::new(RevocationVerifier::new(inner, Arc::clone(revoked))) as Verifier);
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
     let mut server = match verifier.clone() {
         Some(verifier) => builder.with_client_cert_verifier(verifier),

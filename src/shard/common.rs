@@ -32,9 +32,10 @@ use crate::{
     router::{Homes, Index, Retained, RetainedLimits, ShardNumber},
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
-        audit::AuditLog, bans::BanList, connect::Proven, doors::ArrivalDoor, in_process::InProcess,
-        overrides::OverrideTable, refusal_rate::RefusalRate, silences::Silences,
-        sticky::StickyTable, system::SystemTopics, versions::Versions,
+        audit::AuditLog, bans::BanList, certificates::Certificates, connect::Proven,
+        doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
+        refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable, system::SystemTopics,
+        versions::Versions,
     },
     store::{Store, StoreError},
     told::Told,
@@ -106,6 +107,8 @@ pub(crate) struct Core {
     pub(crate) bans: BanList,
     /// Who has changed what.
     pub(crate) audit: AuditLog,
+    /// The certificates of clients.
+    pub(crate) certificates: Certificates,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -154,6 +157,7 @@ impl Core {
             audit: AuditLog::new(records.clone()),
             records,
             keeper,
+            certificates: Certificates::default(),
             draining: ArcSwapOption::empty(),
             ending: CancellationToken::new(),
             homes: OnceLock::new(),

@@ -8,7 +8,7 @@ use crate::{
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
     owners::Charge,
-    shard::sticky::SettingsLayers,
+    shard::{certificates::CertificateSeat, sticky::SettingsLayers},
     transport::Transport,
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct AcceptedConnect {
     pub(crate) proven: Proven,
     /// Whether TLS has verified a certificate of the client.
     pub(crate) has_certificate: bool,
+    /// Its entry among the certificates of all connections.
+    pub(crate) certificate: Option<Box<CertificateSeat>>,
     /// Set for a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
     pub(crate) peer: SocketAddr,

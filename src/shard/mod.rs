@@ -8,6 +8,7 @@ mod access;
 pub(crate) mod audit;
 pub(crate) mod bans;
 mod buffers;
+pub(crate) mod certificates;
 pub(crate) mod chores;
 mod clients;
 pub(crate) mod common;
@@ -54,6 +55,7 @@ use slab::Slab;
 
 use self::{
     buffers::Buffers,
+    certificates::CertificateSeat,
     chores::{Chores, SessionChores},
     clients::ClientIndex,
     deadlines::{Deadlines, Timer},
@@ -205,6 +207,8 @@ pub(crate) struct Connected {
     is_held: bool,
     /// Whether TLS has verified a certificate of the client.
     has_certificate: bool,
+    /// Its entry among the certificates of all connections.
+    _certificate: Option<Box<CertificateSeat>>,
     /// Whether the connection was told that the credentials of its client have expired.
     is_expiry_told: bool,
     /// When the identity is renewed; `None` if it is not, or while its source is asked.

@@ -330,3 +330,177 @@ fn what_accounts_and_permissions_no_longer_allow_ends_at_sighup() {
     let (_, reason) = Client::on(crate::mqtt::tcp(program.address("mqtt")), packet).unwrap();
     assert_eq!(reason, ReasonCode::NotAuthorized);
 }
+
+/// Calls the REST interface as `ops`, with a body in JSON.
+fn rest(program: &Program, line: &str, body: &str) -> (u16, serde_json::Value) {
+    let login = basic(&format!("ops:{PASSWORD}"));
+    let length = body.len();
+    let answer = program.send(format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {login}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
+    (answer.status, serde_json::from_str(&answer.body).unwrap())
+}
+
+/// Returns a place whose account `ops` may administer.
+fn administered(place: Place) -> Place {
+    let file = place.path("data/policy.toml");
+    let rule = "[[rules]]\neffect = \"allow\"\nactions = [\"administer\"]\nusers = [\"ops\"]\n";
+    fs::write(&file, fs::read_to_string(&file).unwrap() + rule).unwrap();
+    place
+}
+
+#[test]
+fn a_certificate_is_listed_revoked_over_rest_also_after_a_restart_and_accepted_again() {
+    let place = administered(place());
+    let program = place.start();
+    let tls =
+        VERSIONS.map(|version| Tls::new(&place.path("ca.crt"), version, Some(&device(&place))));
+    let mut clients = [connected(&program, &tls[0], "a"), connected(&program, &tls[1], "b")];
+    let mut idle = tls[1].stream(program.address("https"));
+    write!(idle, "{STATUS} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let (status, first) = rest(&program, "GET /api/v1/certificates?limit=1", "");
+    assert_eq!((status, &first["items"][0]["client_id"]), (200, &"a".into()));
+    assert_eq!(first["items"][0]["subject"], "CN=device-1");
+    let cursor = first["next"].as_str().unwrap();
+    let (_, second) = rest(&program, &format!("GET /api/v1/certificates?cursor={cursor}"), "");
+    assert_eq!((&second["items"][0]["client_id"], second.get("next")), (&"b".into(), None));
+
+    let shown = &first["items"][0];
+    let body = serde_json::json!({
+        "issuer": shown["issuer"], "serial_number": shown["serial_number"], "reason": "stolen",
+    });
+    let (status, answer) = rest(&program, "POST /api/v1/certificates/revoked", &body.to_string());
+    assert_eq!((status, &answer["sessions_touched"]), (200, &2.into()), "{answer}");
+    for client in &mut clients {
+        client.expect_disconnect(ReasonCode::NotAuthorized);
+    }
+    let mut rest_of_answer = Vec::new();
+    drop(idle.read_to_end(&mut rest_of_answer)); // The connection ends, however its peer says so.
+    for tls in &tls {
+        assert!(tls.connect(program.address("mqtts"), connect("c")).is_err());
+        assert!(tls.call(program.address("https"), None, STATUS).is_err());
+    }
+    let (_, none) = rest(&program, "GET /api/v1/certificates", "");
+    assert_eq!(none["items"], serde_json::json!([]));
+    drop(program);
+
+    let program = place.start();
+    assert!(tls[1].connect(program.address("mqtts"), connect("c")).is_err());
+    program.line_with(&["connect refused", "Revoked"]);
+    let (_, revoked) = rest(&program, "GET /api/v1/certificates/revoked", "");
+    let revoked = &revoked["items"][0];
+    assert_eq!((&revoked["reason"], &revoked["by"]), (&"stolen".into(), &"ops".into()));
+    let serial = revoked["serial_number"].as_str().unwrap();
+    let issuer = revoked["issuer"].as_str().unwrap().replace(' ', "%20").replace('=', "%3D");
+    let accept = format!("DELETE /api/v1/certificates/revoked/{serial}?issuer={issuer}");
+    assert_eq!(rest(&program, &accept, "").0, 200);
+    connected(&program, &tls[1], "c").ping();
+    let (status, answer) = rest(&program, &accept, "");
+    assert_eq!((status, &answer["code"]), (404, &"certificate_not_revoked".into()));
+}
+
+/// Serves the files of a directory by HTTP until it is dropped.
+struct Files(std::process::Child);
+
+impl Files {
+    fn of(directory: &Path, port: u16) -> Self {
+        let mut server = Command::new("python3");
+        server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        server.current_dir(directory).stderr(std::process::Stdio::null());
+        let child = server.stdout(std::process::Stdio::null()).spawn().unwrap();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn lists_from_urls_are_fetched_and_the_last_good_ones_stay() {
+    let port = free_port();
+    let place = place();
+    let file = place.path("hearthmq.toml");
+    let urls = format!(
+        "crl_urls = [\"http://127.0.0.1:{port}/ca.crl\", \"http://127.0.0.1:{port}/devices.crl\"]"
+    );
+    let config = fs::read_to_string(&file).unwrap();
+    let config = config.replace("crl = [\"ca.crl\", \"devices.crl\"]", &urls);
+    let config = config.replace("[\"ca.crt\"]", "[\"ca.crt\", \"devices.crt\"]");
+    fs::write(&file, config).unwrap();
+    // Without the list, a start would accept revoked certificates.
+    let output = place.run();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("tls.crl_urls"), "{text}");
+
+    let files = Files::of(&place.path(""), port);
+    let mut program = place.start();
+    let tls = Tls::new(&place.path("ca.crt"), VERSIONS[1], Some(&device(&place)));
+    let mut client = connected(&program, &tls, "a");
+    drop(files);
+    program.signal("-HUP");
+    program.line_with(&["WARN", "revocation list not fetched", "devices.crl"]);
+    client.ping();
+    let _files = Files::of(&place.path(""), port);
+    // A list that the authority has not signed is not used.
+    let good = fs::read(place.path("devices.crl")).unwrap();
+    fs::copy(place.path("ca.crl"), place.path("devices.crl")).unwrap();
+    program.signal("-HUP");
+    program.line_with(&["WARN", "devices.crl", "older than the list in use, or of another issuer"]);
+    client.ping();
+    fs::write(place.path("devices.crl"), good).unwrap();
+    revoke(&place);
+    program.signal("-HUP");
+    client.expect_disconnect(ReasonCode::NotAuthorized);
+    assert!(tls.connect(program.address("mqtts"), connect("b")).is_err());
+    let metrics = program.call("GET /metrics").body;
+    let of = |outcome| {
+        let name = format!("hearthmq_crl_fetches_total{{outcome=\"{outcome}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned).unwrap()
+    };
+    assert_ne!(of("fetched"), "0");
+    assert_ne!(of("failed"), "0");
+    program.killed();
+    drop(program);
+    // The lists are there after a restart, also without the URL.
+    drop(_files);
+    let program = place.start();
+    assert!(tls.connect(program.address("mqtts"), connect("b")).is_err());
+}
+
+#[test]
+fn an_ocsp_response_from_a_file_is_sent_with_the_certificate() {
+    let place = place().set("tls.ocsp=server.ocsp");
+    fs::write(place.path("server.ocsp"), "no response").unwrap();
+    let output = place.run();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("server.ocsp: not a successful OCSP response"), "{text}");
+    shell(
+        &place.path(""),
+        "printf 'V\\t301231235959Z\\t\\t%s\\tunknown\\t/CN=broker.example\\n' \
+             \"$(openssl x509 -in server.crt -noout -serial | cut -d= -f2)\" > ocsp.db
+         openssl ocsp -issuer ca.crt -cert server.crt -no_nonce -reqout server.request
+         openssl ocsp -index ocsp.db -rsigner ca.crt -rkey ca.key -CA ca.crt -ndays 7 \
+             -reqin server.request -respout server.ocsp",
+    );
+    let program = place.start();
+    let address = program.address("mqtts");
+    shell(
+        &place.path(""),
+        &format!(
+            "timeout 60 openssl s_client -connect {address} -CAfile ca.crt -status < /dev/null 2>&1 \
+             | grep 'OCSP Response Status: successful'"
+        ),
+    );
+}

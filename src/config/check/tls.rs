@@ -119,6 +119,14 @@ fn check_complete(config: &Config) -> Result<(), Problem> {
 /// Checks the options of `[tls]` about client certificates.
 fn check_client_auth(config: &Config) -> Result<(), Problem> {
     let tls = &config.tls;
+    let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+    if let Some(url) = tls.crl_urls.iter().find(|url| !is_url(url)) {
+        return Err(Problem::new(
+            &["tls.crl_urls"],
+            format!("{url:?} in tls.crl_urls is not a URL of a revocation list"),
+            "write a URL that begins with http:// or https://, and name files in tls.crl",
+        ));
+    }
     if tls.client_auth != ClientAuth::None && tls.client_ca.is_empty() {
         return Err(Problem::new(
             &["tls.client_auth"],
@@ -132,6 +140,7 @@ fn check_client_auth(config: &Config) -> Result<(), Problem> {
     for (key, given) in [
         ("tls.client_ca", !tls.client_ca.is_empty()),
         ("tls.crl", !tls.crl.is_empty()),
+        ("tls.crl_urls", !tls.crl_urls.is_empty()),
         ("tls.client_id_is_common_name", tls.client_id_is_common_name),
     ] {
         if given && !is_anybody_asked {

@@ -11,6 +11,7 @@ mod audit;
 mod bans;
 mod body;
 mod bulk;
+mod certificates;
 mod check;
 mod client;
 mod clients;
@@ -77,6 +78,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .wrap(from_fn(stay_with_http))
         .configure(keep_alive::routes)
         .configure(advice::routes)
+        .configure(certificates::routes)
         .configure(client::routes)
         .configure(clients::routes)
         .configure(events::routes)

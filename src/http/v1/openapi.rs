@@ -26,9 +26,9 @@ use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    advice, audit, bans, check, client, clients, contents, events, history, keep_alive, kick,
-    logins, node, overrides, publish, redirect, request, resource, rules, settings, status, sticky,
-    subscriptions, topics, users,
+    advice, audit, bans, certificates, check, client, clients, contents, events, history,
+    keep_alive, kick, logins, node, overrides, publish, redirect, request, resource, rules,
+    settings, status, sticky, subscriptions, topics, users,
 };
 
 #[derive(OpenApi)]
@@ -96,6 +96,10 @@ use super::{
     users::credentials::remove_secret,
     users::import::import_users,
     users::export::export_users,
+    certificates::list_certificates,
+    certificates::list_revoked,
+    certificates::revoke,
+    certificates::restore,
     openapi,
 ))]
 struct V1Calls;
@@ -114,6 +118,7 @@ struct V1Calls;
         (name = "events", description = "Follow which clients are online."),
         (name = "access", description = "Who may do what: rules, bans, failed logins; and who has changed what."),
         (name = "users", description = "Accounts in the broker's store."),
+        (name = "certificates", description = "Certificates of connected clients, and revoked ones."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
     modifiers(&InCommon),

@@ -138,7 +138,7 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 
 /// Formats a serial number as `openssl x509 -serial` does, but in lower case: two digits for each
 /// byte, without the leading zero byte that only marks the number as positive.
-fn hexadecimal(serial_number: &[u8]) -> String {
+pub(super) fn hexadecimal(serial_number: &[u8]) -> String {
     let significant = match serial_number {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,

@@ -9,7 +9,7 @@ use x509_parser::{
     x509::X509Version,
 };
 
-use super::{TlsConfig, TlsError, build, read_pem};
+use super::{RevokedHere, TlsConfig, TlsError, build, read_pem};
 
 /// Warn about a certificate that expires within this time.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// # Errors
 /// As [`TlsSource::open`](super::TlsSource::open): the files cannot be used.
 pub fn examine(config: &TlsConfig) -> Result<Vec<String>, TlsError> {
-    build(config)?;
+    build(config, &RevokedHere::default())?;
     let now = ASN1Time::now();
     let mut lines = Vec::new();
     for (number, der) in certificates(&config.certificate)?.iter().enumerate() {

@@ -41,7 +41,27 @@ pub(super) fn certified_key(
     if key.public_key().is_some_and(|public| *public != *own.public_key().raw) {
         return Err(TlsError::KeyMismatch { key: config.key.clone(), certificate: path.clone() });
     }
-    Ok(Arc::new(CertifiedKey::new(chain, key)).into())
+    let mut own = CertifiedKey::new(chain, key);
+    own.ocsp = ocsp_response(&config.ocsp)?;
+    Ok(Arc::new(own).into())
+}
+
+/// Reads the OCSP response, if one is named. Clients check its signature and its age.
+fn ocsp_response(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let der = read(path)?;
+    // OCSPResponse ::= SEQUENCE { responseStatus ENUMERATED { successful (0) }, … } (RFC 6960, 4.2.1)
+    let after_length = match der.get(1) {
+        Some(length @ 0x81..=0x84) => 2 + usize::from(length - 0x80),
+        _ => 2,
+    };
+    let status = der.get(after_length..after_length + 3);
+    if der.first() != Some(&0x30) || status != Some(&[0x0a, 0x01, 0x00][..]) {
+        return Err(TlsError::OcspResponse { path: path.to_owned() });
+    }
+    Ok(Some(der))
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

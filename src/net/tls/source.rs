@@ -20,7 +20,8 @@ use rustls::{
 
 use tokio::sync::watch;
 
-use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, TlsConfig, TlsError, build};
+use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, RevokedHere, TlsConfig, TlsError, build};
+use crate::auth::RevokedCertificates;
 
 /// The protocol inside TLS, which decides the ALPN names that a client may offer. A client without
 /// ALPN is always accepted.
@@ -48,12 +49,14 @@ struct Shared {
     present: ArcSwap<Settings>,
     /// Notifies connections that the settings were replaced.
     replaced: watch::Sender<()>,
+    /// The certificates that an operator has revoked.
+    revoked: RevokedHere,
 }
 
 impl Shared {
-    fn new(alpn: Alpn, settings: Settings) -> Self {
+    fn new(alpn: Alpn, settings: Settings, revoked: RevokedHere) -> Self {
         let replaced = watch::Sender::new(());
-        Self { alpn, present: ArcSwap::from_pointee(settings), replaced }
+        Self { alpn, present: ArcSwap::from_pointee(settings), replaced, revoked }
     }
 }
 
@@ -75,8 +78,15 @@ impl TlsSource {
     /// # Errors
     /// A file is missing or invalid, or the options contradict each other.
     pub fn open(config: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
-        let settings = read(config, alpn)?;
-        Ok(Self(Arc::new(Shared::new(alpn, settings))))
+        let revoked = RevokedHere::default();
+        let settings = read(config, alpn, &revoked)?;
+        Ok(Self(Arc::new(Shared::new(alpn, settings, revoked))))
+    }
+
+    /// Refuses certificates that are in this set, as those in a revocation list. A broker does this for
+    /// the listeners that it starts. The first set stays; a configuration of the application has none.
+    pub fn refuse_revoked(&self, revoked: &RevokedCertificates) {
+        drop(self.0.revoked.set(revoked.clone())); // The set of the first broker stays.
     }
 
     /// Returns the current settings, for a new connection.
@@ -102,7 +112,7 @@ impl TlsSource {
     /// # Errors
     /// As [`TlsSource::open`]; the old settings stay in force.
     pub fn reload_from(&self, config: &TlsConfig) -> Result<(), TlsError> {
-        self.put(read(config, self.0.alpn)?);
+        self.put(read(config, self.0.alpn, &self.0.revoked)?);
         Ok(())
     }
 
@@ -126,8 +136,14 @@ impl TlsSource {
     #[must_use]
     pub fn begin(&self) -> (Arc<ServerConfig>, Trust) {
         let settings = self.0.present.load();
-        let verified_by = AtomicU64::new(settings.number);
+        let verified_by = AtomicU64::new(self.number_of(&settings));
         (Arc::clone(&settings.server), Trust { source: self.clone(), verified_by })
+    }
+
+    /// Returns a number that is another one after each replacement and each change of the revoked
+    /// certificates. Both numbers only increase.
+    fn number_of(&self, settings: &Settings) -> u64 {
+        settings.number + self.0.revoked.get().map_or(0, RevokedCertificates::changes)
     }
 
     /// Returns the files in use; `None` for a configuration of the application.
@@ -169,7 +185,8 @@ impl Trust {
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let settings = self.source.0.present.load();
         let [end_entity, intermediates @ ..] = chain else { return Ok(()) };
-        if settings.number == self.verified_by.load(Ordering::Relaxed) {
+        let number = self.source.number_of(&settings);
+        if number == self.verified_by.load(Ordering::Relaxed) {
             return Ok(());
         }
         match &settings.verifier {
@@ -181,7 +198,7 @@ impl Trust {
             }
             None => {}
         }
-        self.verified_by.store(settings.number, Ordering::Relaxed);
+        self.verified_by.store(number, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -191,16 +208,22 @@ impl Trust {
     /// Waits until a certificate chain that was verified before is no longer valid.
     pub(crate) async fn lost(&self, chain: &[CertificateDer<'_>]) {
         let mut replaced = self.source.0.replaced.subscribe();
+        let revoked = self.source.0.revoked.get().cloned().unwrap_or_default();
+        let mut revoked_changed = revoked.subscribe();
         while self.verify(chain).is_ok() {
-            if replaced.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = replaced.changed() => changed,
+                changed = revoked_changed.changed() => changed,
+            };
+            if changed.is_err() {
                 std::future::pending::<()>().await; // the settings can no longer be replaced
             }
         }
     }
 }
 
-fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
-    let (mut server, verifier) = build(config)?;
+fn read(config: &TlsConfig, alpn: Alpn, revoked: &RevokedHere) -> Result<Settings, TlsError> {
+    let (mut server, verifier) = build(config, revoked)?;
     server.alpn_protocols = match alpn {
         Alpn::Mqtt => vec![ALPN_MQTT.to_vec()],
         Alpn::Http => vec![ALPN_HTTP.to_vec()],
@@ -212,7 +235,7 @@ fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
 impl From<Arc<ServerConfig>> for TlsSource {
     fn from(server: Arc<ServerConfig>) -> Self {
         let settings = Settings { files: None, server, verifier: None, number: 0 };
-        Self(Arc::new(Shared::new(Alpn::Any, settings)))
+        Self(Arc::new(Shared::new(Alpn::Any, settings, RevokedHere::default())))
     }
 }
 

@@ -326,6 +326,7 @@ impl Shard {
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
             has_certificate: connect.has_certificate,
+            _certificate: connect.certificate,
             is_expiry_told: false,
             renews_at: slot.presence.identity.renewal.at(),
             unannounced: Some(Greeting {

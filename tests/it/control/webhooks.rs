@@ -185,6 +185,7 @@ async fn an_endpoint_over_https_must_have_a_certificate_of_a_trusted_authority()
         client_auth: ClientAuth::None,
         crl: Vec::new(),
         min_version: TlsVersion::default(),
+        ocsp: std::path::PathBuf::new(),
     };
     let config = server_config(&files).unwrap();
     let receiver = Receiver::start_with(move |stream: TcpStream| {

@@ -20,10 +20,11 @@ use async_trait::async_trait;
 use hearthmq::{
     auth::{AllowAll, Authorizer, ClientCertificate, FilePolicy},
     control::{
-        AccessControl, ChangeSubscriptions, Clients, ControlError, FeedPosition, KeepAliveChanged,
-        KeepAliveOverride, Kick, Kicked, ListOverrides, LiveClients, QueryOverride, Readiness,
-        Redirect, Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients,
-        SelectionPlace, SetKeepAlive, SubscriptionChange, WillRequest,
+        AccessControl, ChangeSubscriptions, ClientCertificates, Clients, ControlError,
+        FeedPosition, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
+        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
+        SelectClients, SelectedClients, SelectionPlace, SetKeepAlive, SubscriptionChange,
+        WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -234,6 +235,8 @@ impl Redirects for Fleet {
 impl Readiness for Fleet {}
 
 impl AccessControl for Fleet {}
+
+impl ClientCertificates for Fleet {}
 
 /// A running interface. Dropping it ends it.
 pub(crate) struct Rest {
