@@ -22,6 +22,7 @@ mod subscriptions;
 mod topics;
 mod users;
 mod views;
+mod whole;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -79,6 +80,7 @@ pub use self::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
         CountClients, DroppedMessages, ListClients, Losing, TlsFacts,
     },
+    whole::Control,
 };
 use crate::{
     auth::{AccessRequest, Action, Authorizer, Decision, Identity},
@@ -414,33 +416,6 @@ pub trait Readiness: Send + Sync + 'static {
     fn is_storing(&self) -> bool {
         true
     }
-}
-
-/// The broker's whole interface for controlling live clients: all its parts together.
-pub trait Control:
-    LiveClients
-    + ClientViews
-    + Redirects
-    + Publishing
-    + Readiness
-    + SettingsOfClients
-    + AccessControl
-    + UserAccounts
-    + ClientCertificates
-{
-}
-
-impl<T> Control for T where
-    T: LiveClients
-        + ClientViews
-        + Redirects
-        + Publishing
-        + Readiness
-        + SettingsOfClients
-        + AccessControl
-        + UserAccounts
-        + ClientCertificates
-{
 }
 
 #[cfg(test)]

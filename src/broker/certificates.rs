@@ -86,8 +86,7 @@ impl ClientCertificates for Broker {
         after: Option<&CertificatePlace>,
         limit: usize,
     ) -> CertificatePage {
-        let (items, next) = self.running.core.certificates.connected.list(after, limit);
-        CertificatePage::new(items, next)
+        self.running.core.certificates.connected.list(after, limit)
     }
 
     async fn list_revoked(

@@ -115,7 +115,7 @@ fn needs_no_accounts(config: &Config) -> bool {
     config.auth.anonymous || by_certificate
 }
 
-fn first_password() -> Result<Password, FirstStartError> {
+pub(super) fn first_password() -> Result<Password, FirstStartError> {
     let fault = |variable, problem: &dyn ToString| FirstStartError::Password {
         variable,
         problem: problem.to_string(),

@@ -17,6 +17,7 @@ mod import;
 mod listeners;
 mod log;
 mod log_queue;
+mod migrate;
 mod open_files;
 mod passwd;
 mod reload;
@@ -92,6 +93,9 @@ enum Command {
     ExampleConfig,
     /// Print the policy of a first start: rules for its account, and examples of more
     ExamplePolicy,
+    /// Make configuration, policy and accounts from those of another broker
+    #[command(subcommand)]
+    Import(migrate::ImportCommand),
     #[command(flatten)]
     Remote(remote::RemoteCommand),
     /// Print a completion script for a shell
@@ -152,6 +156,8 @@ enum Failure {
     #[error(transparent)]
     Import(#[from] import::ImportError),
     #[error(transparent)]
+    Migrate(#[from] migrate::MigrateError),
+    #[error(transparent)]
     Control(#[from] control::ExportError),
     #[error(transparent)]
     Remote(#[from] remote::RemoteError),
@@ -179,6 +185,7 @@ impl Failure {
             | Self::Password(_)
             | Self::StoreCommand(_)
             | Self::Import(_)
+            | Self::Migrate(_)
             | Self::Control(_)
             | Self::Input(_)
             | Self::Output(_) => ExitCode::FAILURE,
@@ -203,6 +210,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Store(arguments)) => store::store(&arguments),
         Some(Command::ExampleConfig) => print(EXAMPLE),
         Some(Command::ExamplePolicy) => print(first_start::POLICY),
+        Some(Command::Import(command)) => migrate::run(command),
         Some(Command::Remote(command)) => remote::run(command),
         Some(Command::Completions { shell }) => {
             generated::completions(shell, CommandLine::command())

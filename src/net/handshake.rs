@@ -31,6 +31,7 @@ use crate::{
     router::ShardNumber,
     shard::{
         Core, RefusalAnswer,
+        certificates::CertificateSeat,
         connect::{AcceptedConnect, AcceptedWill, EnhancedLogin, TakeClient},
     },
     told::{Subject, connection_span},
@@ -276,11 +277,7 @@ async fn accept_connect(
     if !may_publish_will {
         return refused("no rule allows to publish the Will");
     }
-    let certificate = has_certificate.then(|| newcomer.transport.tls()).flatten();
-    let certificate = certificate.and_then(|tls| tls.certificate).map(|facts| {
-        let who = (&*client_id, identity.username.as_ref());
-        Box::new(core.certificates.connected.seat(facts, who, listener))
-    });
+    let certificate = seat_of(&newcomer, &client_id, &identity);
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
         is_assigned,
@@ -389,6 +386,19 @@ impl Newcomer<'_> {
 
 /// What the log says about a user name with a query.
 const SEE_OPTION: &str = "see auth.username_without_query";
+
+/// Returns the entry of a client among the certificates of all connections; `None` if it has shown none.
+fn seat_of(
+    newcomer: &Newcomer<'_>,
+    client_id: &str,
+    identity: &Identity,
+) -> Option<Box<CertificateSeat>> {
+    newcomer.certificate?;
+    let facts = newcomer.transport.tls()?.certificate?;
+    let connected = &newcomer.core.certificates.connected;
+    let who = (client_id, identity.username.as_ref());
+    Some(Box::new(connected.seat(facts, who, newcomer.listener)))
+}
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
     let mut properties = Vec::new();

@@ -14,7 +14,9 @@ use std::{
 };
 
 use crate::{
-    auth::RevokedCertificates, control::ConnectedCertificate, mqtt::Timestamp,
+    auth::RevokedCertificates,
+    control::{CertificatePage, CertificatePlace, ConnectedCertificate},
+    mqtt::Timestamp,
     transport::CertificateFacts,
 };
 
@@ -70,11 +72,7 @@ impl ConnectedCertificates {
     }
 
     /// Returns some certificates behind a place, and the place behind them if more follow.
-    pub(crate) fn list(
-        &self,
-        after: Option<&(u64, String, u64)>,
-        limit: usize,
-    ) -> (Vec<Arc<ConnectedCertificate>>, Option<(u64, String, u64)>) {
+    pub(crate) fn list(&self, after: Option<&CertificatePlace>, limit: usize) -> CertificatePage {
         let after = after.map(|(at, client_id, number)| (*at, client_id.as_str().into(), *number));
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let all = lock(&self.0);
@@ -87,7 +85,8 @@ impl ConnectedCertificates {
         }
         let has_more = entries.next().is_some();
         let last = last.filter(|_| has_more);
-        (found, last.map(|(at, client_id, number)| (*at, client_id.to_string(), *number)))
+        let next = last.map(|(at, client_id, number)| (*at, client_id.to_string(), *number));
+        CertificatePage::new(found, next)
     }
 
     /// Returns the number of connections with one of these certificates.

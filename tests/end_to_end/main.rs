@@ -24,6 +24,7 @@ mod keep_alive;
 mod listeners;
 mod log;
 mod log_of_clients;
+mod migration;
 mod mosquitto;
 mod open_files;
 mod presence;
