@@ -148,6 +148,7 @@ pub(crate) struct HttpCaller(Client<HttpsConnector<HttpConnector>, Full<Bytes>>)
 #[cfg(any(feature = "jwt", feature = "http-auth"))]
 pub(crate) struct ServiceAnswer {
     pub(crate) status: StatusCode,
+    #[cfg_attr(not(feature = "http-auth"), expect(dead_code, reason = "no answer is kept"))]
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }

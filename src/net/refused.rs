@@ -8,7 +8,7 @@ use crate::{
     metrics::ConnectRefusal,
     mqtt::Connect,
     shard::Core,
-    told::{Severity, Subject},
+    told::{Severity, Subject, without_token},
 };
 
 /// Why a connection is refused.
@@ -101,5 +101,6 @@ pub(super) fn subject<'a>(
     listener: &'a str,
 ) -> Subject<'a> {
     let client_id = Some(connect.client_id).filter(|client_id| !client_id.is_empty());
-    Subject { peer, listener, client_id, user: connect.username }
+    let user = connect.username.map(without_token);
+    Subject { peer, listener, client_id, user }
 }

@@ -34,7 +34,10 @@ pub(crate) use self::calls::{Changed, Made};
 use self::limit::{LeftOut, Limiter, LineKind, Quiet};
 #[cfg(feature = "accounts")]
 pub(crate) use self::logins::{LockOut, LockOuts};
-pub(crate) use self::{queues::Dropped, text::cut};
+pub(crate) use self::{
+    queues::Dropped,
+    text::{cut, without_token},
+};
 
 /// Target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";

@@ -8,12 +8,25 @@ const CHARS_MAX: usize = 128;
 /// Maximum number of bytes shown of a text, counted as the log writes it. Enough for any text of
 /// Latin letters, and for 85 of other scripts.
 const BYTES_MAX: usize = 256;
+/// Minimum number of bytes of a token: no header and signature are shorter together.
+const TOKEN_BYTES_MIN: usize = 60;
+
+/// Returns a user name, or what is shown in its place if it is a signed token (a JSON Web Token: three
+/// parts in Base64, of which the first is an object).
+pub(crate) fn without_token(name: &str) -> &str {
+    let is_token = name.len() > TOKEN_BYTES_MIN
+        && name.starts_with("ey")
+        && name.bytes().filter(|byte| *byte == b'.').count() == 2;
+    if is_token { "(a token)" } else { name }
+}
 
 /// Returns the beginning of `text`, with an ellipsis if the rest is left out.
 ///
 /// The text format escapes characters that do not print, JSON those below U+0020. Other characters
 /// that do not print are escaped here, as Rust writes them, so that JSON is also safe to look at.
+/// A token, which may stand in place of a user name, is not shown.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    let text = without_token(text);
     let mut bytes = 0;
     let mut all = text.char_indices().enumerate();
     let end = all.find_map(|(number, (at, character))| {
@@ -72,6 +85,13 @@ const fn must_be_escaped(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_in_place_of_a_name_is_not_shown() {
+        let token = format!("eyJhbGciOiJFUzI1NiJ9.{}.{}", "a".repeat(20), "b".repeat(86));
+        assert_eq!(cut(&token), "(a token)");
+        assert_eq!(cut("eyes.of.ann"), "eyes.of.ann");
+    }
 
     #[test]
     fn what_prints_and_is_short_stays_as_it_is() {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     mqtt::{Client, connect, tcp},
-    program::{Place, Program},
+    program::{PASSWORD, Place, Program},
 };
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -56,6 +56,18 @@ fn a_token_is_accepted_until_its_key_is_taken_away() {
     client.expect_disconnect(ReasonCode::NotAuthorized);
     assert_eq!(status(), 401);
     assert_eq!(come(&program, "anything", &token).1, ReasonCode::BadUserNameOrPassword);
+}
+
+#[test]
+fn a_refusal_names_the_option_for_user_names_with_a_query() {
+    let place = Place::new();
+    let program = place.start();
+    let (_, reason) = come(&program, "ops?SDK=x&Platform=y", PASSWORD);
+    assert_eq!(reason, ReasonCode::BadUserNameOrPassword);
+    program.line_with(&["connect refused", "see auth.username_without_query"]);
+    drop(program);
+    let program = place.set("auth.username_without_query=true").start();
+    assert_eq!(come(&program, "ops?SDK=x&Platform=y", PASSWORD).1, ReasonCode::Success);
 }
 
 #[test]

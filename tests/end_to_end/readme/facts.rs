@@ -71,6 +71,7 @@ fn every_metric_that_is_named_exists() {
     let source = [
         include_str!("../../../src/metrics/encode.rs"),
         include_str!("../../../src/metrics/logins.rs"),
+        include_str!("../../../src/metrics/sources.rs"),
         include_str!("../../../src/metrics/webhooks.rs"),
     ]
     .concat();
