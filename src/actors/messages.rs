@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use actix::{Addr, Message};
+use actix::Message;
 
-use super::Registry;
 use crate::{
     control::{
         ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
@@ -163,19 +162,6 @@ pub(crate) struct SetKeepAliveMany {
 pub(crate) struct FollowUserSettings {
     /// The user name.
     pub(crate) username: Arc<str>,
-}
-
-/// Makes a change of the sticky settings of a user, and then has all its connections follow it. The
-/// registry goes on if the caller no longer waits.
-pub(crate) struct OfUser<M> {
-    /// The change.
-    pub(crate) change: M,
-    /// The registries of all shards.
-    pub(crate) registries: Vec<Addr<Registry>>,
-}
-
-impl<M: Message> Message for OfUser<M> {
-    type Result = M::Result;
 }
 
 /// Asks for the description of a client's session; the reply is `None` if there is none.

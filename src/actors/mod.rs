@@ -12,10 +12,10 @@ mod registry;
 pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
-pub(crate) use self::registry::QueryOnlinePart;
+pub(crate) use self::registry::{OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{
-    Begin, OfUser, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
+    Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
     SetKeepAliveMany, Shutdown,
 };
 pub use crate::{

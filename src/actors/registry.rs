@@ -28,7 +28,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
 use self::clients::{ClientTurns, Handover};
-pub(crate) use self::feed::QueryOnlinePart;
+pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser};
 use super::{
     connection::Connection,
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},

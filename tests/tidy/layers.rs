@@ -95,7 +95,13 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "told",
         ],
     ),
-    ("http", &["net", "auth", "control", "limits", "metrics", "clock", "mqtt", "told"]),
+    (
+        "http",
+        &[
+            "net", "auth", "control", "hooks", "labels", "limits", "metrics", "clock", "mqtt",
+            "told",
+        ],
+    ),
     ("config", &["webhooks", "http", "net", "auth", "control", "limits", "told"]),
     (
         "broker",

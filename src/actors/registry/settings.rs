@@ -2,13 +2,13 @@
 
 use std::{future::ready, sync::Arc};
 
-use actix::{Addr, Handler, ResponseFuture};
+use actix::{Addr, Handler, Message, ResponseFuture};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::{Registry, control::answer_of};
 use crate::{
-    actors::messages::{FollowUserSettings, OfUser},
+    actors::messages::FollowUserSettings,
     control::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
         SettingsOf, StickySettings,
@@ -47,6 +47,19 @@ impl Handler<ChangeSettings> for Registry {
             Ok(ask(message.change).await.unwrap_or(stored))
         })
     }
+}
+
+/// Makes a change of the sticky settings of a user, and then has all its connections follow it. The
+/// registry goes on if the caller no longer waits.
+pub(crate) struct OfUser<M> {
+    /// The change.
+    pub(crate) change: M,
+    /// The registries of all shards.
+    pub(crate) registries: Vec<Addr<Registry>>,
+}
+
+impl<M: Message> Message for OfUser<M> {
+    type Result = M::Result;
 }
 
 impl Handler<OfUser<ChangeSettings>> for Registry {

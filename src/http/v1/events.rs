@@ -15,7 +15,7 @@ use actix_web::{
 };
 use utoipa::ToSchema;
 
-pub(super) use self::described::{ShownEvent, ShownMessage, webhooks};
+pub(super) use self::described::{ShownBatch, ShownEvent, webhooks};
 use self::stream::{FeedStream, LiveFormat};
 use super::{
     super::{

@@ -33,6 +33,7 @@ mod redirect;
 mod request;
 mod rules;
 mod settings;
+mod settings_of;
 mod status;
 mod sticky;
 mod subscriptions;

@@ -108,7 +108,7 @@ struct V1Calls;
 #[openapi(
     paths(calls::keep_alive, calls::status, publish::publish, health::live, health::ready, health::metrics),
     nest((path = "/api/v1", api = V1Calls)),
-    components(schemas(ErrorBody<'static>, ProblemBody<'static>, events::ShownMessage)),
+    components(schemas(ErrorBody<'static>, ProblemBody<'static>, events::ShownBatch)),
     security(("basic" = []), ("bearer" = []), ("certificate" = [])),
     tags(
         (name = "keep-alive", description = "The Keep Alive of clients, now and for later connections."),

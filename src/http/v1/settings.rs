@@ -21,7 +21,7 @@ use super::{
         },
     },
     body, in_time,
-    sticky::{admitted, name_of_change, of_user_in_path},
+    settings_of::{admitted, name_of_change, of_user_in_path},
     target::{ClientInPath, Query, UserInPath, client_id_in_path},
 };
 use crate::{

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::{
     super::{
         Api, ApiError,
-        admission::{self, CallEffect, HttpCaller},
+        admission::{self, CallEffect},
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoSettings, Parameters, Permission},
     },
@@ -25,18 +25,17 @@ use super::{
     named::{NamedPage, NamedPageParameters},
     resource,
     settings::{SettingsPart, change_of_user},
-    target::{ClientInPath, Query, UserInPath, client_id_in_path, username_in_path},
+    settings_of::{
+        ANY_CLIENT, PathOwner, admitted, name_of_change, of_client_in_path, of_user_in_path,
+    },
+    target::{ClientInPath, UserInPath},
 };
 use crate::{
     auth::Action,
-    control::{ListSettings, QuerySettings, RemoveSettings, SettingsOf, StickySettings},
+    control::{ListSettings, QuerySettings, RemoveSettings, StickySettings},
     metrics::RestRoute,
     told::Changed,
 };
-
-/// Stands for all clients in a question about a permission: a rule allows it unless it is only for
-/// clients with certain identifiers.
-pub(super) const ANY_CLIENT: &str = "";
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     let of_clients =
@@ -76,7 +75,7 @@ struct OfClient {
 /// The sticky settings of a user.
 #[derive(Serialize, ToSchema)]
 #[schema(as = UserSettings)]
-struct OfUser {
+struct SettingsOfUser {
     /// The user name.
     #[schema(value_type = String)]
     username: Arc<str>,
@@ -98,7 +97,7 @@ impl From<StickySettings> for OfClient {
     }
 }
 
-impl From<StickySettings> for OfUser {
+impl From<StickySettings> for SettingsOfUser {
     fn from(found: StickySettings) -> Self {
         let StickySettings { of, settings, by, set_at_millis, .. } = found;
         let settings = SettingsPart::of(&settings);
@@ -129,14 +128,14 @@ pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     get, path = "/user-settings/{username}", tag = "clients", operation_id = "showUserSettings",
     params(UserInPath),
     responses(
-        (status = 200, description = "The sticky settings.", body = OfUser, example = json!(
+        (status = 200, description = "The sticky settings.", body = SettingsOfUser, example = json!(
             {"username": "sensors", "settings": {"message_rate": 50}, "by": "admin",
              "set_at": 1_764_321_000_000_u64})),
         Fails<(Caller, Permission, Parameters, NoSettings)>,
     ),
 )]
 pub(super) async fn find_of_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = show::<OfUser>(&api, &request, of_user_in_path);
+    let call = show::<SettingsOfUser>(&api, &request, of_user_in_path);
     answer(&api, &request, RestRoute::UserSettings, call).await
 }
 
@@ -201,7 +200,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     get, path = "/user-settings", tag = "clients", operation_id = "listUserSettings",
     params(NamedPageParameters),
     responses(
-        (status = 200, description = "A page of sticky settings.", body = PageAnswer<OfUser>,
+        (status = 200, description = "A page of sticky settings.", body = PageAnswer<SettingsOfUser>,
          example = json!({"items": [
             {"username": "sensors", "settings": {"message_rate": 50}, "set_at": 1_764_321_000_000_u64}]})),
         Fails<(Caller, Permission, Parameters)>,
@@ -212,7 +211,7 @@ pub(super) async fn list_of_users(request: HttpRequest, api: Data<Api>) -> HttpR
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let page = NamedPage::of(&request)?;
         caller.permit(&api, ANY_CLIENT, &[Action::Observe])?;
-        let page = read::<OfUser>(&api, page, ListSettings::of_users, |_| true);
+        let page = read::<SettingsOfUser>(&api, page, ListSettings::of_users, |_| true);
         Ok(Answer::json(&page.await?))
     };
     answer(&api, &request, RestRoute::AllUserSettings, call).await
@@ -232,39 +231,13 @@ async fn read<A: From<StickySettings>>(
     page.read(api, |found: &StickySettings| found.of.name(), may_see, ask).await
 }
 
-/// Whose settings a call is about, by its path, and the client for which the caller needs the permission.
-type Whose = Result<(SettingsOf, Arc<str>), ApiError>;
-
-fn of_client_in_path(request: &HttpRequest) -> Whose {
-    let client_id: Arc<str> = client_id_in_path(request)?.into();
-    Ok((SettingsOf::Client(client_id.clone()), client_id))
-}
-
-pub(super) fn of_user_in_path(request: &HttpRequest) -> Whose {
-    Ok((SettingsOf::User(username_in_path(request)?.into()), ANY_CLIENT.into()))
-}
-
-/// Returns the caller, if it may do this, and whose settings the call is about.
-pub(super) async fn admitted(
-    api: &Api,
-    request: &HttpRequest,
-    whose: fn(&HttpRequest) -> Whose,
-    (effect, action): (CallEffect, Action<'_>),
-) -> Result<(HttpCaller, SettingsOf), ApiError> {
-    let caller = admission::admit(api, request, effect).await?;
-    let (of, client_id) = whose(request)?;
-    Query::parse(request.query_string(), &[])?;
-    caller.permit(api, &client_id, &[action])?;
-    Ok((caller, of))
-}
-
 async fn show<A: From<StickySettings> + Serialize>(
     api: &Api,
     request: &HttpRequest,
-    whose: fn(&HttpRequest) -> Whose,
+    owner: fn(&HttpRequest) -> PathOwner,
 ) -> Result<Answer, ApiError> {
     let needs = (CallEffect::Looks, Action::Observe);
-    let (_, of) = admitted(api, request, whose, needs).await?;
+    let (_, of) = admitted(api, request, owner, needs).await?;
     let found = in_time(api, api.0.control.query_settings(QuerySettings::new(of))).await?;
     let found = found.ok_or_else(ApiError::settings_not_found)?;
     Ok(Answer::json(&A::from(found)))
@@ -273,22 +246,14 @@ async fn show<A: From<StickySettings> + Serialize>(
 async fn remove_stored(
     api: &Api,
     request: &HttpRequest,
-    whose: fn(&HttpRequest) -> Whose,
+    owner: fn(&HttpRequest) -> PathOwner,
 ) -> Result<Answer, ApiError> {
     let needs = (CallEffect::Changes, Action::Control);
-    let (caller, of) = admitted(api, request, whose, needs).await?;
+    let (caller, of) = admitted(api, request, owner, needs).await?;
     if !in_time(api, api.0.control.remove_settings(RemoveSettings::new(of.clone()))).await? {
         return Err(ApiError::settings_not_found());
     }
     let (call, target, new) = (name_of_change(&of), Some(&**of.name()), Some("none"));
     caller.tell_changed(api, Changed { call, target, old: None, new });
     Ok(Answer::json(&Done::NOW))
-}
-
-/// Returns the name that the log has for a change of these settings.
-pub(super) const fn name_of_change(of: &SettingsOf) -> &'static str {
-    match of {
-        SettingsOf::Client(_) => "sticky settings",
-        SettingsOf::User(_) => "user settings",
-    }
 }

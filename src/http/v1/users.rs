@@ -79,7 +79,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only described here")]
-pub(super) struct UserInPath {
+pub(super) struct AccountInPath {
     /// User name, percent-encoded UTF-8.
     #[param(example = "car-17")]
     name: String,
@@ -188,7 +188,7 @@ pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResp
 
 /// Shows an account.
 #[utoipa::path(
-    get, path = "/users/{name}", tag = "users", operation_id = "showUser", params(UserInPath),
+    get, path = "/users/{name}", tag = "users", operation_id = "showUser", params(AccountInPath),
     responses(
         (status = 200, description = "The account.", body = ShownUser,
          headers(("ETag" = String, description = "The revision of the account.")),
@@ -252,7 +252,7 @@ pub(super) async fn create_user(
 /// The change is in force for the sessions of the user when the answer comes.
 #[utoipa::path(
     patch, path = "/users/{name}", tag = "users", operation_id = "changeUser",
-    params(UserInPath, Preconditions),
+    params(AccountInPath, Preconditions),
     request_body(content = UserPatch, description = "What changes.",
         example = json!({"disabled": true})),
     responses(
@@ -299,7 +299,7 @@ fn named(properties: &UserProperties) -> String {
 /// Removes an account. The connections and sessions of its user end.
 #[utoipa::path(
     delete, path = "/users/{name}", tag = "users", operation_id = "removeUser",
-    params(UserInPath, Preconditions),
+    params(AccountInPath, Preconditions),
     responses(
         (status = 200, description = "The account is removed.", body = RemovedUser,
          example = json!({"success": true, "sessions_touched": 1})),

@@ -278,7 +278,7 @@ fn reset() -> Schema {
 /// A batch of events, as it is posted to the endpoint of a webhook.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookMessage)]
-pub(in crate::http::v1) struct ShownMessage {
+pub(in crate::http::v1) struct ShownBatch {
     /// `presence`.
     #[serde(rename = "type")]
     #[schema(schema_with = presence)]

@@ -24,7 +24,7 @@ use super::{
         rules::administrator,
         target::{Query, raw_segment},
     },
-    BODY_BYTES_MAX, ChangedUser, UserInPath, changed,
+    AccountInPath, BODY_BYTES_MAX, ChangedUser, changed,
     forms::{id_text, password_of},
     make, name_in_path,
 };
@@ -64,7 +64,7 @@ struct SecretAnswer<'a> {
 /// Clients that have logged in with the former password are disconnected.
 #[utoipa::path(
     put, path = "/users/{name}/password", tag = "users", operation_id = "setPassword",
-    params(UserInPath, Preconditions),
+    params(AccountInPath, Preconditions),
     request_body(content = PasswordBody, description = "The password, or its hash.",
         example = json!({"password": "correct horse battery staple"})),
     responses(
@@ -103,7 +103,7 @@ pub(in crate::http::v1) async fn set_password(
 /// removed.
 #[utoipa::path(
     post, path = "/users/{name}/secrets", tag = "users", operation_id = "addSecret",
-    params(UserInPath, Preconditions),
+    params(AccountInPath, Preconditions),
     responses(
         (status = 200, description = "The secret, shown once.", body = SecretAnswer<'static>,
          headers(("ETag" = String, description = "The revision of the account.")),
@@ -136,7 +136,7 @@ pub(in crate::http::v1) async fn add_secret(request: HttpRequest, api: Data<Api>
 #[utoipa::path(
     delete, path = "/users/{name}/secrets/{id}", tag = "users", operation_id = "removeSecret",
     params(
-        UserInPath,
+        AccountInPath,
         ("id" = String, Path, description = "The identifier of the secret.",
          example = "9f86d081884c7d65"),
         Preconditions,

@@ -1,0 +1,52 @@
+//! Which settings a call is about, by its path, and who may look at them or change them.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+    },
+    target::{Query, client_id_in_path, username_in_path},
+};
+use crate::{auth::Action, control::SettingsOf};
+
+/// Stands for all clients in a question about a permission: a rule allows it unless it is only for
+/// clients with certain identifiers.
+pub(super) const ANY_CLIENT: &str = "";
+
+/// Whose settings a call is about, by its path, and the client for which the caller needs the permission.
+pub(super) type PathOwner = Result<(SettingsOf, Arc<str>), ApiError>;
+
+pub(super) fn of_client_in_path(request: &HttpRequest) -> PathOwner {
+    let client_id: Arc<str> = client_id_in_path(request)?.into();
+    Ok((SettingsOf::Client(client_id.clone()), client_id))
+}
+
+pub(super) fn of_user_in_path(request: &HttpRequest) -> PathOwner {
+    Ok((SettingsOf::User(username_in_path(request)?.into()), ANY_CLIENT.into()))
+}
+
+/// Returns the caller, if it may do this, and whose settings the call is about.
+pub(super) async fn admitted(
+    api: &Api,
+    request: &HttpRequest,
+    owner: fn(&HttpRequest) -> PathOwner,
+    (effect, action): (CallEffect, Action<'_>),
+) -> Result<(HttpCaller, SettingsOf), ApiError> {
+    let caller = admission::admit(api, request, effect).await?;
+    let (of, client_id) = owner(request)?;
+    Query::parse(request.query_string(), &[])?;
+    caller.permit(api, &client_id, &[action])?;
+    Ok((caller, of))
+}
+
+/// Returns the name that the log has for a change of these settings.
+pub(super) const fn name_of_change(of: &SettingsOf) -> &'static str {
+    match of {
+        SettingsOf::Client(_) => "sticky settings",
+        SettingsOf::User(_) => "user settings",
+    }
+}
