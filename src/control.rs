@@ -32,8 +32,9 @@ use futures_util::future::join_all;
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
     access::{
-        AccessChanged, AccessControl, AccessError, AuditEntry, Ban, BanSubject, ExpectedRevision,
-        ListAudit, ListBans, PutBan, PutRule, RemoveBan, RemoveRule, StoredRule,
+        AccessChanged, AccessControl, AccessError, ApiToken, AuditEntry, Ban, BanSubject,
+        CreateToken, CreatedToken, ExpectedRevision, ListAudit, ListBans, PutBan, PutRule,
+        RemoveBan, RemoveRule, StoredRule,
     },
     advice::{
         AdviceCertainty, FatalSilences, KeepAliveAdvice, KeepAliveAdvicePage, ListKeepAliveAdvice,

@@ -24,6 +24,8 @@ use self::{
     generations::{Generations, Member},
     methods::ChainMethods,
 };
+#[cfg(feature = "accounts")]
+use super::Tokens;
 use super::{
     AuthenticationError, Authenticator, Credentials, EnhancedAuthenticator, FailedLogins, Identity,
     ListenerLogins, LoginCounts, LoginLedger, Precedence, Standing,
@@ -258,6 +260,11 @@ impl Authenticator for Chain {
     fn login_counts(&self) -> LoginCounts {
         let counts = self.sources.iter().map(|source| source.authenticator.login_counts());
         counts.fold(LoginCounts::default(), LoginCounts::and)
+    }
+
+    #[cfg(feature = "accounts")]
+    fn tokens(&self) -> Option<Arc<Tokens>> {
+        self.sources.iter().find_map(|source| source.authenticator.tokens())
     }
 
     fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {

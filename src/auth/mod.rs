@@ -247,6 +247,12 @@ pub trait Authenticator: Send + Sync + 'static {
         LoginCounts::default()
     }
 
+    /// Returns its API tokens, if it has such: the broker gives it those of its store.
+    #[cfg(feature = "accounts")]
+    fn tokens(&self) -> Option<Arc<Tokens>> {
+        None
+    }
+
     /// Returns what it counts of failed logins: of one user at an address, of an address, or of all
     /// addresses with failures.
     fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
@@ -321,6 +327,11 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn login_counts(&self) -> LoginCounts {
         (**self).login_counts()
+    }
+
+    #[cfg(feature = "accounts")]
+    fn tokens(&self) -> Option<Arc<Tokens>> {
+        (**self).tokens()
     }
 
     fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {

@@ -6,6 +6,8 @@
 
 mod bans;
 mod rules;
+#[cfg(feature = "accounts")]
+mod tokens;
 
 use std::sync::{Arc, Weak};
 
@@ -13,12 +15,16 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Broker, Running};
+#[cfg(feature = "accounts")]
+use crate::control::{ApiToken, CreateToken, CreatedToken};
 use crate::{
     control::{
         AccessChanged, AccessControl, AccessError, AuditEntry, Ban, BanSubject, ControlError,
         ExpectedRevision, ListAudit, ListBans, PutBan, PutRule, RemoveBan, RemoveRule, StoredRule,
     },
-    records::{Expected, Record, RecordChange, Records as _, RecordsError, Revision, Watch},
+    records::{
+        Expected, Record, RecordChange, RecordKey, Records as _, RecordsError, Revision, Watch,
+    },
     shard::bans::BANS,
 };
 
@@ -48,6 +54,14 @@ impl Broker {
         self.take_rules().await;
         self.take_bans().await;
         core.audit.restore().await;
+        #[cfg(feature = "accounts")]
+        {
+            let of_tokens = core.records.watch(tokens::NAMESPACE);
+            self.take_tokens().await;
+            self.spawn_watch(of_tokens, |broker, _| async move {
+                broker.tokens_have_changed().await;
+            });
+        }
         self.spawn_watch(of_rules, |broker, _| async move { broker.rules_have_changed().await });
         self.spawn_watch(of_bans, |broker, change| async move {
             broker.ban_has_changed(change).await;
@@ -76,6 +90,18 @@ impl Broker {
             host.spawn(following);
         }
     }
+}
+
+/// Maximum bytes of the name of a rule or a token.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Returns the name of a record whose key a caller has chosen.
+fn plain_name(namespace: &str, key: &str, field: &str) -> Result<RecordKey, AccessError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_fine = (1..=NAME_BYTES_MAX).contains(&key.len()) && key.bytes().all(is_plain);
+    let name = RecordKey::new(namespace, key).filter(|_| is_fine);
+    let problem = format!("{field}: it has 1 to 64 letters, digits, and characters of - _ .");
+    name.ok_or(AccessError::Invalid(problem))
 }
 
 /// Returns the condition for the store; the record that is there now has been looked up.
@@ -114,6 +140,21 @@ impl AccessControl for Broker {
 
     async fn list_rules(&self) -> Result<Vec<StoredRule>, AccessError> {
         Ok(self.stored_rules().await)
+    }
+
+    #[cfg(feature = "accounts")]
+    async fn create_token(&self, request: CreateToken) -> Result<CreatedToken, AccessError> {
+        self.create_token_record(request).await
+    }
+
+    #[cfg(feature = "accounts")]
+    async fn remove_token(&self, name: &str) -> Result<AccessChanged<ApiToken>, AccessError> {
+        self.remove_token_record(name).await
+    }
+
+    #[cfg(feature = "accounts")]
+    async fn list_tokens(&self) -> Result<Vec<ApiToken>, AccessError> {
+        self.token_records().await
     }
 
     async fn put_ban(&self, request: PutBan) -> Result<AccessChanged<Ban>, AccessError> {

@@ -57,6 +57,9 @@ pub(super) enum RemoteCommand {
     /// List and change the rules in the store, and ask which rule decides
     #[command(subcommand, after_help = EXIT_CODES)]
     Rules(access::RulesCommand),
+    /// Make and remove API tokens, with which services call the REST interface
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Tokens(access::TokensCommand),
     /// Keep clients out
     #[command(subcommand, after_help = EXIT_CODES)]
     Bans(access::BansCommand),
@@ -94,6 +97,7 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
         RemoteCommand::Events(arguments) => events::run(&arguments),
         RemoteCommand::Publish(arguments) => publish::run(&arguments),
         RemoteCommand::Rules(command) => access::run_rules(&command),
+        RemoteCommand::Tokens(command) => access::run_tokens(&command),
         RemoteCommand::Bans(command) => access::run_bans(&command),
         RemoteCommand::Logins(command) => access::logins(&command),
         RemoteCommand::Audit(arguments) => access::audit(&arguments),

@@ -6,7 +6,7 @@ use hearthmq::{
     auth::{
         AuthenticationConfig, Chain, FileAuthenticator, FileError, HttpAuthError,
         HttpAuthenticator, JwtAuthenticator, JwtError, PostgresAuthenticator, PostgresError,
-        ScramSha256, Source, StoredUsers,
+        ScramSha256, Source, StoredUsers, TokenAuthenticator,
     },
     config::{Config, SourceName},
 };
@@ -84,11 +84,12 @@ impl Sources {
                 let accounts = Source::new(text, Arc::clone(&self.accounts));
                 Some(accounts.with_methods(self.scram.clone()))
             }
+            SourceName::Tokens => Some(Source::new(text, TokenAuthenticator::new())),
             SourceName::Jwt => Some(Source::new(text, self.jwt.clone())),
             SourceName::Http => Some(Source::new(text, self.http.clone())),
             SourceName::Postgres => Some(Source::new(text, self.postgres.clone())),
             SourceName::Users => Some(Source::new(text, self.accounts.stored_users())),
-            SourceName::Tokens | _ => None,
+            _ => None,
         }
     }
 

@@ -1,10 +1,11 @@
-//! Requests about who may do what: rules, bans, failed logins, and the audit log.
+//! Requests about who may do what: rules, API tokens, bans, failed logins, and the audit log.
 //!
 //! Types and the trait. Does not know the store.
 
 mod audit;
 mod bans;
 mod rules;
+mod tokens;
 
 use async_trait::async_trait;
 
@@ -12,6 +13,7 @@ pub use self::{
     audit::{AuditEntry, ListAudit},
     bans::{Ban, BanSubject, ListBans, PutBan, RemoveBan},
     rules::{PutRule, RemoveRule, StoredRule},
+    tokens::{ApiToken, CreateToken, CreatedToken},
 };
 use super::ControlError;
 
@@ -105,6 +107,21 @@ pub trait AccessControl: Send + Sync + 'static {
 
     /// Returns the rules in the store, in the order in which they are evaluated.
     async fn list_rules(&self) -> Result<Vec<StoredRule>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Makes an API token. Fails with [`AccessError::Conflict`] if there is one of this name.
+    async fn create_token(&self, _request: CreateToken) -> Result<CreatedToken, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Removes an API token.
+    async fn remove_token(&self, _name: &str) -> Result<AccessChanged<ApiToken>, AccessError> {
+        Err(ControlError::Unavailable.into())
+    }
+
+    /// Returns the API tokens, in the order of their names.
+    async fn list_tokens(&self) -> Result<Vec<ApiToken>, AccessError> {
         Err(ControlError::Unavailable.into())
     }
 

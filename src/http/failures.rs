@@ -204,6 +204,10 @@ failures! {
     BanForm => [ApiError::invalid_ban("it has exactly one of client_id, user and address")];
     /// The ban must be there.
     NoBan => [ApiError::ban_not_found()];
+    /// The call has a token, or names one.
+    TokenForm => [ApiError::invalid_token("name: it is empty"), ApiError::token_exists()];
+    /// The token must be there.
+    NoToken => [ApiError::token_not_found()];
     /// Failed logins must be counted.
     NoFailures => [ApiError::no_failed_logins()];
     /// The rule must be in the store.

@@ -106,6 +106,10 @@ labels! {
         Bans = "/api/v1/bans",
         /// One ban.
         Ban = "/api/v1/bans/{kind}/{value}",
+        /// The API tokens.
+        Tokens = "/api/v1/tokens",
+        /// One of them.
+        Token = "/api/v1/tokens/{name}",
         /// Who has changed what.
         Audit = "/api/v1/audit",
         /// Addresses with failed logins.

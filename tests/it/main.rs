@@ -165,6 +165,7 @@ mod control {
     mod settings;
     mod starting;
     mod system_topics;
+    mod tokens;
     mod topics;
     mod user_settings;
     mod webhooks;

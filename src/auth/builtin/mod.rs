@@ -19,6 +19,7 @@ mod recent;
 mod scram;
 mod secret;
 mod stricter;
+mod tokens;
 mod users;
 mod verified;
 
@@ -35,5 +36,6 @@ pub use policy::{FilePolicy, OwnRulesError, Rule, own_rules};
 #[cfg(feature = "scram")]
 pub use scram::ScramSha256;
 pub use secret::{SECRET_PREFIX, generate_secret};
+pub use tokens::{NewTokenSecret, TokenAuthenticator, TokenHash, Tokens};
 pub(crate) use users::UserRecords;
 pub use users::{DeviceSecret, SECRETS_PER_USER_MAX, StoredUser, StoredUsers, UserPassword};

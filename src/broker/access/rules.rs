@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{error_of, expected_of};
+use super::{error_of, expected_of, plain_name};
 use crate::{
     auth::{RuleText, StoredRules},
     broker::{Broker, settings::lock},
@@ -15,8 +15,6 @@ use crate::{
 
 /// The namespace of the records; a key is the identifier of a rule.
 pub(super) const NAMESPACE: &str = "rules";
-/// Maximum bytes of an identifier.
-const ID_BYTES_MAX: usize = 64;
 /// Random bytes of an identifier that the broker chooses.
 const ID_RANDOM_BYTES: usize = 8;
 
@@ -150,9 +148,5 @@ fn new_id() -> Arc<str> {
 }
 
 fn name_of(id: &str) -> Result<RecordKey, AccessError> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_fine = (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain);
-    let name = RecordKey::new(NAMESPACE, id).filter(|_| is_fine);
-    let problem = "id: it has 1 to 64 letters, digits, and characters of - _ .";
-    name.ok_or_else(|| AccessError::Invalid(problem.to_owned()))
+    plain_name(NAMESPACE, id, "id")
 }

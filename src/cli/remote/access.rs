@@ -1,13 +1,14 @@
-//! `hearthmq rules | bans | logins | audit`: who may do what, and who has changed it.
+//! `hearthmq rules | tokens | bans | logins | audit`: who may do what, and who has changed it.
 
 mod bans;
 mod rules;
+mod tokens;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-pub(in crate::cli) use self::{bans::BansCommand, rules::RulesCommand};
-pub(super) use self::{bans::run as run_bans, rules::run as run_rules};
+pub(in crate::cli) use self::{bans::BansCommand, rules::RulesCommand, tokens::TokensCommand};
+pub(super) use self::{bans::run as run_bans, rules::run as run_rules, tokens::run as run_tokens};
 use super::{
     OutputOptions, Remote, RemoteError, RemoteOptions,
     clients::query,

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde::Deserialize;
 
@@ -18,6 +19,8 @@ use super::http::{Remote, RemoteError};
 const URL: &str = "http://127.0.0.1:8080";
 /// Holds the password.
 const PASSWORD_VARIABLE: &str = "HEARTHMQ_REMOTE_PASSWORD";
+/// Holds an API token, which goes before user and password.
+const TOKEN_VARIABLE: &str = "HEARTHMQ_REMOTE_TOKEN";
 /// Rights of a file that others have.
 const OTHERS: u32 = 0o077;
 
@@ -31,7 +34,7 @@ pub(in crate::cli) struct RemoteOptions {
     /// asked for
     #[arg(long, value_name = "NAME", env = "HEARTHMQ_REMOTE_USER", global = true)]
     user: Option<String>,
-    /// A TOML file with url, user, password and ca, as far as they are not given otherwise. Only its
+    /// A TOML file with url, user, password, token and ca, as far as they are not given otherwise. Only its
     /// owner may have permissions for it [default: ~/.config/hearthmq/remote.toml if it exists]
     #[arg(long, value_name = "FILE", env = "HEARTHMQ_REMOTE_FILE", global = true)]
     account_file: Option<PathBuf>,
@@ -47,6 +50,7 @@ struct AccountFile {
     url: Option<String>,
     user: Option<String>,
     password: Option<String>,
+    token: Option<String>,
     ca: Option<PathBuf>,
 }
 
@@ -58,6 +62,12 @@ impl RemoteOptions {
             None => AccountFile::default(),
         };
         let url = self.url.clone().or(file.url).unwrap_or_else(|| URL.to_owned());
+        let ca = self.ca.clone().or(file.ca);
+        // An account that was named for this command goes before a token of the file.
+        let in_file = file.token.filter(|_| self.user.is_none());
+        if let Some(token) = std::env::var(TOKEN_VARIABLE).ok().or(in_file) {
+            return Remote::new(&url, &format!("Bearer {token}"), ca.as_deref());
+        }
         let user = self.user.clone().or_else(|| file.user.clone()).ok_or(RemoteError::NoAccount)?;
         let in_file = file.password.filter(|_| file.user.as_deref().is_none_or(|it| it == user));
         let password = match std::env::var(PASSWORD_VARIABLE).ok().or(in_file) {
@@ -67,8 +77,8 @@ impl RemoteOptions {
             }
             None => return Err(RemoteError::NoPassword),
         };
-        let ca = self.ca.clone().or(file.ca);
-        Remote::new(&url, (&user, &password), ca.as_deref())
+        let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        Remote::new(&url, &basic, ca.as_deref())
     }
 
     fn file(&self) -> Option<PathBuf> {

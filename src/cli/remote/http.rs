@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::crypto::aws_lc_rs;
 use serde_json::Value;
 use ureq::{
@@ -100,10 +99,10 @@ pub(super) struct Remote {
 pub(super) type SentBody<'a> = Option<(&'a str, Vec<u8>)>;
 
 impl Remote {
-    /// Returns what asks the broker at this URL with this user name and password.
+    /// Returns what asks the broker at this URL with this value of `Authorization`.
     pub(super) fn new(
         url: &str,
-        (user, password): (&str, &str),
+        authorization: &str,
         ca: Option<&Path>,
     ) -> Result<Self, RemoteError> {
         let invalid = || RemoteError::Url { url: url.to_owned() };
@@ -112,7 +111,7 @@ impl Remote {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if is_this_machine(host) => {}
-            Some("http") => warn(&format!("the password goes to {host} without encryption")),
+            Some("http") => warn(&format!("the credentials go to {host} without encryption")),
             _ => return Err(invalid()),
         }
         let roots = match ca {
@@ -134,8 +133,8 @@ impl Remote {
             .tls_config(tls)
             .user_agent(concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
             .build();
-        let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         let url = url.trim_end_matches('/').to_owned();
+        let authorization = authorization.to_owned();
         Ok(Self { agent: Agent::new_with_config(config), url, authorization })
     }
 

@@ -59,6 +59,22 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "ban_not_found", message)
     }
 
+    /// The token is not valid.
+    pub(in crate::http) fn invalid_token(why: &str) -> Self {
+        Self::bad_request("invalid_token", format!("The token is not valid: {}.", cut(why)))
+    }
+
+    /// There is a token of this name.
+    pub(in crate::http) fn token_exists() -> Self {
+        let message = "There is a token of this name; remove it first, or choose another name.";
+        Self::new(StatusCode::CONFLICT, "token_exists", message)
+    }
+
+    /// There is no such token.
+    pub(in crate::http) fn token_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "token_not_found", "No token has this name.")
+    }
+
     /// Nothing is counted for an address.
     pub(in crate::http) fn no_failed_logins() -> Self {
         let message = "No failed logins of this address, or of this user there, count now.";

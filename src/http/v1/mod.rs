@@ -39,6 +39,7 @@ mod sticky;
 mod subscriptions;
 mod summary;
 mod target;
+mod tokens;
 mod topics;
 mod users;
 mod waiting;
@@ -96,6 +97,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(check::routes)
         .configure(rules::routes)
         .configure(bans::routes)
+        .configure(tokens::routes)
         .configure(audit::routes)
         .configure(logins::routes)
         .configure(status::routes)

@@ -28,7 +28,7 @@ use super::{
     },
     advice, audit, bans, certificates, check, client, clients, contents, events, history,
     keep_alive, kick, logins, node, overrides, publish, redirect, request, resource, rules,
-    settings, status, sticky, subscriptions, topics, users,
+    settings, status, sticky, subscriptions, tokens, topics, users,
 };
 
 #[derive(OpenApi)]
@@ -62,6 +62,10 @@ use super::{
     rules::show,
     rules::replace,
     rules::remove,
+    tokens::list,
+    tokens::create,
+    tokens::show,
+    tokens::remove,
     bans::list,
     bans::create,
     bans::show,
@@ -116,7 +120,7 @@ struct V1Calls;
         (name = "sessions", description = "Subscriptions and waiting messages of clients."),
         (name = "messages", description = "Publish; who receives a message; retained messages."),
         (name = "events", description = "Follow which clients are online."),
-        (name = "access", description = "Who may do what: rules, bans, failed logins; and who has changed what."),
+        (name = "access", description = "Who may do what: rules, API tokens, bans, failed logins; and who has changed what."),
         (name = "users", description = "Accounts in the broker's store."),
         (name = "certificates", description = "Certificates of connected clients, and revoked ones."),
         (name = "node", description = "The node, its health and its metrics."),

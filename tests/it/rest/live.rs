@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::mpsc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use actix_web::rt::System;
@@ -13,7 +14,7 @@ use hearthmq::{
     Broker,
     auth::FilePolicy,
     broker::Builder,
-    http::{Listener, Server, ServerOptions},
+    http::{ApiOptions, Listener, Server, ServerOptions},
     store::MemoryStore,
 };
 use hearthmq_test::{
@@ -71,7 +72,12 @@ pub(crate) fn live_with(configure: impl FnOnce(Builder) -> Builder + Send + 'sta
                 .authorizer(policy(RULES));
             let broker = configure(builder).start().await.unwrap();
             let listeners = vec![Listener::http(listener)];
-            Server::start(&broker.api(&options()), listeners, &ServerOptions::default()).unwrap();
+            let options = ApiOptions {
+                call_timeout: Duration::from_secs(60),
+                login_timeout: Duration::from_secs(60),
+                ..options()
+            };
+            Server::start(&broker.api(&options), listeners, &ServerOptions::default()).unwrap();
             broker
         });
         started.send((broker, System::current())).unwrap();

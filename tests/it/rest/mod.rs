@@ -24,6 +24,7 @@ mod repeated;
 mod requests;
 mod rules;
 mod settings;
+mod tokens;
 mod topics;
 mod users;
 mod v1;

@@ -12,7 +12,7 @@ pub(in crate::cli) enum BansCommand {
     /// List the bans
     List(CommonArguments),
     /// Keep clients out, and disconnect them
-    Add(AddArguments),
+    Add(AddBanArguments),
     /// Lift a ban
     Lift(LiftArguments),
 }
@@ -33,7 +33,7 @@ struct Banned {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct AddArguments {
+pub(in crate::cli) struct AddBanArguments {
     #[command(flatten)]
     banned: Banned,
     /// Why, for people
@@ -73,7 +73,7 @@ pub(in crate::cli::remote) fn run(command: &BansCommand) -> Result<(), Failure> 
                 names.map(|name| field(ban, name)).to_vec()
             })
         }
-        BansCommand::Add(AddArguments { banned, reason, ttl, common }) => {
+        BansCommand::Add(AddBanArguments { banned, reason, ttl, common }) => {
             let mut body = Map::new();
             let (kind, value) = banned.parts();
             body.insert(kind.to_owned(), value.into());
