@@ -142,7 +142,7 @@ pub(crate) fn tls_config(
 
 /// Calls services, over connections that are used again.
 #[derive(Clone)]
-pub(crate) struct HttpCaller(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct ServiceCaller(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 /// An answer that was read to its end.
 #[cfg(any(feature = "jwt", feature = "http-auth"))]
@@ -153,7 +153,7 @@ pub(crate) struct ServiceAnswer {
     pub(crate) body: Bytes,
 }
 
-impl HttpCaller {
+impl ServiceCaller {
     /// Creates a caller, which connects to nothing yet, and keeps so many idle connections to a host.
     pub(crate) fn new(tls: ClientConfig, idle_max: usize) -> Self {
         let mut tcp = HttpConnector::new();

@@ -23,6 +23,7 @@ mod everybody;
 mod explained;
 mod failures;
 mod groups;
+mod hidden_text;
 mod identity;
 #[cfg(feature = "jwt")]
 mod jwt;
@@ -36,9 +37,7 @@ mod postgres;
 mod precedence;
 mod prepared;
 mod preparing;
-mod renewal;
 mod revoked;
-mod secret_text;
 mod standing;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 pub mod throttle;
@@ -62,7 +61,8 @@ pub use everybody::{AllowAll, DenyAll};
 pub use explained::{Explanation, RulePlace, RuleText, RuleTextError, StoredRules};
 pub use failures::FailedLogins;
 pub use groups::{Groups, GroupsError};
-pub use identity::{ClientCertificate, Identity, Login};
+pub use hidden_text::HiddenText;
+pub use identity::{ClientCertificate, Identity, Login, Renew, Renewal};
 #[cfg(feature = "jwt")]
 pub use jwt::{JWT_METHOD, JwtAuthenticator, JwtConfig, JwtError, TokenPlace};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
@@ -73,9 +73,7 @@ pub use postgres::{PostgresAuthenticator, PostgresConfig, PostgresError};
 pub use precedence::Precedence;
 pub use prepared::Prepared;
 pub use preparing::{Preparation, PrepareError, PrepareRequest};
-pub use renewal::{Renew, Renewal};
 pub use revoked::RevokedCertificates;
-pub use secret_text::SecretText;
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;

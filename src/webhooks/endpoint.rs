@@ -17,7 +17,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{Webhook, WebhookError, backlog::WebhookMessage, secret::SecretsInForce};
-use crate::outbound::{self, HttpCaller, TlsFault, said, with_causes};
+use crate::outbound::{self, ServiceCaller, TlsFault, said, with_causes};
 
 /// Maximum bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -42,7 +42,7 @@ pub(super) struct NotTaken {
 
 /// An endpoint at a URL.
 pub(super) struct HttpEndpoint {
-    client: HttpCaller,
+    client: ServiceCaller,
     uri: Uri,
     secrets: SecretsInForce,
     timeout: Duration,
@@ -61,7 +61,7 @@ impl HttpEndpoint {
             TlsFault::Tls(error) => WebhookError::Tls(error),
         })?;
         Ok(Self {
-            client: HttpCaller::new(tls, 1),
+            client: ServiceCaller::new(tls, 1),
             uri: webhook.url.uri().clone(),
             secrets,
             timeout: webhook.bounds.timeout,

@@ -21,9 +21,9 @@ const KEPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service says about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ServiceVerdict {
     /// The client is admitted.
-    Allow(Box<Admission>),
+    Allow(Box<ServiceAdmission>),
     /// The client is refused.
     Deny,
     /// The service does not know the client.
@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 
 /// What goes with an admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Admission {
+pub(super) struct ServiceAdmission {
     /// Of a caller that has not given one.
     pub(super) username: Option<String>,
     pub(super) rules: OwnRules,
@@ -62,7 +62,7 @@ struct Said {
 ///
 /// # Errors
 /// The service has failed, or its answer cannot be understood.
-pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<Verdict, String> {
+pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<ServiceVerdict, String> {
     let status = answer.status;
     if status.is_server_error()
         || status.is_redirection()
@@ -71,23 +71,25 @@ pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<Verdic
         return Err(said(status));
     }
     match (form, status) {
-        (_, StatusCode::NO_CONTENT) => Ok(Verdict::Allow(Box::default())),
-        (AnswerForm::Status, status) if status.is_success() => Ok(Verdict::Allow(Box::default())),
+        (_, StatusCode::NO_CONTENT) => Ok(ServiceVerdict::Allow(Box::default())),
+        (AnswerForm::Status, status) if status.is_success() => {
+            Ok(ServiceVerdict::Allow(Box::default()))
+        }
         (AnswerForm::Json, StatusCode::OK) => by_json(&answer.body),
         (AnswerForm::Json | AnswerForm::Status, status) if status.is_client_error() => {
-            Ok(Verdict::Deny)
+            Ok(ServiceVerdict::Deny)
         }
         (AnswerForm::Json | AnswerForm::Status, status) => Err(said(status)),
     }
 }
 
-fn by_json(body: &[u8]) -> Result<Verdict, String> {
+fn by_json(body: &[u8]) -> Result<ServiceVerdict, String> {
     let said: Said =
         serde_json::from_slice(body).map_err(|error| format!("its answer: {error}"))?;
     match said.result.as_str() {
         "allow" => {}
-        "deny" => return Ok(Verdict::Deny),
-        "ignore" => return Ok(Verdict::Ignore),
+        "deny" => return Ok(ServiceVerdict::Deny),
+        "ignore" => return Ok(ServiceVerdict::Ignore),
         other => {
             let other: String = other.chars().take(20).collect();
             return Err(format!("its result {other:?} is unknown"));
@@ -105,7 +107,7 @@ fn by_json(body: &[u8]) -> Result<Verdict, String> {
         reason = "a time of this era"
     )]
     let expires_at = said.expire_at.map(|secs| Timestamp((secs * 1e3) as u64));
-    Ok(Verdict::Allow(Box::new(Admission {
+    Ok(ServiceVerdict::Allow(Box::new(ServiceAdmission {
         username: said.username,
         rules: own_rules(&said.acl).map_err(|error| format!("its acl: {error}"))?,
         attributes: Attributes::new(attributes).map_err(|error| error.to_string())?,
@@ -147,9 +149,9 @@ mod tests {
 
     fn said(form: AnswerForm, status: u16, body: &str) -> &'static str {
         match verdict(form, &answer(status, body)) {
-            Ok(Verdict::Allow(_)) => "allow",
-            Ok(Verdict::Deny) => "deny",
-            Ok(Verdict::Ignore) => "ignore",
+            Ok(ServiceVerdict::Allow(_)) => "allow",
+            Ok(ServiceVerdict::Deny) => "deny",
+            Ok(ServiceVerdict::Ignore) => "ignore",
             Err(_) => "failed",
         }
     }
@@ -184,7 +186,8 @@ mod tests {
         let body = r#"{"result":"allow","is_superuser":false,"expire_at":1700000000.5,
             "acl":[{"permission":"allow","action":"publish","topic":"a"}],
             "client_attrs":{"plan":"gold","seats":3,"more":[]},"groups":["field"]}"#;
-        let Ok(Verdict::Allow(admission)) = verdict(AnswerForm::Json, &answer(200, body)) else {
+        let Ok(ServiceVerdict::Allow(admission)) = verdict(AnswerForm::Json, &answer(200, body))
+        else {
             panic!("it is one")
         };
         assert_eq!(admission.expires_at, Some(Timestamp(1_700_000_000_500)));

@@ -15,30 +15,30 @@ use futures_util::future::{FutureExt as _, Shared, WeakShared};
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::answer::Verdict;
+use super::answer::ServiceVerdict;
 
 /// Stands for a request.
 pub(super) type RequestKey = [u8; 32];
 
 /// An answer, or nothing if the service has failed.
-pub(super) type Answer = Option<Arc<Verdict>>;
+pub(super) type ServiceReply = Option<Arc<ServiceVerdict>>;
 
 /// A call that several logins wait for.
 pub(super) type Call = Shared<Begun>;
 
 /// A call alone.
-type Begun = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Begun = Pin<Box<dyn Future<Output = ServiceReply> + Send>>;
 
 /// Answers and calls.
 pub(super) struct Answers {
     secret: hmac::Key,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptReplies>,
     under_way: Mutex<HashMap<RequestKey, WeakShared<Begun>>>,
 }
 
-struct Kept {
+struct KeptReplies {
     /// In the order in which they came; with the time until which they are kept.
-    answers: IndexMap<RequestKey, (Instant, Arc<Verdict>)>,
+    answers: IndexMap<RequestKey, (Instant, Arc<ServiceVerdict>)>,
     entries_max: usize,
 }
 
@@ -48,7 +48,7 @@ impl Answers {
         getrandom::fill(&mut secret).expect("the operating system has random bytes");
         Self {
             secret: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            kept: Mutex::new(Kept { answers: IndexMap::new(), entries_max }),
+            kept: Mutex::new(KeptReplies { answers: IndexMap::new(), entries_max }),
             under_way: Mutex::default(),
         }
     }
@@ -59,7 +59,7 @@ impl Answers {
     }
 
     /// Returns an answer that is kept.
-    pub(super) fn find(&self, key: &RequestKey) -> Option<Arc<Verdict>> {
+    pub(super) fn find(&self, key: &RequestKey) -> Option<Arc<ServiceVerdict>> {
         let mut kept = self.kept();
         let (until, verdict) = kept.answers.get(key)?;
         if *until > Instant::now() {
@@ -71,7 +71,7 @@ impl Answers {
 
     /// Keeps an answer for about this time: a tenth more or less, so that answers that came at the same
     /// time are not asked for again at the same time.
-    pub(super) fn keep(&self, key: RequestKey, verdict: Arc<Verdict>, time: Duration) {
+    pub(super) fn keep(&self, key: RequestKey, verdict: Arc<ServiceVerdict>, time: Duration) {
         let mut kept = self.kept();
         kept.answers.swap_remove(&key);
         if time.is_zero() || kept.entries_max == 0 {
@@ -104,7 +104,7 @@ impl Answers {
         call
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptReplies> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         let keys = [b"a", b"b", b"c"].map(|request| answers.key_of(request));
         assert_ne!(keys[0], keys[1]);
         for key in keys {
-            answers.keep(key, Arc::new(Verdict::Deny), Duration::from_secs(10));
+            answers.keep(key, Arc::new(ServiceVerdict::Deny), Duration::from_secs(10));
         }
         let there = |key| answers.find(key).is_some();
         assert_eq!(keys.each_ref().map(there).iter().filter(|there| **there).count(), 2);
@@ -132,7 +132,7 @@ mod tests {
         assert!(there(&keys[2]));
         tokio::time::advance(Duration::from_millis(2_200)).await;
         assert!(!keys.iter().any(there));
-        answers.keep(keys[0], Arc::new(Verdict::Deny), Duration::ZERO);
+        answers.keep(keys[0], Arc::new(ServiceVerdict::Deny), Duration::ZERO);
         assert!(!there(&keys[0]));
     }
 
@@ -144,11 +144,11 @@ mod tests {
         let call = || {
             answers.call(key, || {
                 begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                Box::pin(async { Some(Arc::new(Verdict::Ignore)) })
+                Box::pin(async { Some(Arc::new(ServiceVerdict::Ignore)) })
             })
         };
         let (one, other) = (call(), call());
-        assert_eq!((one.await, other.await).1, Some(Arc::new(Verdict::Ignore)));
+        assert_eq!((one.await, other.await).1, Some(Arc::new(ServiceVerdict::Ignore)));
         assert_eq!(begun.load(std::sync::atomic::Ordering::Relaxed), 1);
         call().await;
         assert_eq!(begun.load(std::sync::atomic::Ordering::Relaxed), 2, "the first is over");

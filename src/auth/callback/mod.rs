@@ -30,9 +30,9 @@ use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::options::{AnswerForm, HttpAuthConfig, HttpAuthError};
 use self::{
-    answer::{Admission, Verdict, kept_for, verdict},
-    cache::{Answer, Answers, RequestKey, jittered},
-    template::Body,
+    answer::{ServiceAdmission, ServiceVerdict, kept_for, verdict},
+    cache::{Answers, RequestKey, ServiceReply, jittered},
+    template::RequestBody,
 };
 use super::{
     Admission as Admitted, AuthenticationError, Authenticator, ClientCertificate, Credentials,
@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     mqtt::Timestamp,
-    outbound::{self, HttpCaller, ServiceUrl},
+    outbound::{self, ServiceCaller, ServiceUrl},
     told::{LockOut, LockOuts},
 };
 
@@ -53,9 +53,9 @@ const IDLE_MAX: usize = 16;
 
 /// Admits clients that an HTTP service knows. Cloning copies a pointer.
 #[derive(Clone)]
-pub struct HttpAuthenticator(Arc<Shared>);
+pub struct HttpAuthenticator(Arc<HttpShared>);
 
-struct Shared {
+struct HttpShared {
     /// `None` while there is no service.
     service: ArcSwapOption<Service>,
     generation: AtomicU64,
@@ -66,9 +66,9 @@ struct Shared {
 /// The service of a configuration.
 struct Service {
     url: ServiceUrl,
-    caller: HttpCaller,
+    caller: ServiceCaller,
     headers: Vec<(HeaderName, HeaderValue)>,
-    body: Body,
+    body: RequestBody,
     answers: AnswerForm,
     time_max: Duration,
     kept_for: Duration,
@@ -84,7 +84,7 @@ impl HttpAuthenticator {
     /// # Errors
     /// An option is invalid, or a file cannot be read.
     pub fn open(config: &HttpAuthConfig, throttle: ThrottleConfig) -> Result<Self, HttpAuthError> {
-        let authenticator = Self(Arc::new(Shared {
+        let authenticator = Self(Arc::new(HttpShared {
             service: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             failures: Mutex::new(FailureThrottle::new(throttle.clone())),
@@ -114,7 +114,7 @@ impl HttpAuthenticator {
     }
 }
 
-impl Shared {
+impl HttpShared {
     fn failures(&self) -> MutexGuard<'_, FailureThrottle> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,7 +171,7 @@ impl Service {
         }
         Ok(Self {
             url,
-            caller: HttpCaller::new(tls, IDLE_MAX),
+            caller: ServiceCaller::new(tls, IDLE_MAX),
             headers,
             body: config.request_body()?,
             answers: config.answers,
@@ -185,7 +185,7 @@ impl Service {
     }
 
     /// Asks the service, or joins those that wait for the same answer.
-    async fn ask(self: &Arc<Self>, key: RequestKey, body: Bytes) -> Answer {
+    async fn ask(self: &Arc<Self>, key: RequestKey, body: Bytes) -> ServiceReply {
         let service = Arc::clone(self);
         let call = self.cache.call(key, move || {
             Box::pin(async move {
@@ -198,7 +198,7 @@ impl Service {
         call.await
     }
 
-    async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<Verdict>, String> {
+    async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<ServiceVerdict>, String> {
         let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
         if !self.breaker.admits() {
             return Err(String::new());
@@ -215,19 +215,21 @@ impl Service {
         let verdict = Arc::new(verdict(self.answers, &answer)?);
         let said = kept_for(&answer.headers);
         let time = match &*verdict {
-            Verdict::Allow(admission) => {
+            ServiceVerdict::Allow(admission) => {
                 let time = said.unwrap_or(self.kept_for);
                 let left = admission.expires_at.map(|at| at.since(wall_clock()));
                 left.map_or(time, |left| time.min(left.mul_f64(0.8)))
             }
-            Verdict::Deny | Verdict::Ignore => self.refused_for.min(said.unwrap_or(Duration::MAX)),
+            ServiceVerdict::Deny | ServiceVerdict::Ignore => {
+                self.refused_for.min(said.unwrap_or(Duration::MAX))
+            }
         };
         self.cache.keep(key, Arc::clone(&verdict), time);
         Ok(verdict)
     }
 
     /// Notes the outcome of a call; one that the breaker did not admit has no text.
-    fn note(&self, asked: &Result<Arc<Verdict>, String>) {
+    fn note(&self, asked: &Result<Arc<ServiceVerdict>, String>) {
         let service = self.url.host();
         if let Err(why) = asked {
             if why.is_empty() {
@@ -255,14 +257,14 @@ fn wall_clock() -> Timestamp {
 
 /// What an admission is about.
 #[derive(Clone)]
-struct Applicant {
+struct Claimant {
     username: Option<Arc<str>>,
     certificate: Option<Arc<ClientCertificate>>,
     login: Login,
 }
 
-impl Applicant {
-    fn identity(&self, admission: &Admission) -> Result<Identity, AuthenticationError> {
+impl Claimant {
+    fn identity(&self, admission: &ServiceAdmission) -> Result<Identity, AuthenticationError> {
         let given = admission.username.as_deref().map(Into::into);
         let username = self.username.clone().or(given);
         let is_named = username.as_ref().is_some_and(|name| !name.is_empty());
@@ -290,22 +292,24 @@ impl Applicant {
 }
 
 /// Asks again about a client, with the same request.
-struct Again {
-    shared: Arc<Shared>,
-    applicant: Applicant,
+struct AskAgain {
+    shared: Arc<HttpShared>,
+    applicant: Claimant,
     body: Bytes,
 }
 
 #[async_trait]
-impl Renew for Again {
+impl Renew for AskAgain {
     async fn renew(&self) -> Result<Identity, AuthenticationError> {
         let service = self.shared.service.load_full();
         let service = service.ok_or(AuthenticationError::Unavailable)?;
         let key = service.cache.key_of(&self.body);
         match service.ask(key, self.body.clone()).await.as_deref() {
             None => Err(AuthenticationError::Unavailable),
-            Some(Verdict::Deny | Verdict::Ignore) => Err(AuthenticationError::BadCredentials),
-            Some(Verdict::Allow(admission)) => {
+            Some(ServiceVerdict::Deny | ServiceVerdict::Ignore) => {
+                Err(AuthenticationError::BadCredentials)
+            }
+            Some(ServiceVerdict::Allow(admission)) => {
                 let identity = self.applicant.identity(admission)?;
                 let (shared, applicant) = (Arc::clone(&self.shared), self.applicant.clone());
                 Ok(renewed(identity, Self { shared, applicant, body: self.body.clone() }, &key))
@@ -315,7 +319,7 @@ impl Renew for Again {
 }
 
 /// Has an identity that expires renewed before: after about four fifths of its time.
-fn renewed(identity: Identity, by: Again, key: &RequestKey) -> Identity {
+fn renewed(identity: Identity, by: AskAgain, key: &RequestKey) -> Identity {
     let Some(expires_at) = identity.expires_at else { return identity };
     let now = wall_clock();
     let time = jittered(expires_at.since(now).mul_f64(0.8), key);
@@ -352,25 +356,25 @@ impl Authenticator for HttpAuthenticator {
                 let asked = service.ask(key, body.clone()).await;
                 let verdict = asked.ok_or(AuthenticationError::Unavailable)?;
                 match &*verdict {
-                    Verdict::Allow(_) => self.0.failures().succeeded(address, name),
-                    Verdict::Deny => self.0.note_refused(&credentials, name),
-                    Verdict::Ignore => {}
+                    ServiceVerdict::Allow(_) => self.0.failures().succeeded(address, name),
+                    ServiceVerdict::Deny => self.0.note_refused(&credentials, name),
+                    ServiceVerdict::Ignore => {}
                 }
                 verdict
             }
         };
         let admission = match &*verdict {
-            Verdict::Allow(admission) => admission,
-            Verdict::Deny => return Err(AuthenticationError::BadCredentials),
-            Verdict::Ignore => return Err(AuthenticationError::NotMine),
+            ServiceVerdict::Allow(admission) => admission,
+            ServiceVerdict::Deny => return Err(AuthenticationError::BadCredentials),
+            ServiceVerdict::Ignore => return Err(AuthenticationError::NotMine),
         };
-        let applicant = Applicant {
+        let applicant = Claimant {
             username: credentials.username.map(Into::into),
             certificate: credentials.certificate.cloned().map(Arc::new),
             login: if has_name { Login::Password } else { Login::Other },
         };
         let identity = applicant.identity(admission)?;
-        let again = Again { shared: Arc::clone(&self.0), applicant, body };
+        let again = AskAgain { shared: Arc::clone(&self.0), applicant, body };
         Ok(match credentials.client_id {
             Some(_) => renewed(identity, again, &key),
             None => identity, // A REST caller: each call is checked.

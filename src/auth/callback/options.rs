@@ -4,9 +4,9 @@ use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::template::Body;
+use super::template::RequestBody;
 use crate::{
-    auth::SecretText,
+    auth::HiddenText,
     outbound::{ServiceUrl, UrlFault},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct HttpAuthConfig {
     /// The URL to which requests are posted.
-    pub url: SecretText,
+    pub url: HiddenText,
     /// Whether `http` may lead to another machine.
     pub allow_http: bool,
     /// A PEM file of the certification authorities that are trusted for it; empty = those of the
@@ -24,7 +24,7 @@ pub struct HttpAuthConfig {
     /// A file with a token that each request has as `Authorization: Bearer`; empty = none.
     pub token_file: PathBuf,
     /// Further headers, `Name: value`.
-    pub headers: Vec<SecretText>,
+    pub headers: Vec<HiddenText>,
     /// The JSON of a request, in which texts may have variables.
     pub body: String,
     /// How answers are read.
@@ -65,7 +65,7 @@ const BODY_DEFAULT: &str = r#"{
 impl Default for HttpAuthConfig {
     fn default() -> Self {
         Self {
-            url: SecretText::default(),
+            url: HiddenText::default(),
             allow_http: false,
             ca: PathBuf::new(),
             token_file: PathBuf::new(),
@@ -149,15 +149,15 @@ impl HttpAuthConfig {
         })
     }
 
-    pub(super) fn request_body(&self) -> Result<Body, HttpAuthError> {
-        Body::parse(&self.body).map_err(|why| HttpAuthError::of("body", why))
+    pub(super) fn request_body(&self) -> Result<RequestBody, HttpAuthError> {
+        RequestBody::parse(&self.body).map_err(|why| HttpAuthError::of("body", why))
     }
 
     /// Returns the further headers, with the token.
     pub(super) fn further_headers(
         &self,
     ) -> Result<Vec<(hyper::header::HeaderName, hyper::header::HeaderValue)>, HttpAuthError> {
-        let header = |text: &SecretText| {
+        let header = |text: &HiddenText| {
             let (name, value) = text.as_str().split_once(':')?;
             let mut value = value.trim().parse::<hyper::header::HeaderValue>().ok()?;
             value.set_sensitive(true);

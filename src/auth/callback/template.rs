@@ -10,7 +10,7 @@ use crate::auth::{ClientCertificate, Credentials};
 
 /// A body with variables.
 #[derive(Clone, Debug)]
-pub(super) struct Body {
+pub(super) struct RequestBody {
     json: Value,
     /// Whether a token of a REST caller is part of it.
     pub(super) has_token: bool,
@@ -39,7 +39,7 @@ struct Values<'a> {
     listener: &'a str,
 }
 
-impl Body {
+impl RequestBody {
     /// Parses a body.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let json: Value =
@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn values_are_texts_and_never_syntax() {
-        let body = Body::parse(r#"{"u":"${username}","p":"-${password}-","n":[1,"${clientId}"]}"#);
+        let body =
+            RequestBody::parse(r#"{"u":"${username}","p":"-${password}-","n":[1,"${clientId}"]}"#);
         let shown = Credentials {
             username: Some(r#"a","x":"${password}"#),
             password: Some(b"\\\""),
@@ -155,14 +156,16 @@ mod tests {
         assert_eq!(filled["p"], "-\\\"-");
         assert_eq!(filled["n"], serde_json::json!([1, null]));
         let shown = Credentials { password: Some(b"\xFF"), ..shown };
-        assert!(Body::parse(r#"["${password}"]"#).expect("it is one").fill(&shown).is_none());
+        assert!(
+            RequestBody::parse(r#"["${password}"]"#).expect("it is one").fill(&shown).is_none()
+        );
     }
 
     #[test]
     fn a_variable_that_is_not_there_is_named() {
-        assert!(Body::parse(r#"{"u":"${user}"}"#).is_err_and(|why| why.contains("${user}")));
-        assert!(Body::parse(r#"{"u":"${username"}"#).is_err());
-        assert!(Body::parse("u=${username}").is_err());
-        assert!(Body::parse(r#"["${token}"]"#).is_ok_and(|body| body.has_token));
+        assert!(RequestBody::parse(r#"{"u":"${user}"}"#).is_err_and(|why| why.contains("${user}")));
+        assert!(RequestBody::parse(r#"{"u":"${username"}"#).is_err());
+        assert!(RequestBody::parse("u=${username}").is_err());
+        assert!(RequestBody::parse(r#"["${token}"]"#).is_ok_and(|body| body.has_token));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    Refused,
+    TokenRefused,
     options::{JwtConfig, JwtError},
 };
 use crate::{
@@ -91,8 +91,8 @@ impl ClaimRules {
         claims: &Claims,
         holder: Holder<'_>,
         leeway_secs: u64,
-    ) -> Result<Identity, Refused> {
-        let refused = |why: String| Refused::Claims(why);
+    ) -> Result<Identity, TokenRefused> {
+        let refused = |why: String| TokenRefused::Claims(why);
         let certificate = holder.certificate.cloned().map(Arc::new);
         self.check_required(claims, holder)?;
         let username = find(claims, &self.username).and_then(text_of);
@@ -102,7 +102,7 @@ impl ClaimRules {
             .filter(is_usable)
             .ok_or_else(|| refused(format!("it has no claim {} for a user name", self.username)))?;
         if certificate.as_ref().is_some_and(|shown| shown.common_name != username) {
-            return Err(Refused::OtherCertificate);
+            return Err(TokenRefused::OtherCertificate);
         }
         let attributes = self.attributes.iter().filter_map(|(attribute, claim)| {
             Some((attribute.clone(), text_of(find(claims, claim)?)?))
@@ -124,7 +124,7 @@ impl ClaimRules {
         Ok(Identity { expires_at: expires_at(claims, leeway_secs), ..identity })
     }
 
-    fn check_required(&self, claims: &Claims, holder: Holder<'_>) -> Result<(), Refused> {
+    fn check_required(&self, claims: &Claims, holder: Holder<'_>) -> Result<(), TokenRefused> {
         let shown = Identity {
             username: holder.username.map(Into::into),
             certificate: holder.certificate.cloned().map(Arc::new),
@@ -135,7 +135,9 @@ impl ClaimRules {
             let wanted = value.text(&values);
             let found = find(claims, name).map_or_else(Vec::new, texts_of);
             if wanted.is_none_or(|wanted| !found.iter().any(|text| **text == *wanted)) {
-                return Err(Refused::Claims(format!("its claim {name} is not the required one")));
+                return Err(TokenRefused::Claims(format!(
+                    "its claim {name} is not the required one"
+                )));
             }
         }
         Ok(())

@@ -21,10 +21,10 @@ use jsonwebtoken::Header;
 use tokio::time::Instant;
 
 use super::{
-    keys::{self, Key},
+    keys::{self, TokenKey},
     options::{JwtConfig, JwtError},
 };
-use crate::outbound::{self, HttpCaller, ServiceUrl, UrlFault, said};
+use crate::outbound::{self, ServiceCaller, ServiceUrl, UrlFault, said};
 
 /// How long a reading may take.
 const TIME_MAX: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(super) struct Jwks {
     text: String,
     place: Place,
     refresh: Duration,
-    keys: ArcSwap<Vec<Key>>,
+    keys: ArcSwap<Vec<TokenKey>>,
     state: Mutex<State>,
     /// Held by the task that reads.
     turn: tokio::sync::Mutex<()>,
@@ -48,7 +48,7 @@ pub(super) struct Jwks {
 
 enum Place {
     File(PathBuf),
-    Url(ServiceUrl, Box<HttpCaller>),
+    Url(ServiceUrl, Box<ServiceCaller>),
 }
 
 /// What is known of the last reading.
@@ -62,7 +62,7 @@ struct State {
 /// The answer to a token that names an unknown key.
 pub(super) enum Lookup {
     /// These are the keys now.
-    Read(Guard<Arc<Vec<Key>>>),
+    Read(Guard<Arc<Vec<TokenKey>>>),
     /// The set is fresh: there is no such key.
     Unknown,
     /// The set cannot be read.
@@ -119,7 +119,7 @@ impl Jwks {
                 };
                 let tls = outbound::tls_config(authorities.as_deref(), url.is_encrypted());
                 let tls = tls.map_err(|fault| JwtError::of("jwks_ca", fault.to_string()))?;
-                Place::Url(url, Box::new(HttpCaller::new(tls, 1)))
+                Place::Url(url, Box::new(ServiceCaller::new(tls, 1)))
             }
         };
         let kept = former.filter(|former| former.text == config.jwks);
@@ -142,7 +142,7 @@ impl Jwks {
     }
 
     /// Returns the keys that were read last.
-    pub(super) fn keys(&self) -> Guard<Arc<Vec<Key>>> {
+    pub(super) fn keys(&self) -> Guard<Arc<Vec<TokenKey>>> {
         self.keys.load()
     }
 
@@ -227,7 +227,7 @@ impl Jwks {
     }
 }
 
-fn read_file(path: &PathBuf) -> Result<Vec<Key>, String> {
+fn read_file(path: &PathBuf) -> Result<Vec<TokenKey>, String> {
     let text = fs::read(path).map_err(|error| error.to_string())?;
     match text.len() <= BYTES_MAX {
         true => keys::of_set(&text),
@@ -235,7 +235,7 @@ fn read_file(path: &PathBuf) -> Result<Vec<Key>, String> {
     }
 }
 
-async fn fetch(url: &ServiceUrl, caller: &HttpCaller) -> Result<Vec<Key>, String> {
+async fn fetch(url: &ServiceUrl, caller: &ServiceCaller) -> Result<Vec<TokenKey>, String> {
     let request = Request::get(url.uri().clone())
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, outbound::AGENT)

@@ -20,7 +20,7 @@ const SET_KEYS_MAX: usize = 100;
 
 /// A key with the tokens that it may have signed.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct TokenKey {
     /// Its name in a JWK Set.
     id: Option<Box<str>>,
     /// The algorithm or algorithms that it is for; empty = all of its family.
@@ -32,7 +32,7 @@ pub(super) struct Key {
 /// Tells keys apart.
 pub(super) type Thumbprint = [u8; 32];
 
-impl Key {
+impl TokenKey {
     /// Returns whether it may have signed a token with this header.
     pub(super) fn fits(&self, header: &Header) -> bool {
         let is_named = match (&self.id, &header.kid) {
@@ -67,7 +67,7 @@ fn thumbprint_of(text: &[u8]) -> Thumbprint {
 pub(super) fn read_files(
     config: &JwtConfig,
     algorithms: &[Algorithm],
-) -> Result<Vec<Key>, JwtError> {
+) -> Result<Vec<TokenKey>, JwtError> {
     let mut keys = Vec::new();
     for path in &config.keys {
         let text = read("keys", path)?;
@@ -77,14 +77,14 @@ pub(super) fn read_files(
             JwtError::of("keys", format!("{} {why}", path.display()))
         })?;
         let thumbprint = thumbprint_of(&text);
-        keys.push(Key { id: None, algorithms: Vec::new(), decoding, thumbprint });
+        keys.push(TokenKey { id: None, algorithms: Vec::new(), decoding, thumbprint });
     }
     for path in &config.secrets {
         let text = read("secrets", path)?;
         let decoding = secret(&text)
             .map_err(|why| JwtError::of("secrets", format!("{} {why}", path.display())))?;
         let algorithms = algorithms.iter().copied().filter(|one| is_hmac(*one)).collect();
-        keys.push(Key { id: None, algorithms, decoding, thumbprint: thumbprint_of(&text) });
+        keys.push(TokenKey { id: None, algorithms, decoding, thumbprint: thumbprint_of(&text) });
     }
     Ok(keys)
 }
@@ -123,7 +123,7 @@ fn secret(text: &[u8]) -> Result<DecodingKey, &'static str> {
 }
 
 /// Returns the usable keys of a JWK Set; keys for encryption and of unknown kinds are left out.
-pub(super) fn of_set(text: &[u8]) -> Result<Vec<Key>, String> {
+pub(super) fn of_set(text: &[u8]) -> Result<Vec<TokenKey>, String> {
     let set: JwkSet = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if set.keys.len() > SET_KEYS_MAX {
         return Err(format!("it has more than {SET_KEYS_MAX} keys"));
@@ -135,7 +135,7 @@ pub(super) fn of_set(text: &[u8]) -> Result<Vec<Key>, String> {
     }
 }
 
-fn of_jwk(jwk: &Jwk) -> Option<Key> {
+fn of_jwk(jwk: &Jwk) -> Option<TokenKey> {
     if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
         return None;
     }
@@ -147,7 +147,7 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
         None => by_curve(&jwk.algorithm)?,
     };
     let id = jwk.common.key_id.as_deref().map(Into::into);
-    Some(Key { id, algorithms, decoding, thumbprint: [0; 32] })
+    Some(TokenKey { id, algorithms, decoding, thumbprint: [0; 32] })
 }
 
 /// Returns the algorithms of the key's curve; empty where the key has none.

@@ -24,7 +24,7 @@ pub use self::options::{JwtConfig, JwtError, TokenPlace};
 use self::{
     claims::{ClaimRules, Holder},
     jwks::{Jwks, Lookup},
-    keys::{Key, Thumbprint},
+    keys::{Thumbprint, TokenKey},
 };
 use super::{
     AuthenticationError, Authenticator, ClientCertificate, Credentials, EnhancedAuthenticator,
@@ -41,10 +41,10 @@ const TRIES_MAX: usize = 8;
 
 /// Admits clients whose token is signed by a key of the configuration. Cloning copies a pointer.
 #[derive(Clone, Default)]
-pub struct JwtAuthenticator(Arc<Shared>);
+pub struct JwtAuthenticator(Arc<JwtShared>);
 
 #[derive(Default)]
-struct Shared {
+struct JwtShared {
     /// `None` while there is no key.
     setup: ArcSwapOption<Setup>,
     generation: AtomicU64,
@@ -57,7 +57,7 @@ struct Setup {
     from: TokenPlace,
     algorithms: Vec<Algorithm>,
     validation: Validation,
-    keys: Vec<Key>,
+    keys: Vec<TokenKey>,
     jwks: Option<Arc<Jwks>>,
     claims: ClaimRules,
     leeway_secs: u64,
@@ -87,9 +87,9 @@ impl JwtAuthenticator {
             false => None,
         };
         let kept: Vec<Thumbprint> =
-            setup.iter().flat_map(|setup| &setup.keys).map(Key::thumbprint).collect();
+            setup.iter().flat_map(|setup| &setup.keys).map(TokenKey::thumbprint).collect();
         let lost = former.iter().flat_map(|former| &former.keys);
-        let has_lost = lost.map(Key::thumbprint).any(|key| !kept.contains(&key));
+        let has_lost = lost.map(TokenKey::thumbprint).any(|key| !kept.contains(&key));
         let generation = shared.generation.load(Ordering::Acquire) + 1;
         if has_lost {
             shared.lost_key_in.store(generation, Ordering::Release);
@@ -127,12 +127,14 @@ impl JwtAuthenticator {
             return Err(AuthenticationError::NotMine);
         };
         let outcome = setup.verify(token).await;
-        let refused = |why: Refused| {
+        let refused = |why: TokenRefused| {
             tracing::debug!(%why, "token refused");
             match why {
-                Refused::Unavailable => AuthenticationError::Unavailable,
-                Refused::OtherCertificate => AuthenticationError::OtherThanCertificate,
-                Refused::Wrong(_) | Refused::Claims(_) => AuthenticationError::BadCredentials,
+                TokenRefused::Unavailable => AuthenticationError::Unavailable,
+                TokenRefused::OtherCertificate => AuthenticationError::OtherThanCertificate,
+                TokenRefused::Wrong(_) | TokenRefused::Claims(_) => {
+                    AuthenticationError::BadCredentials
+                }
             }
         };
         let claims = outcome.map_err(refused)?;
@@ -142,7 +144,7 @@ impl JwtAuthenticator {
 
 /// Why a token is refused.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum TokenRefused {
     #[error("{0}")]
     Wrong(String),
     #[error("{0}")]
@@ -190,25 +192,29 @@ impl Setup {
     }
 
     /// Returns the claims of a token, once signature and times are checked.
-    async fn verify(&self, token: &[u8]) -> Result<Map<String, Value>, Refused> {
+    async fn verify(&self, token: &[u8]) -> Result<Map<String, Value>, TokenRefused> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Refused::Wrong("the token is too long".to_owned()));
+            return Err(TokenRefused::Wrong("the token is too long".to_owned()));
         }
-        let header = decode_header(token).map_err(|error| Refused::Wrong(error.to_string()))?;
+        let header =
+            decode_header(token).map_err(|error| TokenRefused::Wrong(error.to_string()))?;
         // The algorithm is that of the configuration: the token only says which of them.
         if !self.algorithms.contains(&header.alg) {
-            return Err(Refused::Wrong(format!("{:?} is not among the algorithms", header.alg)));
+            return Err(TokenRefused::Wrong(format!(
+                "{:?} is not among the algorithms",
+                header.alg
+            )));
         }
         if let Some(claims) = self.verify_by(self.keys.iter(), token, &header)? {
             return Ok(claims);
         }
-        let no_key = || Refused::Wrong("no key has signed it".to_owned());
+        let no_key = || TokenRefused::Wrong("no key has signed it".to_owned());
         let jwks = self.jwks.as_ref().ok_or_else(no_key)?;
         if let Some(claims) = self.verify_by(jwks.keys().iter(), token, &header)? {
             return Ok(claims);
         }
         match jwks.look_for(&header).await {
-            Lookup::Unavailable => Err(Refused::Unavailable),
+            Lookup::Unavailable => Err(TokenRefused::Unavailable),
             Lookup::Unknown => Err(no_key()),
             Lookup::Read(keys) => self.verify_by(keys.iter(), token, &header)?.ok_or_else(no_key),
         }
@@ -217,10 +223,10 @@ impl Setup {
     /// Tries the keys that can have signed the token; `None` if none of them has.
     fn verify_by<'k>(
         &self,
-        keys: impl Iterator<Item = &'k Key>,
+        keys: impl Iterator<Item = &'k TokenKey>,
         token: &[u8],
         header: &Header,
-    ) -> Result<Option<Map<String, Value>>, Refused> {
+    ) -> Result<Option<Map<String, Value>>, TokenRefused> {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
         for key in keys.filter(|key| key.fits(header)).take(TRIES_MAX) {
@@ -236,7 +242,7 @@ impl Setup {
                             | ErrorKind::InvalidEddsaKey
                             | ErrorKind::InvalidRsaKey(_)
                     ) => {}
-                Err(error) => return Err(Refused::Wrong(error.to_string())),
+                Err(error) => return Err(TokenRefused::Wrong(error.to_string())),
             }
         }
         Ok(None)

@@ -24,7 +24,7 @@ use tokio_postgres::{Row, types::Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::options::{PostgresConfig, PostgresError};
-use self::rows::Account;
+use self::rows::FoundUser;
 use super::{
     AuthenticationError, Authenticator, ClientCertificate, Credentials, FileAuthenticator,
     Identity, Login, Renew, Renewal, Standing, StoredPassword,
@@ -37,17 +37,17 @@ const ROWS_MAX: usize = 65;
 
 /// Admits clients that a PostgreSQL database knows. Cloning copies a pointer.
 #[derive(Clone)]
-pub struct PostgresAuthenticator(Arc<Shared>);
+pub struct PostgresAuthenticator(Arc<PostgresShared>);
 
-struct Shared {
+struct PostgresShared {
     /// `None` while there is none.
-    database: ArcSwapOption<Database>,
+    database: ArcSwapOption<UserDatabase>,
     generation: AtomicU64,
     /// Checks passwords: failures count and hashes have turns with those of its accounts.
     passwords: Arc<FileAuthenticator>,
 }
 
-struct Database {
+struct UserDatabase {
     pool: Pool,
     query: String,
     rules_query: String,
@@ -65,7 +65,7 @@ impl PostgresAuthenticator {
         config: &PostgresConfig,
         passwords: Arc<FileAuthenticator>,
     ) -> Result<Self, PostgresError> {
-        let authenticator = Self(Arc::new(Shared {
+        let authenticator = Self(Arc::new(PostgresShared {
             database: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             passwords,
@@ -80,7 +80,7 @@ impl PostgresAuthenticator {
     /// The same as [`PostgresAuthenticator::open`]; the former configuration then stays in force.
     pub fn set_config(&self, config: &PostgresConfig) -> Result<(), PostgresError> {
         let database = match config.is_used() {
-            true => Some(Arc::new(Database::new(config)?)),
+            true => Some(Arc::new(UserDatabase::new(config)?)),
             false => None,
         };
         self.0.database.store(database);
@@ -89,7 +89,7 @@ impl PostgresAuthenticator {
     }
 }
 
-impl Database {
+impl UserDatabase {
     fn new(config: &PostgresConfig) -> Result<Self, PostgresError> {
         let mut database = config.database()?;
         let unreadable = |option, path: &std::path::Path| {
@@ -135,7 +135,7 @@ impl Database {
     }
 
     /// Looks a user up; `None` if there is none.
-    async fn find(&self, who: &Applicant) -> Result<Option<Account>, AuthenticationError> {
+    async fn find(&self, who: &UserLookup) -> Result<Option<FoundUser>, AuthenticationError> {
         let name = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
         let found = self.rows(&self.query, &name).await?;
         match &found[..] {
@@ -148,8 +148,8 @@ impl Database {
     /// Returns the identity of a user that was found.
     async fn identity(
         &self,
-        who: &Applicant,
-        account: Account,
+        who: &UserLookup,
+        account: FoundUser,
     ) -> Result<Identity, AuthenticationError> {
         let rows = match self.rules_query.trim().is_empty() {
             true => Vec::new(),
@@ -231,7 +231,7 @@ impl Database {
 
 /// The user who is looked up.
 #[derive(Clone)]
-struct Applicant {
+struct UserLookup {
     username: Arc<str>,
     client_id: Option<Box<str>>,
     address: Box<str>,
@@ -239,14 +239,14 @@ struct Applicant {
 }
 
 /// Looks a user up again.
-struct Again {
-    shared: Arc<Shared>,
-    who: Applicant,
+struct LookAgain {
+    shared: Arc<PostgresShared>,
+    who: UserLookup,
     hash: String,
 }
 
 #[async_trait]
-impl Renew for Again {
+impl Renew for LookAgain {
     async fn renew(&self) -> Result<Identity, AuthenticationError> {
         let database = self.shared.database.load_full();
         let database = database.ok_or(AuthenticationError::Unavailable)?;
@@ -259,7 +259,7 @@ impl Renew for Again {
     }
 }
 
-fn refreshed(identity: Identity, database: &Database, by: Again) -> Identity {
+fn refreshed(identity: Identity, database: &UserDatabase, by: LookAgain) -> Identity {
     let Some(time) = database.refresh else { return identity };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // A tenth more or less, so that clients that came at the same time do not return at the same time.
@@ -279,7 +279,7 @@ impl Authenticator for PostgresAuthenticator {
         let name = credentials.username.filter(|_| credentials.bearer.is_none());
         let name = name.ok_or(AuthenticationError::NotMine)?;
         let password = credentials.password.ok_or(AuthenticationError::NotMine)?;
-        let who = Applicant {
+        let who = UserLookup {
             username: name.into(),
             client_id: credentials.client_id.map(Into::into),
             address: credentials.peer.ip().to_string().into(),
@@ -299,7 +299,7 @@ impl Authenticator for PostgresAuthenticator {
         }
         let hash = account.hash.clone();
         let identity = database.identity(&who, account).await?;
-        let again = Again { shared: Arc::clone(&self.0), who, hash };
+        let again = LookAgain { shared: Arc::clone(&self.0), who, hash };
         Ok(match credentials.client_id {
             Some(_) => refreshed(identity, &database, again),
             None => identity, // A REST caller: each call is checked.

@@ -5,14 +5,14 @@ use std::{io, net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::auth::SecretText;
+use crate::auth::HiddenText;
 
 /// Which PostgreSQL database knows clients. Without a URL none is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
     /// `postgresql://USER@HOST/DATABASE?sslmode=require`, or the `key=value` form of libpq.
-    pub url: SecretText,
+    pub url: HiddenText,
     /// A file with the password of the database user; empty = it is in the URL, or none is needed.
     pub password_file: PathBuf,
     /// A PEM file of the certification authorities that are trusted for the database; empty = those of
@@ -35,7 +35,7 @@ pub struct PostgresConfig {
 impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
-            url: SecretText::default(),
+            url: HiddenText::default(),
             password_file: PathBuf::new(),
             ca: PathBuf::new(),
             allow_plaintext: false,

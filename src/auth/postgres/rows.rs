@@ -6,7 +6,7 @@ use tokio_postgres::{Row, types::Type};
 use crate::auth::{Attributes, Groups, OwnRules, own_rules};
 
 /// What is known of a user.
-pub(super) struct Account {
+pub(super) struct FoundUser {
     pub(super) hash: String,
     pub(super) is_disabled: bool,
     pub(super) attributes: Attributes,
@@ -17,9 +17,9 @@ pub(super) struct Account {
 
 /// Reads the row of a user: the hash in the first column. Of the others, `disabled` is a flag, `groups` a
 /// list, `acl` JSON with rules, and every other text an attribute.
-pub(super) fn account(row: &Row) -> Result<Account, String> {
+pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
     let hash: Option<String> = row.try_get(0).map_err(|error| error.to_string())?;
-    let mut account = Account {
+    let mut account = FoundUser {
         hash: hash.ok_or("the first column, the hash, is null")?,
         is_disabled: false,
         attributes: Attributes::default(),

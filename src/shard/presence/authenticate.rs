@@ -3,20 +3,25 @@
 //! The connection awaits the result of the exchange, which takes time, see [`TakeStep`]. Meanwhile
 //! everything else continues under the present identity.
 
+use std::sync::Arc;
+
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, BoundedExchange, Credentials, Decision,
-        ExchangeStart, Identity, Step,
+        ExchangeStart, Identity, Renew, Step,
     },
     hooks::DisconnectReason,
     mqtt::{Auth, AuthProperties, Packet, ReasonCode},
     shard::{
-        Departure, Shard,
+        Departure, Presence, Shard,
         connect::{EnhancedLogin, Proven, TakeStep},
         doors::ToConnection,
         presence::expiry::IDENTITY_EXPIRED,
     },
 };
+
+/// The time after which a source that was unavailable is asked again, in milliseconds.
+const ASK_AGAIN_MILLIS: u64 = 5_000;
 
 /// The authentication of a client that gave a method in CONNECT.
 pub(in crate::shard) struct Authentication {
@@ -131,9 +136,50 @@ impl Shard {
         }
     }
 
+    /// Returns what renews the identity of this connection's client, with what the new one rests on.
+    pub(crate) fn begin_renewal(&self, slot: u32, link: u64) -> Option<(Arc<dyn Renew>, Proven)> {
+        let found = self.slot(slot)?;
+        found.connected.as_ref().filter(|connected| connected.link == link)?;
+        let Presence { identity, proven, .. } = &found.presence;
+        let method = proven.as_ref().and_then(|proven| proven.method.clone());
+        Some((identity.renewal.by()?, self.core.proves_now(method)))
+    }
+
+    /// Takes the renewed identity of a connected client.
+    ///
+    /// # Errors
+    /// Returns how the connection must end.
+    pub(crate) fn identity_renewed(
+        &mut self,
+        slot: u32,
+        renewed: Result<Identity, AuthenticationError>,
+        proven: Proven,
+    ) -> Result<(), Departure> {
+        match renewed {
+            Ok(identity) => {
+                let source =
+                    self.slot(slot).and_then(|found| found.presence.identity.source.clone());
+                self.replace_identity(slot, Identity { source, ..identity }, Some(proven))
+            }
+            Err(AuthenticationError::Unavailable) => {
+                let at = self.core.clock.now().plus_millis(ASK_AGAIN_MILLIS);
+                let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
+                if let Some(connected) = connected {
+                    connected.renews_at = Some(at);
+                }
+                self.set_timer(slot);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the identity of a client is not renewed");
+                Err(not_authenticated(error))
+            }
+        }
+    }
+
     /// Replaces the client's identity from here on by `identity`: the same user, because the
     /// session belongs to that user.
-    pub(super) fn replace_identity(
+    fn replace_identity(
         &mut self,
         slot: u32,
         identity: Identity,

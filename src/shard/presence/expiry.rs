@@ -4,23 +4,16 @@
 //! that many expiries at the same time take one turn of the thread each. Does not know what the
 //! credentials were.
 
-use std::sync::Arc;
-
-use super::authenticate::not_authenticated;
 use crate::{
-    auth::{AuthenticationError, Identity, Renew},
     hooks::DisconnectReason,
     mqtt::{ReasonCode, Timestamp},
-    shard::{Departure, Presence, Shard, Slot, connect::Proven, doors::ToConnection},
+    shard::{Departure, Shard, Slot, doors::ToConnection},
 };
 
 /// The departure of a client whose credentials have expired. It may return with new ones.
 pub(crate) const IDENTITY_EXPIRED: Departure =
     Departure::by_server(DisconnectReason::AuthenticationExpired, ReasonCode::NotAuthorized)
         .because("the credentials have expired");
-
-/// The time after which a source that was unavailable is asked again, in milliseconds.
-const ASK_AGAIN_MILLIS: u64 = 5_000;
 
 impl Slot {
     /// Returns when the identity of the connected client is renewed.
@@ -48,47 +41,6 @@ impl Shard {
         } else if connected.renews_at.is_some_and(|at| at <= now) {
             connected.renews_at = None; // One question at a time.
             connected.door.send(ToConnection::RenewIdentity);
-        }
-    }
-
-    /// Returns what renews the identity of this connection's client, with what the new one rests on.
-    pub(crate) fn begin_renewal(&self, slot: u32, link: u64) -> Option<(Arc<dyn Renew>, Proven)> {
-        let found = self.slot(slot)?;
-        found.connected.as_ref().filter(|connected| connected.link == link)?;
-        let Presence { identity, proven, .. } = &found.presence;
-        let method = proven.as_ref().and_then(|proven| proven.method.clone());
-        Some((identity.renewal.by()?, self.core.proves_now(method)))
-    }
-
-    /// Takes the renewed identity of a connected client.
-    ///
-    /// # Errors
-    /// Returns how the connection must end.
-    pub(crate) fn identity_renewed(
-        &mut self,
-        slot: u32,
-        renewed: Result<Identity, AuthenticationError>,
-        proven: Proven,
-    ) -> Result<(), Departure> {
-        match renewed {
-            Ok(identity) => {
-                let source =
-                    self.slot(slot).and_then(|found| found.presence.identity.source.clone());
-                self.replace_identity(slot, Identity { source, ..identity }, Some(proven))
-            }
-            Err(AuthenticationError::Unavailable) => {
-                let at = self.core.clock.now().plus_millis(ASK_AGAIN_MILLIS);
-                let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
-                if let Some(connected) = connected {
-                    connected.renews_at = Some(at);
-                }
-                self.set_timer(slot);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the identity of a client is not renewed");
-                Err(not_authenticated(error))
-            }
         }
     }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// A text that may be a secret. `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SecretText(String);
+pub struct HiddenText(String);
 
-impl SecretText {
+impl HiddenText {
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -17,14 +17,14 @@ impl SecretText {
     }
 }
 
-impl From<&str> for SecretText {
+impl From<&str> for HiddenText {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
     }
 }
 
-impl fmt::Debug for SecretText {
+impl fmt::Debug for HiddenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "SecretText(empty)" } else { "SecretText(..)" })
+        f.write_str(if self.0.is_empty() { "HiddenText(empty)" } else { "HiddenText(..)" })
     }
 }
