@@ -73,6 +73,10 @@ pub mod metrics;
 pub mod mqtt;
 pub mod net;
 #[cfg(feature = "outbound")]
+#[cfg_attr(
+    not(any(feature = "http-auth", feature = "jwt", feature = "webhooks")),
+    expect(dead_code, reason = "a database needs its TLS alone")
+)]
 mod outbound;
 mod owners;
 pub mod records;

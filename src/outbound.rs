@@ -7,8 +7,12 @@
 use std::{error::Error, fmt, fs, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, Response, StatusCode, Uri, body::Incoming, header::HeaderMap};
+use http_body_util::Full;
+#[cfg(any(feature = "jwt", feature = "http-auth"))]
+use http_body_util::{BodyExt as _, Limited};
+#[cfg(any(feature = "jwt", feature = "http-auth"))]
+use hyper::header::HeaderMap;
+use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, Error as ClientError, connect::HttpConnector},
