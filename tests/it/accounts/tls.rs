@@ -28,7 +28,7 @@ fn config(pki: &Pki, client_auth: ClientAuth) -> TlsConfig {
         client_auth,
         crl: if asks { pki.crl.clone() } else { Vec::new() },
         min_version: TlsVersion::V1_2,
-        ocsp: std::path::PathBuf::new(),
+        ocsp: PathBuf::new(),
     }
 }
 

@@ -199,7 +199,7 @@ pub(crate) fn tls_files() -> TlsConfig {
         client_auth: ClientAuth::None,
         crl: Vec::new(),
         min_version: TlsVersion::V1_2,
-        ocsp: std::path::PathBuf::new(),
+        ocsp: PathBuf::new(),
     }
 }
 
