@@ -30,7 +30,7 @@ use crate::{
 
 /// What changes of access have in common.
 #[derive(Default)]
-pub(super) struct Access {
+pub(super) struct ChangesOfAccess {
     /// Held from before a record is committed until it is taken over, so that a watch does not do the
     /// same again.
     changing: Mutex<()>,

@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 #[cfg(feature = "accounts")]
 use super::users::Users;
 use super::{
-    Broker, CallsUnderWay, Running, StartError, access::Access, draining::Drain, restoring::aside,
-    settings::lock, shards::Threads, simulation::SimulatedShards,
+    Broker, CallsUnderWay, Running, StartError, access::ChangesOfAccess, draining::Drain,
+    restoring::aside, settings::lock, shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "accounts")]
 use crate::auth::StoredUsers;
@@ -300,7 +300,7 @@ impl Builder {
                 drain: Drain::default(),
                 #[cfg(feature = "webhooks")]
                 webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
-                access: Access::default(),
+                access: ChangesOfAccess::default(),
                 #[cfg(feature = "accounts")]
                 users,
             }),

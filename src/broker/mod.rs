@@ -52,7 +52,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{access::Access, draining::Drain};
+use self::{access::ChangesOfAccess, draining::Drain};
 pub use self::{
     builder::Builder,
     error::{Error, PublishError, StartError},
@@ -106,7 +106,7 @@ struct Running {
     drain: Drain,
     #[cfg(feature = "webhooks")]
     webhook_secrets: webhooks::SecretsOfWebhooks,
-    access: Access,
+    access: ChangesOfAccess,
     /// The accounts in the store, if a source of the authenticator has them.
     #[cfg(feature = "accounts")]
     users: Option<users::Users>,
