@@ -42,6 +42,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",
     "limits.keep_alive_overrides_max",
+    "limits.keep_alive_overrides_per_user_max",
     "limits.stored_rules_max",
     "limits.bans_max",
     "limits.flapping_connects_max",

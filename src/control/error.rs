@@ -14,7 +14,8 @@ pub enum ControlError {
     /// The interval is 0, which would turn Keep Alive off; only the client may do that.
     #[error("an interval of 0 is not allowed")]
     InvalidInterval,
-    /// The client identifier is too long for a sticky value, which has at most 4,096 bytes of it.
+    /// The client identifier is too long for a sticky value: `client_id_bytes_max` allows no such
+    /// client, or it has more than 4,096 bytes.
     #[error("client identifier is too long for a sticky value")]
     ClientIdTooLong,
     /// The user name is too long for sticky settings.
@@ -23,6 +24,9 @@ pub enum ControlError {
     /// There are as many sticky values as the limit allows.
     #[error("too many sticky values")]
     TooManyOverrides,
+    /// The user has as many sticky values as the limit of one user allows.
+    #[error("too many sticky values of one user")]
+    TooManyOverridesOfUser,
     /// The setting of this name is out of its range.
     #[error("the setting {0} is out of its range")]
     InvalidSetting(&'static str),

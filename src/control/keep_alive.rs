@@ -25,6 +25,9 @@ pub struct SetKeepAlive {
     pub is_sticky: bool,
     /// The seconds after which the change ends by itself; `None`: it does not.
     pub ttl_secs: Option<u32>,
+    /// Whether the share of one user bounds the sticky value. REST sets it for callers that may not
+    /// administer.
+    pub is_within_share: bool,
 }
 
 impl SetKeepAlive {
@@ -37,6 +40,7 @@ impl SetKeepAlive {
             is_dry_run: false,
             is_sticky: false,
             ttl_secs: None,
+            is_within_share: false,
         }
     }
 

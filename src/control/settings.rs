@@ -146,19 +146,22 @@ pub struct ChangeSettings {
     pub is_sticky: bool,
     /// The user name of the caller.
     pub by: Option<Arc<str>>,
+    /// Whether the share of one user bounds sticky settings. REST sets it for callers that may not
+    /// administer.
+    pub is_within_share: bool,
 }
 
 impl ChangeSettings {
     /// Returns the request to change settings of this client.
     pub fn new(client_id: impl Into<Arc<str>>, change: SettingsChange) -> Self {
         let of = SettingsOf::Client(client_id.into());
-        Self { of, change, is_sticky: false, by: None }
+        Self { of, change, is_sticky: false, by: None, is_within_share: false }
     }
 
     /// Returns the request to change the sticky settings of this user.
     pub fn of_user(username: impl Into<Arc<str>>, change: SettingsChange) -> Self {
         let of = SettingsOf::User(username.into());
-        Self { of, change, is_sticky: true, by: None }
+        Self { of, change, is_sticky: true, by: None, is_within_share: false }
     }
 
     /// Returns the request to change the settings of later connections too.

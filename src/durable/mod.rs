@@ -18,7 +18,7 @@ pub(crate) use self::{
     in_transit::IN_TRANSIT,
     keeper::{HandedOver, Keeper},
     logins::StoredLogins,
-    records::StoredRecords,
+    records::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, StoredRecords, Tally},
     recovery::deliver_undelivered,
     writer::Order,
 };

@@ -4,6 +4,8 @@
 //! read. The store's writer commits the changes in the order in which they came, and only then are
 //! they read and followed. Without a store, a change is committed at once.
 
+mod tally;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -17,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub(crate) use self::tally::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, Tally};
 use crate::{
     clock::Clock,
     durable::Keeper,
@@ -50,6 +53,8 @@ struct State {
     watched: BTreeMap<Box<str>, Watched>,
     /// The number of committed records of a namespace, where it is asked for.
     counted: BTreeMap<Box<str>, Arc<AtomicUsize>>,
+    /// The amounts of a namespace, where they are asked for.
+    tallies: BTreeMap<Box<str>, Arc<Tally>>,
 }
 
 /// What is known of one key; there is no entry without either part.
@@ -132,6 +137,14 @@ impl StoredRecords {
     /// there are any.
     pub(crate) fn count(&self, namespace: &str) -> Arc<AtomicUsize> {
         lock(&self.state).counted.entry(namespace.into()).or_default().clone()
+    }
+
+    /// Returns the amounts of the records of a namespace, which change with them. Called before there
+    /// are any.
+    pub(crate) fn tally(&self, namespace: &str, find_set_by: FindSetBy) -> Arc<Tally> {
+        let mut state = lock(&self.state);
+        let tally = state.tallies.entry(namespace.into());
+        tally.or_insert_with(|| Arc::new(Tally::new(find_set_by))).clone()
     }
 
     /// Adds or replaces a record, and does not wait for it. It is lost if the store cannot be
@@ -322,6 +335,9 @@ impl State {
                 (Some(_), None) => drop(count.fetch_sub(1, Ordering::AcqRel)),
                 (None, None) | (Some(_), Some(_)) => {}
             }
+        }
+        if let Some(tally) = self.tallies.get(name.namespace()) {
+            tally.change(&name, former.as_ref(), record.as_ref());
         }
         if let Some(at) = former.and_then(|former| former.expires_at) {
             self.expiring.remove(&(at, name.clone()));

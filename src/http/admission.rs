@@ -309,6 +309,12 @@ impl HttpCaller {
         }
     }
 
+    /// Returns whether what the caller stores is bounded by the share of one user: unless it may
+    /// administer.
+    pub(super) fn has_share(&self, api: &Api) -> bool {
+        !self.may(api, "", Action::Administer)
+    }
+
     /// Returns whether the policy allows the caller `action` for the client `client_id`.
     pub(super) fn may(&self, api: &Api, client_id: &str, action: Action<'_>) -> bool {
         let Self { identity, peer, .. } = self;

@@ -94,6 +94,7 @@ pub(crate) use self::{
     refusal::RefusalAnswer,
     routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
     shared::SharedShard,
+    table::StickyBounds,
 };
 use crate::{
     auth::Identity,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::RecordTable;
+use super::table::{RecordTable, StickyBounds};
 use crate::{
     control::{ControlError, KeepAliveOverride, ListOverrides},
     durable::StoredRecords,
@@ -31,7 +31,7 @@ struct OverrideContent<'a> {
 
 impl OverrideTable {
     pub(crate) fn new(records: Arc<StoredRecords>) -> Self {
-        Self(RecordTable::new(records, NAMESPACE))
+        Self(RecordTable::new(records, NAMESPACE, set_by))
     }
 
     /// Returns the override of a client, as it was last stored.
@@ -46,14 +46,15 @@ impl OverrideTable {
     /// Stores an override; returns once it is committed.
     ///
     /// # Errors
-    /// There are `overrides_max` of them, the identifier is too long, or the store cannot be written.
+    /// There is no room for it, the identifier is too long, or the store cannot be written.
     pub(crate) async fn set(
         &self,
         wanted: &KeepAliveOverride,
-        overrides_max: usize,
+        bounds: &StickyBounds,
     ) -> Result<(), ControlError> {
+        bounds.check_client_id(&wanted.client_id)?;
         let name = self.name_of(&wanted.client_id)?;
-        self.0.former(&name, overrides_max)?;
+        let former = self.0.find(&name);
         let content = OverrideContent {
             interval: wanted.interval_secs,
             at: wanted.set_at.millis(),
@@ -62,7 +63,7 @@ impl OverrideTable {
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
         let mut put = Put::new(name, value);
         put.expires_at = wanted.expires_at;
-        self.0.put(put).await
+        self.0.put(put, former.as_ref(), bounds).await
     }
 
     /// Removes the override of a client; returns whether there was one.
@@ -91,6 +92,12 @@ impl OverrideTable {
 /// Returns when something ends that begins at `now` and has this time to live.
 pub(crate) fn end_of(ttl_secs: Option<u32>, now: Timestamp) -> Option<Timestamp> {
     ttl_secs.map(|secs| now.plus_secs(u64::from(secs)))
+}
+
+/// Returns the user who has set an override, from its record.
+fn set_by(value: &[u8]) -> Option<Arc<str>> {
+    let content: OverrideContent<'_> = serde_json::from_slice(value).ok()?;
+    content.by.map(Into::into)
 }
 
 fn parse(name: &RecordKey, record: &Record) -> Option<KeepAliveOverride> {

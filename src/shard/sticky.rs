@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::RecordTable;
+use super::table::{RecordTable, StickyBounds};
 use crate::{
     control::{
         ClientSettings, ControlError, ListSettings, SettingsChange, SettingsOf, StickySettings,
@@ -58,7 +58,7 @@ struct StickyContent {
 
 impl StickyTable {
     pub(crate) fn new(records: Arc<StoredRecords>) -> Self {
-        Self(RecordTable::new(records, NAMESPACE))
+        Self(RecordTable::new(records, NAMESPACE, set_by))
     }
 
     /// Returns the settings of a client or a user, as they were last stored.
@@ -91,23 +91,26 @@ impl StickyTable {
     /// Changes the settings of a client or a user; returns them once they are committed.
     ///
     /// # Errors
-    /// A setting is out of its range, there are `sticky_max` records, the name is too long, or the
+    /// A setting is out of its range, there is no room for the record, the name is too long, or the
     /// store cannot be written.
     pub(crate) async fn change(
         &self,
         of: &SettingsOf,
         (change, by): (&SettingsChange, Option<&str>),
         now: Timestamp,
-        sticky_max: usize,
+        bounds: &StickyBounds,
     ) -> Result<ClientSettings, ControlError> {
+        if let SettingsOf::Client(client_id) = of {
+            bounds.check_client_id(client_id)?;
+        }
         let name = self.name_of(of)?;
-        let former = self.0.former(&name, sticky_max)?;
+        let former = self.0.find(&name);
         let expected = match &former {
             None => Expected::Absent,
             Some(record) => Expected::At(record.revision),
         };
-        let former = former.and_then(|record| parse(&name, &record));
-        let settings = former.map(|former| former.settings).unwrap_or_default().changed_by(change);
+        let found = former.as_ref().and_then(|record| parse(&name, record));
+        let settings = found.map(|found| found.settings).unwrap_or_default().changed_by(change);
         settings.check()?;
         if settings.is_empty() {
             self.0.remove(name, expected).await?;
@@ -125,7 +128,8 @@ impl StickyTable {
         };
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
         // Another call at the same time makes this one fail, so that no change of it is lost.
-        self.0.put(Put::new(name, value).expecting(expected)).await?;
+        let put = Put::new(name, value).expecting(expected);
+        self.0.put(put, former.as_ref(), bounds).await?;
         Ok(settings)
     }
 
@@ -158,6 +162,12 @@ impl StickyTable {
         };
         self.0.name(&format!("{prefix}{}", of.name())).ok_or(too_long)
     }
+}
+
+/// Returns the user who has changed settings last, from their record.
+fn set_by(value: &[u8]) -> Option<Arc<str>> {
+    let content: StickyContent = serde_json::from_slice(value).ok()?;
+    content.by.map(Into::into)
 }
 
 fn parse(name: &RecordKey, record: &Record) -> Option<StickySettings> {

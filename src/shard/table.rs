@@ -3,14 +3,12 @@
 //!
 //! Knows no content: [`super::overrides`] and [`super::sticky`] write and read it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use crate::{
     control::ControlError,
-    durable::StoredRecords,
+    durable::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, StoredRecords, Tally},
+    limits::Limits,
     records::{Expected, Put, Record, RecordKey, Records as _, RecordsError},
 };
 
@@ -18,14 +16,18 @@ use crate::{
 pub(super) struct RecordTable {
     records: Arc<StoredRecords>,
     namespace: &'static str,
-    /// Their number, so that a CONNECT looks up nothing where there are none.
-    len: Arc<AtomicUsize>,
+    /// Their amounts. A CONNECT looks up nothing where there are none.
+    tally: Arc<Tally>,
 }
 
 impl RecordTable {
-    pub(super) fn new(records: Arc<StoredRecords>, namespace: &'static str) -> Self {
-        let len = records.count(namespace);
-        Self { records, namespace, len }
+    pub(super) fn new(
+        records: Arc<StoredRecords>,
+        namespace: &'static str,
+        find_set_by: FindSetBy,
+    ) -> Self {
+        let tally = records.tally(namespace, find_set_by);
+        Self { records, namespace, tally }
     }
 
     /// Returns the name of a record; `None` if the key is too long.
@@ -34,7 +36,7 @@ impl RecordTable {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len.load(Ordering::Acquire) == 0
+        self.tally.is_empty()
     }
 
     /// Returns a record, as it was last committed.
@@ -42,29 +44,31 @@ impl RecordTable {
         self.records.committed(name)
     }
 
-    /// Returns the record that a change replaces, if there is one.
+    /// Stores a record in place of the former one; returns once it is committed.
     ///
     /// # Errors
-    /// There is none, and there are `records_max` records already.
-    pub(super) fn former(
+    /// There is no room for it, the record is another than expected, or the store cannot be written.
+    pub(super) async fn put(
         &self,
-        name: &RecordKey,
-        records_max: usize,
-    ) -> Result<Option<Record>, ControlError> {
-        let former = self.records.committed(name);
-        let is_full = self.len.load(Ordering::Acquire) >= records_max;
-        if is_full && former.is_none() {
-            return Err(ControlError::TooManyOverrides);
-        }
-        Ok(former)
+        put: Put,
+        former: Option<&Record>,
+        bounds: &StickyBounds,
+    ) -> Result<(), ControlError> {
+        let _room = self.reserve(&put, former, bounds)?;
+        self.records.put(put).await.map(drop).map_err(failure)
     }
 
-    /// Stores a record; returns once it is committed.
-    ///
-    /// # Errors
-    /// The record is another than expected, or the store cannot be written.
-    pub(super) async fn put(&self, put: Put) -> Result<(), ControlError> {
-        self.records.put(put).await.map(drop).map_err(failure)
+    fn reserve(
+        &self,
+        put: &Put,
+        former: Option<&Record>,
+        bounds: &StickyBounds,
+    ) -> Result<ReservedRoom, ControlError> {
+        let reserved = self.tally.reserve(&put.name, former, &put.value, bounds.records);
+        reserved.map_err(|no_room| match no_room {
+            NoRoom::Full => ControlError::TooManyOverrides,
+            NoRoom::ShareFull => ControlError::TooManyOverridesOfUser,
+        })
     }
 
     /// Removes a record; returns whether there was one.
@@ -97,6 +101,39 @@ impl RecordTable {
         let mut found = found.map_err(failure)?;
         found.retain(|(name, _)| name.key().starts_with(prefix));
         Ok(found)
+    }
+}
+
+/// How long the names of sticky values may be, and how many there may be.
+pub(crate) struct StickyBounds {
+    client_id_bytes_max: usize,
+    records: RecordBounds,
+}
+
+impl StickyBounds {
+    /// Returns the bounds of these limits, with or without the share of one user.
+    pub(crate) fn of(limits: &Limits, is_within_share: bool) -> Self {
+        let all = RecordAmount {
+            records: limits.keep_alive_overrides_max.into(),
+            bytes: limits.keep_alive_override_bytes_max,
+        };
+        let share = RecordAmount {
+            records: limits.keep_alive_overrides_per_user_max.into(),
+            bytes: limits.keep_alive_override_bytes_per_user_max,
+        };
+        Self {
+            client_id_bytes_max: limits.client_id_bytes_max.into(),
+            records: RecordBounds { all, share: is_within_share.then_some(share) },
+        }
+    }
+
+    /// Checks that a client with this identifier could connect.
+    ///
+    /// # Errors
+    /// The identifier is too long.
+    pub(crate) fn check_client_id(&self, client_id: &str) -> Result<(), ControlError> {
+        let fits = client_id.len() <= self.client_id_bytes_max;
+        fits.then_some(()).ok_or(ControlError::ClientIdTooLong)
     }
 }
 

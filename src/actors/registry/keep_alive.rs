@@ -13,7 +13,7 @@ use crate::{
         ControlError, KeepAliveChanged, KeepAliveOverride, ListOverrides, QueryOverride,
         RemoveOverride, SetKeepAlive,
     },
-    shard::{Core, doors::ToConnection, end_of},
+    shard::{Core, StickyBounds, doors::ToConnection, end_of},
 };
 
 type KeepAliveOutcome = Result<KeepAliveChanged, ControlError>;
@@ -48,6 +48,8 @@ async fn set_override(
         Err(ControlError::NotOnline) => None,
         Err(error) => return Err(error),
     };
+    let bounds = StickyBounds::of(&core.limits_now(), request.is_within_share);
+    bounds.check_client_id(&request.client_id)?;
     let SetKeepAlive { client_id, interval_secs, by, is_dry_run, ttl_secs, .. } = request;
     let former = core.overrides.find(&client_id).map_or(0, |found| found.interval_secs);
     let result = seen.unwrap_or_else(|| KeepAliveChanged::new(former, interval_secs));
@@ -57,8 +59,7 @@ async fn set_override(
     let now = core.clock.now();
     let mut wanted = KeepAliveOverride::new(client_id, interval_secs, now);
     (wanted.by, wanted.expires_at) = (by.clone(), end_of(ttl_secs, now));
-    let overrides_max = core.limits_now().keep_alive_overrides_max as usize;
-    core.overrides.set(&wanted, overrides_max).await?;
+    core.overrides.set(&wanted, &bounds).await?;
     let follow = |reply| ToConnection::FollowOverride { by, reply };
     let followed = answer_of(ask(&clients, &wanted.client_id, follow)).await;
     // Whatever happened to the connection meanwhile, the override is stored.

@@ -13,16 +13,16 @@ use crate::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
         SettingsOf, StickySettings,
     },
-    shard::{common::Core, doors::ToConnection},
+    shard::{StickyBounds, common::Core, doors::ToConnection},
 };
 
 type ChangeOutcome = Result<ClientSettings, ControlError>;
 
 /// Stores a change of sticky settings; returns them once they are committed.
 async fn store(core: &Core, request: &ChangeSettings) -> ChangeOutcome {
-    let ChangeSettings { of, change, by, .. } = request;
-    let sticky_max = core.limits_now().keep_alive_overrides_max as usize;
-    core.sticky.change(of, (change, by.as_deref()), core.clock.now(), sticky_max).await
+    let ChangeSettings { of, change, by, is_within_share, .. } = request;
+    let bounds = StickyBounds::of(&core.limits_now(), *is_within_share);
+    core.sticky.change(of, (change, by.as_deref()), core.clock.now(), &bounds).await
 }
 
 impl Handler<ChangeSettings> for Registry {

@@ -18,8 +18,8 @@ impl From<ControlError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
             }
             ControlError::ClientIdTooLong => {
-                let message = "The client id has more than 4096 bytes, which is too long for a \
-                               sticky value.";
+                let message = "The client id has more bytes than client_id_bytes_max allows, or \
+                               more than 4096, which is too long for a sticky value.";
                 Self::bad_request("client_id_too_long", message)
             }
             ControlError::UsernameTooLong => {
@@ -28,7 +28,14 @@ impl From<ControlError> for ApiError {
                 Self::bad_request("username_too_long", message)
             }
             ControlError::TooManyOverrides => {
-                let message = "There are as many sticky values as keep_alive_overrides_max allows.";
+                let message = "There are as many sticky values as keep_alive_overrides_max and \
+                               keep_alive_override_bytes_max allow.";
+                Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
+            }
+            ControlError::TooManyOverridesOfUser => {
+                let message = "You have set as many sticky values as \
+                               keep_alive_overrides_per_user_max and \
+                               keep_alive_override_bytes_per_user_max allow.";
                 Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
             }
             ControlError::InvalidSetting(name) => {

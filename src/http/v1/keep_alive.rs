@@ -242,6 +242,7 @@ fn wanted_by(
     let mut wanted = SetKeepAlive::new(client_id, interval_secs);
     wanted.by = caller.identity.username.clone();
     (wanted.is_dry_run, wanted.is_sticky) = (item.dry_run, item.sticky);
+    wanted.is_within_share = item.sticky && caller.has_share(api);
     wanted.ttl_secs = bulk::ttl_in(item.ttl_seconds)?;
     Ok(wanted)
 }
@@ -276,6 +277,7 @@ fn of_selected(
     (each.is_dry_run, each.is_sticky) = (wanted.dry_run, wanted.sticky);
     each.ttl_secs = bulk::ttl_in(wanted.ttl_seconds)?;
     if each.is_sticky {
+        each.is_within_share = caller.has_share(api);
         selector = selector.with_absent();
     }
     let target: Arc<str> = wanted.clients.or(wanted.username).unwrap_or_default().into();

@@ -228,6 +228,7 @@ async fn carry_out(
     mut wanted: ChangeSettings,
 ) -> Result<Answer, ApiError> {
     wanted.by.clone_from(&caller.identity.username);
+    wanted.is_within_share = wanted.is_sticky && caller.has_share(api);
     let (of, is_sticky) = (wanted.of.clone(), wanted.is_sticky);
     let settings = in_time(api, api.0.control.change_settings(wanted)).await?;
     let part = SettingsPart::of(&settings);

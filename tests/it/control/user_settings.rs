@@ -210,3 +210,25 @@ async fn what_cannot_be_set_for_a_user_changes_nothing() {
     let refused = broker.change_user_settings("ann", rate(Some(1))).await;
     assert_eq!(refused, Err(ControlError::TooManyOverrides));
 }
+
+/// A caller that controls some clients cannot use up the room for the settings of all.
+#[actix_rt::test]
+async fn one_user_has_a_share_of_the_sticky_settings() {
+    let broker = world().await;
+    let mut limits = crate::support::generous();
+    limits.client_id_bytes_max = 100;
+    limits.keep_alive_overrides_per_user_max = 1;
+    broker.set_limits(limits);
+    let set = async |id: &str, rate: Option<u32>| {
+        let change = SettingsChange { message_rate: Some(rate), ..nothing() };
+        let mut request = ChangeSettings::new(id, change).by("ops").sticky();
+        request.is_within_share = true;
+        SettingsOfClients::change_settings(&broker, request).await.map(|_| ())
+    };
+    assert_eq!(set(&"x".repeat(101), Some(1)).await, Err(ControlError::ClientIdTooLong));
+    assert_eq!(set("a", Some(1)).await, Ok(()));
+    assert_eq!(set("b", Some(1)).await, Err(ControlError::TooManyOverridesOfUser));
+    assert_eq!(set("a", Some(2)).await, Ok(()));
+    assert_eq!(set("a", None).await, Ok(()), "its last setting is removed");
+    assert_eq!(set("b", Some(1)).await, Ok(()));
+}

@@ -9,6 +9,7 @@ use hearthmq::{
     control::{
         ControlError, KeepAliveChanged, ListOverrides, LiveClients, RemoveOverride, SetKeepAlive,
     },
+    limits::Limits,
     mqtt::{Connect, Packet, ProtocolVersion, Publish, ReasonCode},
 };
 
@@ -160,6 +161,75 @@ async fn a_sticky_value_that_cannot_be_set_is_not_stored() {
     assert!(try_to(sticky("bus")).await.is_ok());
     assert_eq!(try_to(sticky("van")).await, Err(ControlError::TooManyOverrides));
     assert!(try_to(sticky("bus")).await.is_ok(), "it has its place");
+}
+
+/// One caller cannot fill the room of all: neither by number nor by bytes.
+#[actix_rt::test]
+async fn one_user_has_a_share_of_the_sticky_values() {
+    let broker = world_within(|limits| {
+        limits.client_id_bytes_max = 1_000;
+        limits.keep_alive_overrides_max = 6;
+        limits.keep_alive_overrides_per_user_max = 3;
+        limits.keep_alive_override_bytes_max = 1_000_000;
+        limits.keep_alive_override_bytes_per_user_max = 2_000;
+    })
+    .await;
+    let shared = async |id: &str, by: &str| {
+        let mut request = SetKeepAlive::new(id, 300).by(by).sticky();
+        request.is_within_share = true;
+        LiveClients::set_keep_alive(&broker, request).await.map(|_| ())
+    };
+    assert_eq!(shared(&"x".repeat(1_001), "ann").await, Err(ControlError::ClientIdTooLong));
+    for id in ["a", "b", "c"] {
+        assert_eq!(shared(id, "ann").await, Ok(()));
+    }
+    let full = Err(ControlError::TooManyOverridesOfUser);
+    assert_eq!(shared("d", "ann").await, full);
+    assert_eq!(shared("a", "ann").await, Ok(()), "it has its place");
+    // What another caller sets again is of that caller, and what is removed is of nobody.
+    assert_eq!(shared("a", "bob").await, Ok(()));
+    assert_eq!(shared("d", "ann").await, Ok(()));
+    assert_eq!(shared("a", "ann").await, full);
+    assert_eq!(LiveClients::remove_override(&broker, RemoveOverride::new("d")).await, Ok(true));
+    assert_eq!(shared("a", "ann").await, Ok(()));
+    // Long identifiers use up the bytes first.
+    for id in ["y", "z"] {
+        assert_eq!(shared(&id.repeat(500), "cid").await, Ok(()));
+    }
+    assert_eq!(shared(&"w".repeat(500), "cid").await, full);
+    // Whoever has no share fills what is left, and then nobody has room.
+    let free = SetKeepAlive::new("e", 300).by("ann").sticky();
+    assert!(LiveClients::set_keep_alive(&broker, free).await.is_ok());
+    assert_eq!(shared("f", "dan").await, Err(ControlError::TooManyOverrides));
+}
+
+/// Calls at the same time cannot exceed the bound, although none of them is stored yet; and what was
+/// stored before a restart counts.
+#[actix_rt::test]
+async fn values_on_their_way_to_the_store_and_those_found_there_count() {
+    let disk = Disk::default();
+    let bounds = Limits {
+        keep_alive_overrides_max: 3,
+        keep_alive_overrides_per_user_max: 2,
+        ..crate::support::generous()
+    };
+    let shared = |id: &str, by: &str| {
+        let mut request = SetKeepAlive::new(id, 300).by(by).sticky();
+        request.is_within_share = true;
+        request
+    };
+    let powered = disk.power_slowly().await;
+    powered.broker.set_limits(bounds.clone());
+    let ids = ["a", "b", "c", "d"];
+    let set = ids.map(|id| LiveClients::set_keep_alive(&powered.broker, shared(id, "ann")));
+    let set = futures_util::future::join_all(set).await;
+    assert_eq!(set.iter().filter(|result| result.is_ok()).count(), 2);
+    powered.crash();
+    let powered = disk.power_within(|limits| *limits = bounds).await;
+    let broker = &powered.broker;
+    let refused = LiveClients::set_keep_alive(broker, shared("e", "ann")).await;
+    assert_eq!(refused, Err(ControlError::TooManyOverridesOfUser));
+    assert!(LiveClients::set_keep_alive(broker, shared("e", "bob")).await.is_ok());
 }
 
 /// Allows everything but to publish to this topic with QoS 2.

@@ -27,12 +27,13 @@ impl SettingsOfClients for Fleet {
     ) -> Result<ClientSettings, ControlError> {
         let settings = ClientSettings::new().changed_by(&request.change);
         let sticky = if request.is_sticky { " sticky" } else { "" };
+        let share = if request.is_within_share { " within its share" } else { "" };
         let by = request.by.as_deref().filter(|_| request.is_sticky);
         let by = by.map_or(String::new(), |by| format!(" by {by}"));
         let rate = request.change.message_rate;
         let name = request.of.name();
         let kind = if matches!(request.of, SettingsOf::User(_)) { "user " } else { "" };
-        self.answer(name, format!("{kind}{name} {rate:?}{sticky}{by}")).await?;
+        self.answer(name, format!("{kind}{name} {rate:?}{sticky}{share}{by}")).await?;
         match &**name {
             "long" => Err(ControlError::UsernameTooLong),
             "clean" => Err(ControlError::SessionNotLasting),

@@ -82,8 +82,10 @@ impl LiveClients for Fleet {
         let by = set.by.as_deref().unwrap_or("nobody");
         let dry = if set.is_dry_run { " dry" } else { "" };
         let sticky = if set.is_sticky { " sticky" } else { "" };
+        let share = if set.is_within_share { " within its share" } else { "" };
         let ttl = set.ttl_secs.map_or(String::new(), |secs| format!(" for {secs}"));
-        let question = format!("{} {} by {by}{dry}{sticky}{ttl}", set.client_id, set.interval_secs);
+        let (id, secs) = (&set.client_id, set.interval_secs);
+        let question = format!("{id} {secs} by {by}{dry}{sticky}{share}{ttl}");
         self.answer(&set.client_id, question).await?;
         let mut changed = KeepAliveChanged::new(60, set.interval_secs);
         changed.is_not_told = set.client_id == "old" && set.is_sticky;
