@@ -1,14 +1,15 @@
 //! The byte stream under a connection, and how it moves from one shard's reactor to another's.
 
 use std::{
+    any::Any,
     error::Error,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -31,6 +32,12 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// If the operating system refuses.
     fn join_reactor(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Returns whether the client has closed its direction or the connection, even if bytes that came
+    /// before are not read yet; `false` where only reading tells that.
+    fn has_peer_closed(&mut self, _: &mut Context<'_>) -> bool {
+        false
     }
 
     /// Whether closing it says something of its own to the client, which dropping it would not.
@@ -86,12 +93,20 @@ pub struct CertificateFacts {
     pub expires_at_millis: u64,
 }
 
-impl Transport for DuplexStream {}
+impl Transport for DuplexStream {
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        // The other half takes nothing more once it is dropped.
+        matches!(Pin::new(self).poll_write(cx, &[]), Poll::Ready(Err(_)))
+    }
+}
 
 /// A socket of the operating system, which a reactor watches.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
     /// The same socket, watched by no reactor.
     type Detached: Send + Unpin;
+
+    /// Returns whether the reactor has seen that the other side has closed its direction.
+    fn has_peer_closed(&self, cx: &mut Context<'_>) -> bool;
 
     /// Lets go of this thread's reactor.
     ///
@@ -109,6 +124,11 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static
 impl Socket for TcpStream {
     type Detached = std::net::TcpStream;
 
+    fn has_peer_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = pin!(self.ready(Interest::READABLE)).poll(cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
     fn detach(self) -> io::Result<Self::Detached> {
         self.into_std()
     }
@@ -120,6 +140,11 @@ impl Socket for TcpStream {
 
 impl Socket for UnixStream {
     type Detached = std::os::unix::net::UnixStream;
+
+    fn has_peer_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = pin!(self.ready(Interest::READABLE)).poll(cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
 
     fn detach(self) -> io::Result<Self::Detached> {
         self.into_std()
@@ -176,6 +201,10 @@ impl<S: Socket> Transport for SocketTransport<S> {
         Ok(())
     }
 
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(&self.state, State::Registered(socket) if socket.has_peer_closed(cx))
+    }
+
     fn has_farewell(&self) -> bool {
         false
     }
@@ -225,7 +254,18 @@ impl<S: Socket> AsyncWrite for SocketTransport<S> {
 #[derive(Debug)]
 pub(crate) struct AnyStream<S>(pub(crate) S);
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        let stream = &mut self.0 as &mut dyn Any;
+        if let Some(socket) = stream.downcast_ref::<TcpStream>() {
+            return socket.has_peer_closed(cx);
+        }
+        if let Some(socket) = stream.downcast_ref::<UnixStream>() {
+            return socket.has_peer_closed(cx);
+        }
+        stream.downcast_mut::<DuplexStream>().is_some_and(|half| half.has_peer_closed(cx))
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for AnyStream<S> {
     fn poll_read(

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod reading;
+mod rest;
 mod tail;
 mod takeover;
 mod writing;
@@ -25,7 +26,7 @@ use tracing::Span;
 
 use self::reading::Reading;
 use crate::{
-    actors::connection::tail::Tail,
+    actors::connection::{rest::Rest, tail::Tail},
     control::{ControlError, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
@@ -60,6 +61,8 @@ pub(crate) struct Connection {
     tail: Tail,
     /// A packet of which a part has been handled; the tail follows it.
     asked: Option<Box<FiltersAsked>>,
+    /// What is left to read of a client that has left while it was held.
+    rest: Option<Box<Rest>>,
     phase: Phase,
     keep_alive_expired: bool,
     /// Whether bytes arrived in this turn.
@@ -111,6 +114,7 @@ impl Connection {
             transport,
             tail: Tail::read_ahead(read_ahead),
             asked: None,
+            rest: None,
             phase: Phase::Open,
             keep_alive_expired: false,
             has_read: false,

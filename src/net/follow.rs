@@ -142,6 +142,10 @@ impl Transport for Followed {
         self.transport.join_reactor()
     }
 
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.transport.has_peer_closed(cx)
+    }
+
     fn has_farewell(&self) -> bool {
         self.transport.has_farewell()
     }

@@ -7,6 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{metrics::HoldReason, mqtt::Timestamp};
 
+/// The interval, in seconds, in which a held connection finds out whether its client has left. What the client has
+/// sent is dropped then, so a short hold loses nothing.
+const ASK_EVERY_SECS: u64 = 1;
+
 /// A connection that is not read at present.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
@@ -17,6 +21,8 @@ pub(super) struct Held {
     number: u64,
     /// When it may be read again, if its rate holds it.
     due: Option<Timestamp>,
+    /// When it is asked for its client; `None` if it waits for a shard, which is short.
+    question: Option<Timestamp>,
 }
 
 /// All of them, by their slots.
@@ -25,6 +31,8 @@ pub(super) struct HeldConnections {
     held: BTreeMap<u32, Held>,
     /// Those that their rates hold, by the time at which they may be read.
     due: BTreeSet<(Timestamp, u32)>,
+    /// Those that are asked for their clients, by the time of the next question.
+    questions: BTreeSet<(Timestamp, u32)>,
     /// Those that wait for other shards, and go on together.
     behind: BTreeSet<u32>,
     /// Those to look at next, whatever holds them.
@@ -56,7 +64,9 @@ impl HeldConnections {
         self.remove(slot);
         let number = self.next_number;
         self.next_number += 1;
-        self.held.insert(slot, Held { link, reason, since: now, number, due });
+        let question = (reason != HoldReason::ShardBehind).then(|| now.plus_secs(ASK_EVERY_SECS));
+        self.held.insert(slot, Held { link, reason, since: now, number, due, question });
+        self.questions.extend(question.map(|at| (at, slot)));
         self.due.extend(due.map(|due| (due, slot)));
         if reason == HoldReason::ShardBehind {
             self.behind.insert(slot);
@@ -67,6 +77,9 @@ impl HeldConnections {
         let held = self.held.remove(&slot)?;
         if let Some(due) = held.due {
             self.due.remove(&(due, slot));
+        }
+        if let Some(at) = held.question {
+            self.questions.remove(&(at, slot));
         }
         self.behind.remove(&slot);
         self.marked.remove(&slot);
@@ -87,6 +100,21 @@ impl HeldConnections {
             self.due.remove(&(due, slot));
         }
         self.due.insert((until, slot));
+    }
+
+    /// Returns the connections that are to find out now whether their clients have left.
+    pub(super) fn take_due_questions(&mut self, now: Timestamp) -> Vec<u32> {
+        let due = self.questions.iter().take_while(|(at, _)| *at <= now);
+        let due: Vec<_> = due.copied().collect();
+        let next = now.plus_secs(ASK_EVERY_SECS);
+        for (at, slot) in &due {
+            self.questions.remove(&(*at, *slot));
+            if let Some(held) = self.held.get_mut(slot) {
+                held.question = Some(next);
+                self.questions.insert((next, *slot));
+            }
+        }
+        due.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Returns the connections that may go on, as far as is known here; the longest held first. They
@@ -140,6 +168,23 @@ mod tests {
             held.remove(slot);
         }
         assert!(held.is_empty() && held.due.is_empty() && held.behind.is_empty());
+        assert!(held.questions.is_empty());
+    }
+
+    #[test]
+    fn each_that_may_be_held_for_long_is_asked_for_its_client_every_second() {
+        let mut held = HeldConnections::default();
+        held.insert(1, (1, FULL), at(0), None);
+        held.insert(2, (1, BEHIND), at(0), None);
+        held.insert(3, (1, RATE), at(500), Some(at(9_000)));
+        let mut asked = Vec::new();
+        for millis in (0..3_000).step_by(100) {
+            let due = held.take_due_questions(at(millis));
+            asked.extend(due.into_iter().map(|slot| (millis, slot)));
+        }
+        assert_eq!(asked, [(1_000, 1), (1_500, 3), (2_000, 1), (2_500, 3)]);
+        held.remove(1);
+        assert_eq!(held.take_due_questions(at(9_000)), [3]);
     }
 
     /// The number of connections that are looked at is that of those that go on, however many are held.

@@ -61,6 +61,13 @@ impl Shard {
         self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
     }
 
+    /// Returns, once after each interval, that a held connection is to find out whether its client has
+    /// left.
+    pub(crate) fn takes_question(&mut self, slot: u32) -> bool {
+        let connected = self.slots.get_mut(slot as usize).and_then(|s| s.connected.as_mut());
+        connected.is_some_and(|c| std::mem::take(&mut c.is_asked_for_client))
+    }
+
     /// Holds a connection; returns whether [`look_after_held`] must be started, because it is not
     /// running.
     pub(crate) fn hold(&mut self, slot: u32, reason: HoldReason, now: Timestamp) -> bool {
@@ -100,12 +107,24 @@ impl Shard {
                 self.holding.held.mark(place.slot);
             }
         }
+        for slot in self.holding.held.take_due_questions(now) {
+            self.ask_for_client(slot);
+        }
         let is_congested = self.is_congested();
         for slot in self.holding.held.candidates(now, is_congested) {
             self.release_if_it_may(slot, is_congested, now);
         }
         self.metrics.publishers_held.set(self.holding.held.len() as u64);
         !self.holding.held.is_empty()
+    }
+
+    /// Has a held connection find out whether its client has left.
+    fn ask_for_client(&mut self, slot: u32) {
+        let Some(found) = self.slot_mut(slot) else { return };
+        if let Some(connected) = found.connected.as_mut().filter(|connected| connected.is_held) {
+            connected.is_asked_for_client = true;
+            found.wake();
+        }
     }
 
     fn release_if_it_may(&mut self, slot: u32, is_congested: bool, now: Timestamp) {
@@ -130,6 +149,7 @@ impl Shard {
         let Some(slot) = self.linked(slot, held.link) else { return };
         if let Some(connected) = &mut slot.connected {
             connected.is_held = false;
+            connected.is_asked_for_client = false;
         }
         slot.wake();
         self.core.waits.go_on(place);

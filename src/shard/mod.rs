@@ -206,6 +206,8 @@ pub(crate) struct Connected {
     authentication: Option<Box<Authentication>>,
     /// Whether it is not read at present.
     is_held: bool,
+    /// Whether a held connection is to find out whether its client has left.
+    is_asked_for_client: bool,
     /// Whether TLS has verified a certificate of the client.
     has_certificate: bool,
     /// Its entry among the certificates of all connections.

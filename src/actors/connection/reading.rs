@@ -12,7 +12,10 @@ use tokio::io::ReadBuf;
 
 use super::{Connection, TURNS_PER_WAKE, ended, lost};
 use crate::{
-    actors::connection::tail::Tail,
+    actors::connection::{
+        rest::Rest,
+        tail::{Tail, UNCOUNTED_BYTES_MAX},
+    },
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
@@ -46,7 +49,15 @@ impl Connection {
             if shard.awaits_conn_ack(self.slot, self.link) {
                 return self.read_ahead(shard, task);
             }
+            if self.rest.is_some() {
+                self.read_rest(shard, task)?;
+                continue;
+            }
             if shard.is_held(self.slot) {
+                if shard.takes_question(self.slot) && self.transport.has_peer_closed(task) {
+                    self.begin_rest(shard)?;
+                    continue;
+                }
                 return Ok(Reading::Held);
             }
             if shard.is_congested() {
@@ -65,7 +76,13 @@ impl Connection {
                 self.check_keep_alive(shard)?;
                 return Ok(Reading::Blocked);
             }
-            let read = self.read_rest_of_large(shard, task);
+            let is_ahead = self.is_ahead_of_rate(shard);
+            if is_ahead && self.tail.has_large() {
+                // Its memory would be held as long as the rate holds the connection.
+                self.hold(shard, HoldReason::RateLimit);
+                return Ok(Reading::Held);
+            }
+            let read = if is_ahead { None } else { self.read_rest_of_large(shard, task) };
             match read.unwrap_or_else(|| self.read_into_scratch(shard, task)) {
                 Poll::Ready(outcome) => outcome?,
                 Poll::Pending => {
@@ -77,6 +94,41 @@ impl Connection {
             self.has_read = true;
         }
         Ok(Reading::Yields)
+    }
+
+    /// Begins to read what a client has sent before it left; the tail is the beginning.
+    fn begin_rest(&mut self, shard: &mut Shard) -> Result<(), Departure> {
+        self.asked = None;
+        let tail = std::mem::take(&mut self.tail);
+        let rest = self.rest.insert(Box::<Rest>::default());
+        let found = rest.find_disconnect(&tail.bytes);
+        self.end_by(shard, found)
+    }
+
+    /// Reads on what a client has sent before it left, and drops it.
+    fn read_rest(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<(), Departure> {
+        let mut buffer = ReadBuf::new(shard.buffers.scratch());
+        match Pin::new(&mut *self.transport).poll_read(task, &mut buffer) {
+            Poll::Ready(Err(error)) => return Err(lost(&error)),
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+            Poll::Ready(Ok(())) | Poll::Pending => return Err(ended()),
+        }
+        let rest = self.rest.get_or_insert_default();
+        let found = rest.find_disconnect(buffer.filled());
+        shard.metrics.bytes_received.add(buffer.filled().len() as u64);
+        self.end_by(shard, found)
+    }
+
+    /// Has the shard handle the last packet of a client, if it is found.
+    fn end_by(&self, shard: &mut Shard, found: Option<Vec<u8>>) -> Result<(), Departure> {
+        let Some(disconnect) = found else { return Ok(()) };
+        shard.receive(self.slot, &disconnect, None, shard.core.clock.now())?;
+        Err(ended()) // The session did not take it.
+    }
+
+    /// Returns whether the connection has rates, and its next PUBLISH has to wait for them.
+    fn is_ahead_of_rate(&self, shard: &mut Shard) -> bool {
+        shard.is_paced(self.slot) && !shard.may_read_now(self.slot, shard.core.clock.now())
     }
 
     /// Reads a few bytes of what the client sends before it has received its CONNACK, and notices
@@ -107,7 +159,9 @@ impl Connection {
     ) -> Poll<Result<(), Departure>> {
         let mut scratch = shard.buffers.take_scratch();
         let before = self.tail.bytes.len();
-        let mut buffer = ReadBuf::new(&mut scratch[before..]);
+        // What a rate holds back is not counted, so it is not more than any tail may be.
+        let end = if shard.is_paced(self.slot) { PACED_BYTES_MAX } else { scratch.len() };
+        let mut buffer = ReadBuf::new(&mut scratch[before..end.max(before + 1)]);
         let polled = Pin::new(&mut *self.transport).poll_read(task, &mut buffer);
         let read = buffer.filled().len();
         let outcome = match polled {
@@ -217,6 +271,8 @@ impl Connection {
     }
 }
 
+/// Maximum number of bytes that are read at once of a client with rates.
+const PACED_BYTES_MAX: usize = UNCOUNTED_BYTES_MAX;
 /// Maximum number of bytes that are read of a client that has not received its CONNACK.
 const READ_AHEAD_BYTES: usize = 2048;
 /// The incomplete large packets of all clients have reached their limit.

@@ -71,6 +71,11 @@ impl Tail {
         Some((&mut self.bytes).limit(lacking))
     }
 
+    /// Returns whether the beginning of a packet has arrived that is read alone.
+    pub(crate) const fn has_large(&self) -> bool {
+        self.has_begun
+    }
+
     /// Releases the memory if the tail is empty, after a read that brought nothing.
     pub(crate) fn nothing_came(&mut self) {
         if self.bytes.is_empty() {

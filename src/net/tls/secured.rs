@@ -69,6 +69,10 @@ impl<S: Transport> Transport for Secured<S> {
         self.stream.get_mut().0.join_reactor()
     }
 
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stream.get_mut().0.has_peer_closed(cx)
+    }
+
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
         Ok(self.trust.verify(chain)?)

@@ -128,4 +128,8 @@ impl AsyncWrite for HostedSocket {
     }
 }
 
-impl Transport for HostedSocket {}
+impl Transport for HostedSocket {
+    fn has_peer_closed(&mut self, _: &mut Context<'_>) -> bool {
+        self.incoming.is_closed() // The host reads no further while chunks wait here.
+    }
+}

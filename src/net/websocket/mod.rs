@@ -335,6 +335,10 @@ impl<S: Transport> Transport for WebSocket<S> {
         self.stream.join_reactor()
     }
 
+    fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stream.has_peer_closed(cx)
+    }
+
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.stream.verify_certificate()
     }

@@ -325,6 +325,7 @@ impl Shard {
             is_awake: true,
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
+            is_asked_for_client: false,
             has_certificate: connect.has_certificate,
             _certificate: connect.certificate,
             is_expiry_told: false,

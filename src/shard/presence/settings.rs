@@ -69,8 +69,15 @@ impl Slot {
 }
 
 impl Shard {
+    /// Returns whether a connection has rates.
+    pub(crate) fn is_paced(&self, slot: u32) -> bool {
+        let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
+        let settings = connected.and_then(|connected| connected.settings.as_ref());
+        settings.is_some_and(|live| live.pace.is_some())
+    }
+
     /// Returns whether a connection may be read now, as far as its rates are concerned.
-    pub(in crate::shard) fn may_read_now(&mut self, slot: u32, now: Timestamp) -> bool {
+    pub(crate) fn may_read_now(&mut self, slot: u32, now: Timestamp) -> bool {
         let pace = self.slots.get_mut(slot as usize).and_then(Slot::pace_mut);
         pace.is_none_or(|pace| pace.allows(now))
     }

@@ -15,7 +15,7 @@ use hearthmq::{
 
 use crate::{
     flow_control::numbers::{one_at_a_time, send_numbers, take_number, take_numbers},
-    support::{Client, packets::*, pass, secs, stream_of, world, world_with},
+    support::{Client, packets::*, pass, secs, stream_of, world, world_with, world_within},
 };
 
 fn nothing() -> SettingsChange {
@@ -94,6 +94,52 @@ async fn a_client_that_is_not_read_because_of_its_rate_keeps_its_connection() {
     client.expect(puback(2, ReasonCode::NoMatchingSubscribers)).await;
     for _ in 0..11 {
         client.expect(Packet::PingResp).await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_client_that_leaves_while_its_rate_holds_it_is_offline_within_seconds() {
+    let broker = world().await;
+    for version in [V3_1_1, V5] {
+        let mut client = Client::on(stream_of(&broker, 1_000_000), version);
+        client.connect(connect_in(version, "c")).await;
+        change(&broker, SettingsChange { byte_rate: Some(Some(1_000)), ..nothing() }).await;
+        client.publish(publish("t", &"x".repeat(100_000))).await;
+        client.publish(publish("t", "x")).await;
+        pass(secs(10)).await;
+        assert!(broker.online("c").await.unwrap());
+        drop(client);
+        pass(secs(2)).await;
+        assert!(!broker.online("c").await.unwrap());
+        assert_eq!(broker.metrics().shard(0).publishers_held.value(), 0);
+    }
+}
+
+/// The memory for incomplete packets belongs to all clients, and a rate may hold some for minutes.
+#[actix_rt::test]
+async fn what_a_rate_holds_back_takes_no_room_from_the_large_packets_of_others() {
+    let broker = world_within(|limits| limits.incomplete_packet_bytes_max = 250_000).await;
+    let large = "x".repeat(200_000);
+    let mut held = Vec::new();
+    for id in ["a", "b", "c"] {
+        let mut client = Client::on(stream_of(&broker, 1_000_000), V5);
+        client.connect(connect(id)).await;
+        let slow = SettingsChange { byte_rate: Some(Some(1_000)), ..nothing() };
+        broker.change_settings(id, slow).await.unwrap();
+        for packet_id in 1..=2 {
+            client.publish(publish_1(packet_id, "t", &large)).await;
+        }
+        client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+        client.expect_nothing_for(secs(5)).await;
+        held.push(client);
+    }
+    assert_eq!(broker.metrics().shard(0).publishers_held.value(), 3);
+    let mut other = Client::connected(&broker, connect("other")).await;
+    other.publish(publish_1(1, "t", &large)).await;
+    other.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+    pass(secs(200)).await;
+    for mut client in held {
+        client.expect(puback(2, ReasonCode::NoMatchingSubscribers)).await;
     }
 }
 

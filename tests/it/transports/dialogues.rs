@@ -3,7 +3,11 @@
 //! Time is real here: to show that no packet comes, a client sends PINGREQ and expects PINGRESP
 //! next.
 
-use hearthmq::mqtt::{Packet, ReasonCode, encode};
+use hearthmq::{
+    control::SettingsChange,
+    mqtt::{Packet, ReasonCode, encode},
+};
+use tokio::time::timeout;
 
 use crate::{
     support::{Undecided, packets::*, secs},
@@ -71,6 +75,43 @@ pub(crate) async fn the_will_of_a_client_that_is_cut_off_is_published(way: Way) 
         let (mut polite, _) = world.connected(connect).await;
         polite.send(disconnect(ReasonCode::Success)).await;
         polite.expect_closed().await;
+        watcher.ping().await;
+    }
+}
+
+/// Without looking, the broker would find out after 99 seconds.
+pub(crate) async fn a_client_that_leaves_while_a_rate_holds_it_is_offline(way: Way) {
+    let world = World::with(way).await;
+    let (mut watcher, _) = world.connected_over_tcp(connect("watcher")).await;
+    watcher.subscribe("will", QOS_0).await;
+    let long = "x".repeat(100_000);
+    for (version, is_polite) in [(V3_1_1, false), (V3_1_1, true), (V5, false), (V5, true)] {
+        let mut connect = connect_in(version, "mortal");
+        connect.will = Some(will("will", "gone"));
+        let (mut mortal, _) = world.connected(connect).await;
+        let slow = SettingsChange { byte_rate: Some(Some(1_000)), ..SettingsChange::default() };
+        world.broker.change_settings("mortal", slow).await.unwrap();
+        mortal.publish(publish_1(1, "t", &long)).await;
+        mortal.receive(|packet| assert!(matches!(packet, Packet::PubAck(_)), "{packet:?}")).await;
+        // What comes now is not handled, and some of it is not even read.
+        mortal.publish(publish("t", "short")).await;
+        if way != Way::Hosted {
+            mortal.publish(publish("t", &long)).await;
+        }
+        if is_polite {
+            mortal.send(disconnect(ReasonCode::Success)).await;
+        }
+        drop(mortal);
+        if !is_polite {
+            watcher.expect_publish(publish("will", "gone")).await;
+            continue;
+        }
+        let is_offline = async {
+            while world.broker.online("mortal").await.unwrap() {
+                watcher.ping().await; // and no Will
+            }
+        };
+        timeout(secs(60), is_offline).await.expect("its client has left");
         watcher.ping().await;
     }
 }

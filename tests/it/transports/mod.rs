@@ -72,6 +72,7 @@ table! {
     messages_of_every_quality_of_service_go_both_ways,
     a_retained_message_waits_for_its_subscriber,
     the_will_of_a_client_that_is_cut_off_is_published,
+    a_client_that_leaves_while_a_rate_holds_it_is_offline,
     a_session_moves_between_transports,
     packets_arrive_in_pieces_and_in_heaps,
     a_packet_of_a_megabyte_goes_both_ways,
