@@ -121,8 +121,8 @@ impl Tally {
     ) -> Result<ReservedRoom, NoRoom> {
         let by = (self.find_set_by)(value);
         let whole = RecordAmount::of(name, value);
-        let replaced =
-            former.map_or_else(RecordAmount::default, |former| RecordAmount::of(name, &former.value));
+        let replaced = former
+            .map_or_else(RecordAmount::default, |former| RecordAmount::of(name, &former.value));
         let is_own = former.is_some_and(|former| (self.find_set_by)(&former.value) == by);
         let added = whole.minus(replaced);
         let added_to_share = if is_own { added } else { whole };

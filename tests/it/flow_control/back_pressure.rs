@@ -341,6 +341,36 @@ async fn expect_acknowledgements(client: &mut Client, messages: u32) {
     }
 }
 
+/// Long before the queue is given up. Messages that were not acknowledged are dropped with the client.
+#[actix_rt::test]
+async fn who_leaves_while_a_queue_holds_it_is_offline_within_seconds() {
+    let broker = holding_within(|limits| limits.queue_hold_secs_max = 100).await;
+    let mut watcher = Client::connected(&broker, connect("watcher")).await;
+    watcher.subscribe("will", QOS_1).await;
+    let mut slow = Client::connected(&broker, one_at_a_time("slow")).await;
+    slow.subscribe("t", QOS_1).await;
+    for is_polite in [false, true] {
+        let mut packet = connect("p");
+        packet.will = Some(will("will", "gone"));
+        let mut publisher = Client::connected(&broker, packet).await;
+        send_numbers(&mut publisher, "t", 0..100).await;
+        pass(secs(1)).await;
+        if is_polite {
+            publisher.send(disconnect(ReasonCode::Success)).await;
+        }
+        drop(publisher);
+        pass(secs(2)).await;
+        assert!(!broker.online("p").await.unwrap());
+        match is_polite {
+            true => watcher.expect_nothing().await,
+            false => watcher.expect_publish(publish("will", "gone")).await,
+        }
+    }
+    take_numbers(&mut slow, 0..QUEUE + 1).await;
+    slow.ping().await;
+    assert_eq!(dropped(&broker), 0);
+}
+
 /// A held publisher that is taken over, or kicked, or whose broker shuts down.
 #[actix_rt::test]
 async fn who_is_held_can_be_taken_over_and_told_goodbye() {
