@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use tokio::sync::oneshot;
 
 use crate::{
     control::{
@@ -51,11 +52,26 @@ impl Message for SelectClients {
     type Result = SelectedClients;
 }
 
-impl Message for PublishRequest {
+/// A request that ends when its caller waits no longer.
+pub(crate) struct WhileAwaited<T> {
+    pub(crate) request: T,
+    /// Its other half is dropped with the caller.
+    pub(crate) caller: oneshot::Receiver<()>,
+}
+
+impl<T> WhileAwaited<T> {
+    /// Returns a request, and what its caller keeps while it waits.
+    pub(crate) fn new(request: T) -> (Self, oneshot::Sender<()>) {
+        let (waits, caller) = oneshot::channel();
+        (Self { request, caller }, waits)
+    }
+}
+
+impl Message for WhileAwaited<PublishRequest> {
     type Result = Result<Published, ControlError>;
 }
 
-impl Message for RequestReply {
+impl Message for WhileAwaited<RequestReply> {
     type Result = Result<DeviceReply, ControlError>;
 }
 

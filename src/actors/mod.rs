@@ -16,7 +16,7 @@ pub(crate) use self::registry::{OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{
     Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
-    SetKeepAliveMany, Shutdown,
+    SetKeepAliveMany, Shutdown, WhileAwaited,
 };
 pub use crate::{
     control::ClientSession,

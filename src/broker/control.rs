@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
-    actors::{OfUser, QueryOnlineMany, SetKeepAliveMany},
+    actors::{OfUser, QueryOnlineMany, SetKeepAliveMany, WhileAwaited},
     control::{
         ChangeSettings, ChangeSubscriptions, ClientSettings, Clients, ControlError,
         DELIVERY_WAIT_MAX, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
@@ -177,12 +177,14 @@ impl Publishing for Broker {
         let wait = request.wait.map_or(Duration::ZERO, |wait| wait.time_max);
         let time_max = ANSWER_TIME_MAX + wait.min(DELIVERY_WAIT_MAX);
         let registry = self.registry(request.message.topic());
+        let (request, _waits) = WhileAwaited::new(request);
         self.ask(registry.send(request).timeout(time_max)).await?
     }
 
     async fn request(&self, request: RequestReply) -> Result<DeviceReply, ControlError> {
         let time_max = ANSWER_TIME_MAX + request.time_max.min(REPLY_WAIT_MAX);
         let registry = self.registry(request.message.topic());
+        let (request, _waits) = WhileAwaited::new(request);
         self.ask(registry.send(request).timeout(time_max)).await?
     }
 

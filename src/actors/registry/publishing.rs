@@ -10,15 +10,21 @@ use tokio::{
 
 use super::Registry;
 use crate::{
+    actors::messages::WhileAwaited,
     control::{ControlError, DeviceReply, PublishRequest, Published, REPLY_WAIT_MAX, RequestReply},
     mqtt,
     shard::wait_for_deliveries,
 };
 
-impl Handler<PublishRequest> for Registry {
+impl Handler<WhileAwaited<PublishRequest>> for Registry {
     type Result = ResponseFuture<Result<Published, ControlError>>;
 
-    fn handle(&mut self, message: PublishRequest, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        message: WhileAwaited<PublishRequest>,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let WhileAwaited { request: message, caller } = message;
         let now = self.core.clock.now();
         if let Err(error) = self.check(&message.message) {
             return Box::pin(ready(Err(error)));
@@ -36,15 +42,20 @@ impl Handler<PublishRequest> for Registry {
                 let _ = is_stored.await;
                 return Ok(Published::new(node, published.matched));
             };
-            Ok(wait_for_deliveries(&shard, published, wait, is_stored).await)
+            Ok(wait_for_deliveries(&shard, published, wait, is_stored, caller).await)
         })
     }
 }
 
-impl Handler<RequestReply> for Registry {
+impl Handler<WhileAwaited<RequestReply>> for Registry {
     type Result = ResponseFuture<Result<DeviceReply, ControlError>>;
 
-    fn handle(&mut self, request: RequestReply, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        request: WhileAwaited<RequestReply>,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let WhileAwaited { request, caller } = request;
         let (began, now) = (Instant::now(), self.core.clock.now());
         // Before the request is published, because the reply may come immediately.
         let awaited = self.check(&request.message).and_then(|()| self.core.await_reply(&request));
@@ -63,8 +74,11 @@ impl Handler<RequestReply> for Registry {
             if published?.matched == 0 {
                 return Err(ControlError::NoSubscriber);
             }
-            let reply = timeout(time_max.min(REPLY_WAIT_MAX), awaited.reply()).await;
-            let reply = reply.map_err(|_| ControlError::Timeout)??;
+            let reply = timeout(time_max.min(REPLY_WAIT_MAX), awaited.reply());
+            let reply = tokio::select! {
+                reply = reply => reply.map_err(|_| ControlError::Timeout)??,
+                _ = caller => return Err(ControlError::Timeout), // it waits no longer
+            };
             Ok(DeviceReply { took: began.elapsed(), node, ..reply })
         })
     }

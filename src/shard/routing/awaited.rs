@@ -31,6 +31,8 @@ use crate::{
 const CALLS_MAX: usize = 1_000;
 /// Maximum number of deliveries that they wait for together.
 const DELIVERIES_MAX: usize = 100_000;
+/// The maximum number of those that the calls of one user wait for.
+const DELIVERIES_PER_USER_MAX: usize = DELIVERIES_MAX / 4;
 /// Maximum number of sessions whose receipts are forgotten in one sweep.
 const FORGOTTEN_AT_A_TIME: usize = 1_000;
 
@@ -41,6 +43,8 @@ pub(in crate::shard) struct AwaitedCalls {
     last_number: u64,
     /// The deliveries of all these calls.
     deliveries: usize,
+    /// Those of the calls of each user; no entry is 0.
+    by_user: HashMap<Arc<str>, usize>,
     log: Arc<ReceiptLog>,
     /// Sessions that may keep receipts with stored messages, by the time when these are not needed
     /// any more.
@@ -48,6 +52,8 @@ pub(in crate::shard) struct AwaitedCalls {
 }
 
 struct AwaitedCall {
+    /// The user of the call; `None` for the application, which has no share.
+    by: Option<Arc<str>>,
     matched: usize,
     stage: DeliveryStage,
     progress: DeliveryCounts,
@@ -77,12 +83,13 @@ pub(crate) struct PublishedForCaller {
 }
 
 /// Waits until the deliveries of a message have come as far as its caller wants, or its time has
-/// passed.
+/// passed, or the caller, which drops the other half of its channel, waits no longer.
 pub(crate) async fn wait_for_deliveries(
     shard: &SharedShard,
     PublishedForCaller { matched, durable, call }: PublishedForCaller,
     wait: WaitForDeliveries,
     is_stored: oneshot::Receiver<()>,
+    caller: oneshot::Receiver<()>,
 ) -> Published {
     let (number, is_complete) = call.unzip();
     let mut stored = 0;
@@ -95,7 +102,10 @@ pub(crate) async fn wait_for_deliveries(
             let _ = is_complete.await;
         }
     });
-    let in_time = waited.await.is_ok();
+    let in_time = tokio::select! {
+        waited = waited => waited.is_ok(),
+        _ = caller => false, // it waits no longer
+    };
     let node = shard.borrow().core.node.clone();
     let progress = number.and_then(|number| shard.borrow_mut().awaited.end(number));
     let DeliveryCounts { delivered, acknowledged, dropped, .. } = progress.unwrap_or_default();
@@ -118,21 +128,33 @@ impl AwaitedCalls {
     }
 
     /// Checks that there is room for a call with these many deliveries.
-    fn check(&self, deliveries: usize) -> Result<(), ControlError> {
-        if deliveries > DELIVERIES_MAX {
+    fn check(&self, deliveries: usize, by: Option<&str>) -> Result<(), ControlError> {
+        let share = if by.is_some() { DELIVERIES_PER_USER_MAX } else { DELIVERIES_MAX };
+        if deliveries > share {
             return Err(ControlError::TooManyDeliveries);
         }
+        let of_user = by.and_then(|by| self.by_user.get(by)).copied().unwrap_or_default();
         let has_room =
             self.calls.len() < CALLS_MAX && self.deliveries + deliveries <= DELIVERIES_MAX;
-        if has_room { Ok(()) } else { Err(ControlError::Unavailable) }
+        let has_share = of_user + deliveries <= share;
+        (has_room && has_share).then_some(()).ok_or(ControlError::Unavailable)
     }
 
-    fn begin(&mut self, stage: DeliveryStage, matched: usize) -> (u64, oneshot::Receiver<()>) {
+    fn begin(
+        &mut self,
+        stage: DeliveryStage,
+        matched: usize,
+        by: Option<Arc<str>>,
+    ) -> (u64, oneshot::Receiver<()>) {
         self.last_number += 1;
         self.deliveries += matched;
+        if let Some(by) = by.clone() {
+            *self.by_user.entry(by).or_default() += matched;
+        }
         let (complete, is_complete) = oneshot::channel();
         let (progress, complete) = (DeliveryCounts::default(), Some(complete));
-        self.calls.insert(self.last_number, AwaitedCall { matched, stage, progress, complete });
+        let call = AwaitedCall { by, matched, stage, progress, complete };
+        self.calls.insert(self.last_number, call);
         (self.last_number, is_complete)
     }
 
@@ -140,6 +162,14 @@ impl AwaitedCalls {
     fn end(&mut self, number: u64) -> Option<DeliveryCounts> {
         let call = self.calls.remove(&number)?;
         self.deliveries -= call.matched;
+        if let Some(by) = &call.by
+            && let Some(share) = self.by_user.get_mut(by)
+        {
+            *share -= call.matched;
+            if *share == 0 {
+                self.by_user.remove(by);
+            }
+        }
         Some(call.progress)
     }
 }
@@ -158,16 +188,17 @@ impl Shard {
     ) -> Result<PublishedForCaller, ControlError> {
         let PublishRequest { message, by, wait } = request;
         let publication = message.publication();
+        let waits_by = by.clone();
         let check = |shard: &Self, plan: &Plan| match wait {
             None => Ok(()),
-            Some(_) => shard.awaited.check(plan.len()),
+            Some(_) => shard.awaited.check(plan.len(), waits_by.as_deref()),
         };
         let plan = self.retain_for_caller(&publication, by, check, now)?;
         let matched = plan.len();
         let durable = if publication.qos == QoS::AtMostOnce { 0 } else { plan.durable_len() };
         let call = match wait {
             Some(WaitForDeliveries { stage, time_max }) if matched > 0 => {
-                let (number, is_complete) = self.awaited.begin(stage, matched);
+                let (number, is_complete) = self.awaited.begin(stage, matched, waits_by);
                 let millis = u64::try_from(time_max.as_millis()).unwrap_or(u64::MAX);
                 let until = Timestamp(now.0.saturating_add(millis));
                 let call = ReceiptCall { shard: self.number.0, number, until };

@@ -286,6 +286,35 @@ async fn sessions_on_all_shards_count() {
     assert_eq!(call.outcome().await, (6, [3, 6, 6, 0, 0], true));
 }
 
+/// One caller leaves room for those of others, and what it does not wait for any more takes none.
+#[actix_rt::test]
+async fn the_calls_of_one_user_wait_for_a_quarter_of_all_deliveries() {
+    let broker = world().await;
+    for number in 0..250 {
+        lasting(&broker, &number.to_string()).await.leave().await;
+    }
+    let by = |user: &str| {
+        let message = PublicationBuilder::new("t", "x").qos(QOS_1);
+        let message = Arc::new(message.build(Timestamp(1_000_000)).unwrap());
+        let wait = WaitForDeliveries::new(Delivered, secs(5));
+        let request = PublishRequest::new(message).waiting(wait).by(user);
+        let broker = broker.clone();
+        Call(actix_rt::spawn(async move { broker.publish_counted(request).await }))
+    };
+    let calls: Vec<_> = (0..100).map(|_| by("ann")).collect();
+    pass(millis(100)).await;
+    assert_eq!(by("ann").0.await.unwrap(), Err(ControlError::Unavailable));
+    by("bob").goes_on().await;
+    for call in calls {
+        call.0.abort();
+    }
+    pass(millis(100)).await;
+    let calls: Vec<_> = (0..100).map(|_| by("ann")).collect();
+    for call in calls {
+        assert_eq!(call.outcome().await, (250, [250, 0, 0, 250, 0], false));
+    }
+}
+
 #[actix_rt::test]
 async fn at_most_a_thousand_calls_wait() {
     let broker = world().await;
