@@ -35,6 +35,8 @@ pub(super) const NAMESPACE: &str = "webhooks";
 const STORE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Records that are removed at the same time.
 const REMOVED_AT_A_TIME: usize = 1_024;
+/// The time to the next log line about events that are left out.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Bytes that a record needs besides its value, about.
 const RECORD_OVERHEAD: usize = 256;
 
@@ -64,6 +66,8 @@ struct State {
     next_number: u64,
     reset: Option<DueReset>,
     gathering: Gathering,
+    /// When it was last logged that events are left out.
+    told_at: Option<Timestamp>,
     /// Records that the store has not removed.
     to_remove: Vec<RecordKey>,
 }
@@ -269,8 +273,26 @@ impl WebhookBacklog {
         }
     }
 
-    /// Returns whether a snapshot may go on: its endpoint keeps up.
-    pub(super) fn has_room_for_snapshot(&self) -> bool {
+    /// Notes events that are not stored because there are too many of their kind.
+    pub(super) fn note_left_out(&self, events: usize) {
+        if events == 0 {
+            return;
+        }
+        self.metrics.cut.add(events as u64);
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        if state.told_at.is_none_or(|at| now.since(at) >= TELL_AGAIN_AFTER) {
+            state.told_at = Some(now);
+            drop(state);
+            tracing::warn!(
+                webhook = &*self.name,
+                "clients subscribe and unsubscribe too often for a webhook; events of subscriptions are left out"
+            );
+        }
+    }
+
+    /// Returns whether there is room for what matters less than presence: the endpoint keeps up.
+    pub(super) fn has_room_for_less(&self) -> bool {
         lock(&self.state).bytes <= self.bounds.backlog_bytes_max / 2
     }
 

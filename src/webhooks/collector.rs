@@ -9,6 +9,7 @@ use super::{
     backlog::{Gathering, WebhookBacklog},
     batch::BATCH_BYTES,
     options::WebhookBounds,
+    shares::{SubscriptionShares, is_of_subscription},
 };
 use crate::{
     clock::Clock,
@@ -29,6 +30,7 @@ pub(super) struct Collector {
     pub(super) filter: FeedFilter,
     pub(super) bounds: WebhookBounds,
     pub(super) position: FeedPosition,
+    pub(super) shares: SubscriptionShares,
 }
 
 impl Collector {
@@ -43,7 +45,7 @@ impl Collector {
                 }
                 // A snapshot waits for the endpoint. If that takes too long, the feed begins another.
                 Gathering::Changes
-                    if self.is_in_snapshot() && !self.backlog.has_room_for_snapshot() =>
+                    if self.is_in_snapshot() && !self.backlog.has_room_for_less() =>
                 {
                     self.backlog.taken().await;
                 }
@@ -81,8 +83,9 @@ impl Collector {
                 return items;
             };
             self.position = part.next;
-            bytes += part.items.iter().map(|item| item.json.len()).sum::<usize>();
-            items.extend(part.items);
+            let found = self.without_excess(part.items);
+            bytes += found.iter().map(|item| item.json.len()).sum::<usize>();
+            items.extend(found);
             if items.is_empty() {
                 return items;
             }
@@ -93,6 +96,17 @@ impl Collector {
                 return items;
             }
         }
+    }
+
+    /// Leaves out events of subscriptions beyond the share of their client, and all of them while the
+    /// backlog is half full: presence has the rest.
+    fn without_excess(&mut self, mut items: Vec<FeedItem>) -> Vec<FeedItem> {
+        let (before, now) = (items.len(), self.clock.now());
+        let has_room = self.backlog.has_room_for_less();
+        let shares = &mut self.shares;
+        items.retain(|item| shares.take(item, now) && (has_room || !is_of_subscription(item)));
+        self.backlog.note_left_out(before - items.len());
+        items
     }
 
     const fn is_in_snapshot(&self) -> bool {

@@ -16,6 +16,7 @@ mod courier;
 mod endpoint;
 mod options;
 mod secret;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use self::{
     collector::Collector,
     courier::Courier,
     endpoint::{HttpEndpoint, MessageTaker},
+    shares::SubscriptionShares,
 };
 pub use self::{
     options::{Webhook, WebhookBounds, WebhookError, WebhookUrl},
@@ -134,6 +136,7 @@ impl PreparedWebhook {
             filter: webhook.filter,
             bounds,
             position: from,
+            shares: SubscriptionShares::default(),
         };
         Self { secrets, collector, courier, ending: parts.ending }
     }

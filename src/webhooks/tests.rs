@@ -314,6 +314,30 @@ async fn a_backlog_beyond_its_bound_is_dropped_and_a_reset_with_a_snapshot_follo
     assert_eq!(stage.stored().await, 0);
 }
 
+/// A client that subscribes and unsubscribes without end pushes out nobody's presence.
+#[actix_rt::test]
+async fn events_of_subscriptions_take_a_share_and_never_cut_a_backlog() {
+    tokio::time::pause();
+    let stage = stage_with(&records(), small("fleet")).await;
+    secs(1).await;
+    stage.inbox.die(true);
+    for _ in 0..100 {
+        // 5 MB each second, from one client.
+        (0..50).for_each(|_| stage.script.happens(FeedKind::SessionSubscribed, 100_000));
+        stage.changes(1);
+        secs(1).await;
+    }
+    assert!(stage.metrics.cut.value() > 4_000);
+    assert!(stage.metrics.pending_bytes.value() <= 3_000_000);
+    stage.inbox.die(false);
+    secs(200).await;
+    let events = stage.inbox.events();
+    assert_eq!(events.iter().filter(|event| *event == "reset").count(), 1, "{events:?}");
+    for connected in 1..=100 {
+        assert!(events.contains(&(51 * connected).to_string()), "{connected}: {events:?}");
+    }
+}
+
 #[actix_rt::test]
 async fn events_that_become_too_old_are_dropped() {
     let stage = stage().await;
