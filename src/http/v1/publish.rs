@@ -65,8 +65,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 pub(super) struct AskedMessage {
     pub(super) topic: String,
     payload: Vec<u8>,
-    qos: QoS,
-    retained: bool,
+    pub(super) qos: QoS,
+    pub(super) retained: bool,
     pub(super) response_topic: Option<String>,
     pub(super) correlation_data: Option<Vec<u8>>,
     content_type: Option<String>,

@@ -124,18 +124,14 @@ pub(super) async fn request(
         let item: PublishItem = body::parse(&body.bytes)?;
         let mut asked = AskedMessage::try_from(item)?;
         permit(&api, &caller, &asked)?;
-        if let Some(filter) = &asked.response_topic {
-            let action = Action::Subscribe { filter, qos: QoS::AtMostOnce };
-            if *filter == asked.topic {
-                return Err(ApiError::invalid_body("response_topic must differ from topic"));
-            }
-            if !caller.may(&api, "", action) {
-                return Err(ApiError::forbidden_response_topic());
-            }
+        if asked.response_topic.as_ref() == Some(&asked.topic) {
+            return Err(ApiError::invalid_body("response_topic must differ from topic"));
         }
+        let needs = Permissions::of(&asked);
+        needs.check_response_topic(&api, &caller)?;
         complete(&api, &mut asked);
         let its = (Data::clone(&api), caller.clone());
-        let asking = once(&api, &request, &caller, &body.bytes, ask(its, asked, time_max));
+        let asking = once(&api, &request, &caller, &body.bytes, ask(its, asked, needs, time_max));
         waiting::unless_ending(&request, asking).await
     };
     answer(&api, &request, RestRoute::Request, call).await
@@ -144,6 +140,7 @@ pub(super) async fn request(
 async fn ask(
     (api, caller): (Data<Api>, HttpCaller),
     asked: AskedMessage,
+    needs: Permissions,
     time_max: Duration,
 ) -> Result<Answer, ApiError> {
     let message = build(&api, &asked)?;
@@ -157,9 +154,44 @@ async fn ask(
     let time_max = time_max + api.options().call_timeout;
     let id = new_id(&api);
     match waiting::to_the_end(place, time_max, replying).await? {
-        Ok(reply) => Ok(Answer::json(&ReplyAnswer::of(&reply, &id))),
+        Ok(reply) => {
+            needs.check(&api, &caller)?; // They may have been taken meanwhile.
+            Ok(Answer::json(&ReplyAnswer::of(&reply, &id)))
+        }
         Err(ControlError::Timeout) => Err(ApiError::no_reply()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What a caller must be permitted to get a reply.
+struct Permissions {
+    topic: String,
+    qos: QoS,
+    retain: bool,
+    /// The Response Topic, if the caller names it.
+    response_topic: Option<String>,
+}
+
+impl Permissions {
+    fn of(asked: &AskedMessage) -> Self {
+        let AskedMessage { topic, qos, retained: retain, response_topic, .. } = asked;
+        let (topic, response_topic) = (topic.clone(), response_topic.clone());
+        Self { topic, qos: *qos, retain: *retain, response_topic }
+    }
+
+    fn check(&self, api: &Api, caller: &HttpCaller) -> Result<(), ApiError> {
+        let Self { topic, qos, retain, .. } = self;
+        let action = Action::Publish { topic, qos: *qos, retain: *retain };
+        if !caller.may(api, "", action) {
+            return Err(ApiError::forbidden_to_publish());
+        }
+        self.check_response_topic(api, caller)
+    }
+
+    fn check_response_topic(&self, api: &Api, caller: &HttpCaller) -> Result<(), ApiError> {
+        let Some(filter) = &self.response_topic else { return Ok(()) };
+        let action = Action::Subscribe { filter, qos: QoS::AtMostOnce };
+        caller.may(api, "", action).then_some(()).ok_or_else(ApiError::forbidden_response_topic)
     }
 }
 

@@ -1,8 +1,12 @@
 //! Requests to devices, and their replies.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hearthmq::auth::{AccessRequest, Action, Authorizer, Decision};
+
 use super::{
     failed,
-    world::{basic, rest},
+    world::{basic, rest, rest_by},
 };
 
 const OPS: &str = "ops:pass:word";
@@ -73,4 +77,25 @@ fn a_request_without_a_reply_has_a_code() {
     assert_eq!(rest.call_as(None, REQUEST).failure(), failed(401, "unauthenticated"));
     let get = rest.call_as(Some(&basic(OPS)), "GET /api/v1/request");
     assert_eq!((get.failure(), get.header("allow")), (failed(405, "method_not_allowed"), "POST"));
+}
+
+/// Allows everything, but to publish only once.
+struct Once(AtomicUsize);
+
+impl Authorizer for Once {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        match request.action {
+            Action::Publish { .. } if self.0.fetch_add(1, Ordering::Relaxed) > 0 => Decision::Deny,
+            _ => Decision::Allow,
+        }
+    }
+}
+
+/// A reload may have taken the permission while the call waited.
+#[test]
+fn a_reply_that_comes_after_the_permission_is_gone_is_not_given() {
+    let rest = rest_by(Once(AtomicUsize::new(0)));
+    let answer = rest.post_json(OPS, REQUEST, r#"{"topic":"a"}"#);
+    assert_eq!(answer.failure(), failed(403, "forbidden"));
+    assert_eq!(rest.asked().len(), 1);
 }

@@ -267,6 +267,11 @@ pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
     start(options, Arc::new(Policy), serve)
 }
 
+/// Starts an interface with another authorizer in place of the double.
+pub(crate) fn rest_by(authorizer: impl Authorizer) -> Rest {
+    start(&options(), Arc::new(authorizer), serve)
+}
+
 /// Starts an interface with this policy in place of the double.
 pub(crate) fn rest_where(policy: FilePolicy) -> Rest {
     start(&options(), Arc::new(policy), serve)
