@@ -30,6 +30,7 @@ mod openapi;
 mod overrides;
 mod publish;
 mod redirect;
+mod removal;
 mod request;
 mod rules;
 mod settings;

@@ -1,5 +1,6 @@
 //! `/api/v1/keep-alive/overrides`: the sticky Keep Alives. Each is looked at with `observe` and
-//! removed with `control` for its client; a list has those that the caller may observe.
+//! removed with `control` for its client; a list has those that the caller may observe, and a pattern
+//! removes those that it may control.
 
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
-        failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission},
+        failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission, Selector},
     },
     Done,
     contents::PageAnswer,
     in_time,
     named::{NamedPage, NamedPageParameters},
+    removal::{Removal, RemovalParameters, RemovedSome},
     resource,
     target::{ClientInPath, Query, client_id_in_path},
 };
@@ -32,7 +34,9 @@ use crate::{
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    let all = resource("/keep-alive/overrides", "GET, HEAD").route(web::get().to(list));
+    let all = resource("/keep-alive/overrides", "GET, HEAD, DELETE")
+        .route(web::get().to(list))
+        .route(web::delete().to(remove_selected));
     let one = resource("/keep-alive/overrides/{id}", "GET, HEAD, DELETE")
         .route(web::get().to(find))
         .route(web::head().to(find))
@@ -121,6 +125,45 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Override, call).await
+}
+
+/// Removes the sticky Keep Alives of all clients that a pattern selects, as far as the caller may
+/// control them.
+///
+/// An answer with `next` is not complete: repeat the call with it as `cursor`.
+#[utoipa::path(
+    delete, path = "/keep-alive/overrides", tag = "keep-alive", operation_id = "removeOverrides",
+    params(RemovalParameters),
+    responses(
+        (status = 200, description = "How many are removed.", body = RemovedSome,
+         example = json!({"success": true, "removed": 2})),
+        Fails<(Caller, Change, Parameters, Selector)>,
+    ),
+)]
+pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let removal = Removal::of(&request)?;
+        let pattern = removal.pattern.clone();
+        let may_control = |client_id: &str| caller.may(&api, client_id, Action::Control);
+        let ask = async |after: Option<Arc<str>>, limit| {
+            let mut question = ListOverrides::new(limit);
+            question.after = after.as_deref().map(str::to_owned);
+            let found = api.0.control.list_overrides(question).await?;
+            Ok(found.into_iter().map(|found| found.client_id.into()).collect())
+        };
+        let remove = async |client_id: Arc<str>| {
+            let mut wanted = RemoveOverride::new(&*client_id);
+            wanted.by.clone_from(&caller.identity.username);
+            api.0.control.remove_override(wanted).await
+        };
+        let done = removal.carry_out(&api, may_control, ask, remove).await?;
+        let (call, target) = ("keep-alive overrides", Some(pattern.text()));
+        let new = format!("{} removed", done.removed);
+        caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
+        Ok(Answer::json(&done))
+    };
+    answer(&api, &request, RestRoute::Overrides, call).await
 }
 
 /// Lists sticky Keep Alives, in the order of the Client Identifiers.

@@ -17,12 +17,13 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
-        failures::{Caller, Change, ClientId, Fails, NoSettings, Parameters, Permission},
+        failures::{Caller, Change, ClientId, Fails, NoSettings, Parameters, Permission, Selector},
     },
     Done,
     contents::PageAnswer,
     in_time,
     named::{NamedPage, NamedPageParameters},
+    removal::{Removal, RemovalParameters, RemovedSome},
     resource,
     settings::{SettingsPart, change_of_user},
     settings_of::{
@@ -32,14 +33,16 @@ use super::{
 };
 use crate::{
     auth::Action,
-    control::{ListSettings, QuerySettings, RemoveSettings, StickySettings},
+    control::{ListSettings, QuerySettings, RemoveSettings, SettingsOf, StickySettings},
     metrics::RestRoute,
     told::Changed,
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    let of_clients =
-        resource("/settings", "GET, HEAD").route(web::get().to(list)).route(web::head().to(list));
+    let of_clients = resource("/settings", "GET, HEAD, DELETE")
+        .route(web::get().to(list))
+        .route(web::head().to(list))
+        .route(web::delete().to(remove_selected));
     let of_client = resource("/settings/{id}", "GET, HEAD, DELETE")
         .route(web::get().to(find))
         .route(web::head().to(find))
@@ -215,6 +218,44 @@ pub(super) async fn list_of_users(request: HttpRequest, api: Data<Api>) -> HttpR
         Ok(Answer::json(&page.await?))
     };
     answer(&api, &request, RestRoute::AllUserSettings, call).await
+}
+
+/// Removes the sticky settings of all clients that a pattern selects, as far as the caller may control
+/// them.
+///
+/// An answer with `next` is not complete: repeat the call with it as `cursor`.
+#[utoipa::path(
+    delete, path = "/settings", tag = "clients", operation_id = "removeManyStickySettings",
+    params(RemovalParameters),
+    responses(
+        (status = 200, description = "How many are removed.", body = RemovedSome,
+         example = json!({"success": true, "removed": 2})),
+        Fails<(Caller, Change, Parameters, Selector)>,
+    ),
+)]
+pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let removal = Removal::of(&request)?;
+        let pattern = removal.pattern.clone();
+        let may_control = |client_id: &str| caller.may(&api, client_id, Action::Control);
+        let ask = async |after: Option<Arc<str>>, limit| {
+            let mut question = ListSettings::new(limit);
+            question.after = after;
+            let found = api.0.control.list_settings(question).await?;
+            Ok(found.into_iter().map(|found| found.of.name().clone()).collect())
+        };
+        let remove = async |client_id: Arc<str>| {
+            let wanted = RemoveSettings::new(SettingsOf::Client(client_id));
+            api.0.control.remove_settings(wanted).await
+        };
+        let done = removal.carry_out(&api, may_control, ask, remove).await?;
+        let (call, target) = ("sticky settings", Some(pattern.text()));
+        let new = format!("{} removed", done.removed);
+        caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
+        Ok(Answer::json(&done))
+    };
+    answer(&api, &request, RestRoute::AllStickySettings, call).await
 }
 
 async fn read<A: From<StickySettings>>(

@@ -147,6 +147,39 @@ fn sticky_values_and_times_to_live_are_items_too() {
     assert_eq!(rest.asked(), asked);
 }
 
+/// `ops` may administer.
+#[test]
+fn a_caller_that_may_not_administer_has_a_share_of_the_sticky_values() {
+    let rest = rest();
+    let body =
+        r#"[{"client_id":"a","interval":120,"sticky":true},{"client_id":"a","interval":120}]"#;
+    let answer = rest.post_json("öps:pass:word", KEEP_ALIVES, body);
+    assert_eq!(answer.status, 200);
+    assert_eq!(rest.asked(), ["a 120 by öps sticky within its share", "a 120 by öps"]);
+    let settings = r#"{"message_rate":10,"sticky":true}"#;
+    let answer = rest.post_json("öps:pass:word", "PATCH /api/v1/clients/a", settings);
+    assert_eq!(answer.status, 200);
+    assert_eq!(rest.asked(), ["a Some(Some(10)) sticky within its share by öps"]);
+}
+
+#[test]
+fn a_pattern_removes_the_sticky_values_that_the_caller_may_control() {
+    let rest = rest();
+    let overrides = |query: &str| rest.call(&format!("DELETE /api/v1/keep-alive/overrides{query}"));
+    assert_eq!(overrides("?clients=id-1*").outcome(), (200, r#"{"success":true,"removed":10}"#));
+    let asked = rest.asked();
+    assert_eq!((&*asked[0], asked.len()), ("remove id-10 by ops", 10));
+    // All but `secret`.
+    assert_eq!(overrides("?clients=*").outcome(), (200, r#"{"success":true,"removed":31}"#));
+    assert_eq!(overrides("?clients=none*").outcome(), (200, r#"{"success":true,"removed":0}"#));
+    assert_eq!(overrides("").failure(), failed(400, "missing_parameter"));
+    let pattern = format!("?clients={}", "*a".repeat(17));
+    assert_eq!(overrides(&pattern).failure(), failed(400, "invalid_pattern"));
+    assert_eq!(overrides("?clients=*&cursor=x").failure(), failed(400, "invalid_parameter"));
+    let settings = rest.call("DELETE /api/v1/settings?clients=*");
+    assert_eq!(settings.outcome(), (200, r#"{"success":true,"removed":2}"#));
+}
+
 #[test]
 fn an_override_is_looked_at_and_removed() {
     let rest = rest();

@@ -1,0 +1,99 @@
+//! Removes what is stored under the names of clients, for all clients that a pattern selects.
+//!
+//! Knows neither what is stored nor who may remove it.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::{task::yield_now, time::Instant};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    super::{Api, ApiError},
+    LIST_TIMEOUTS, cursor, in_time,
+    target::Query,
+};
+use crate::control::{ClientPattern, ControlError};
+
+/// Names that are read at a time.
+const READ_AT_A_TIME: usize = 1_000;
+/// Names whose records are removed at the same time.
+const REMOVED_AT_A_TIME: usize = 100;
+
+/// What is removed.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct RemovalParameters {
+    /// A pattern for Client Identifiers: `*` stands for any text.
+    #[param(example = "car-*")]
+    clients: String,
+    /// The `next` of the answer before.
+    cursor: Option<String>,
+}
+
+/// What a call has removed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RemovedSome {
+    /// Always `true`.
+    success: bool,
+    /// For how many clients something was removed.
+    pub(super) removed: usize,
+    /// There if the time of the call ended before it was complete: the `cursor` of the next call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Which names a caller wants removed.
+pub(super) struct Removal {
+    pub(super) pattern: ClientPattern,
+    after: Option<Arc<str>>,
+}
+
+impl Removal {
+    /// Parses the query of a call.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, ApiError> {
+        let query = Query::parse(request.query_string(), &["clients", "cursor"])?;
+        let pattern = query.text("clients")?;
+        let pattern = pattern.ok_or_else(|| ApiError::missing_parameter("clients"))?;
+        let pattern = ClientPattern::new(&pattern).map_err(|_| ApiError::invalid_pattern())?;
+        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
+        Ok(Self { pattern, after })
+    }
+
+    /// Removes the records of the clients that the pattern selects and the caller may control. `ask`
+    /// returns up to a number of names behind one, in their order.
+    pub(super) async fn carry_out(
+        self,
+        api: &Api,
+        may_control: impl Fn(&str) -> bool,
+        ask: impl AsyncFn(Option<Arc<str>>, usize) -> Result<Vec<Arc<str>>, ControlError>,
+        remove: impl AsyncFn(Arc<str>) -> Result<bool, ControlError>,
+    ) -> Result<RemovedSome, ApiError> {
+        let Self { pattern, mut after } = self;
+        let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
+        let mut removed = 0;
+        loop {
+            let found = in_time(api, ask(after.clone(), READ_AT_A_TIME)).await?;
+            let is_last = found.len() < READ_AT_A_TIME;
+            after = found.last().cloned().or(after);
+            let chosen: Vec<_> =
+                found.into_iter().filter(|id| pattern.matches(id) && may_control(id)).collect();
+            for some in chosen.chunks(REMOVED_AT_A_TIME) {
+                let removing = async {
+                    let removing = some.iter().map(|id| remove(Arc::clone(id)));
+                    join_all(removing).await.into_iter().collect::<Result<Vec<_>, _>>()
+                };
+                let existed = in_time(api, removing).await?;
+                removed += existed.into_iter().filter(|existed| *existed).count();
+            }
+            if is_last || Instant::now() >= by {
+                let next = after.filter(|_| !is_last).map(|id| cursor::after(&id));
+                return Ok(RemovedSome { success: true, removed, next });
+            }
+            yield_now().await; // other calls of this worker
+        }
+    }
+}
