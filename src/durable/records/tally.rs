@@ -179,3 +179,53 @@ impl Amounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::journal::Revision;
+
+    fn name(key: &str) -> RecordKey {
+        RecordKey::new("ns", key).expect("it is short")
+    }
+
+    fn record(by: &'static str) -> Record {
+        Record { revision: Revision(1), value: Bytes::from_static(by.as_bytes()), expires_at: None }
+    }
+
+    fn bounds(all: u64, share: Option<u64>) -> RecordBounds {
+        let amount = |records| RecordAmount { records, bytes: 1_000_000 };
+        RecordBounds { all: amount(all), share: share.map(amount) }
+    }
+
+    #[test]
+    fn what_is_on_its_way_and_what_is_committed_count_once() {
+        let tally = Arc::new(Tally::new(|value| std::str::from_utf8(value).ok().map(Arc::from)));
+        let reserve = |key: &str, former: Option<&Record>, by: &str, bounds| {
+            tally.reserve(&name(key), former, by.as_bytes(), bounds)
+        };
+        let way = reserve("a", None, "ann", bounds(3, Some(1)));
+        assert!(way.is_ok() && tally.is_empty());
+        assert_eq!(reserve("b", None, "ann", bounds(3, Some(1))).err(), Some(NoRoom::ShareFull));
+        tally.change(&name("a"), None, Some(&record("ann")));
+        drop(way);
+        assert!(!tally.is_empty());
+        // Another user takes it over, and the first one has room again.
+        let former = record("ann");
+        drop(reserve("a", Some(&former), "bob", bounds(1, Some(1))).ok());
+        tally.change(&name("a"), Some(&former), Some(&record("bob")));
+        assert!(reserve("b", None, "ann", bounds(3, Some(1))).is_ok());
+        assert_eq!(reserve("b", None, "bob", bounds(3, Some(1))).err(), Some(NoRoom::ShareFull));
+        // Without a share, only all of them count.
+        assert!(reserve("b", None, "bob", bounds(2, None)).is_ok());
+        assert_eq!(reserve("b", None, "bob", bounds(1, None)).err(), Some(NoRoom::Full));
+        // A limit that was lowered stops no change that adds nothing.
+        let former = record("bob");
+        assert!(reserve("a", Some(&former), "bob", bounds(0, Some(0))).is_ok());
+        tally.change(&name("a"), Some(&former), None);
+        assert!(tally.is_empty() && tally.lock().by_user.is_empty());
+        assert_eq!(tally.lock().all, RecordAmount::default());
+    }
+}

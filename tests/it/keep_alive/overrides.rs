@@ -203,10 +203,9 @@ async fn one_user_has_a_share_of_the_sticky_values() {
     assert_eq!(shared("f", "dan").await, Err(ControlError::TooManyOverrides));
 }
 
-/// Calls at the same time cannot exceed the bound, although none of them is stored yet; and what was
-/// stored before a restart counts.
+/// Calls at the same time cannot exceed the bound, and what was stored before a crash counts.
 #[actix_rt::test]
-async fn values_on_their_way_to_the_store_and_those_found_there_count() {
+async fn values_that_are_found_in_the_store_count() {
     let disk = Disk::default();
     let bounds = Limits {
         keep_alive_overrides_max: 3,
@@ -218,8 +217,7 @@ async fn values_on_their_way_to_the_store_and_those_found_there_count() {
         request.is_within_share = true;
         request
     };
-    let powered = disk.power_slowly().await;
-    powered.broker.set_limits(bounds.clone());
+    let powered = disk.power_within(|limits| *limits = bounds.clone()).await;
     let ids = ["a", "b", "c", "d"];
     let set = ids.map(|id| LiveClients::set_keep_alive(&powered.broker, shared(id, "ann")));
     let set = futures_util::future::join_all(set).await;
