@@ -18,7 +18,9 @@ pub(crate) use self::{
     in_transit::IN_TRANSIT,
     keeper::{HandedOver, Keeper},
     logins::StoredLogins,
-    records::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, StoredRecords, Tally},
+    records::{
+        FindSetBy, NoRoom, RecordAmount, RecordBounds, RecordTally, ReservedRoom, StoredRecords,
+    },
     recovery::deliver_undelivered,
     writer::Order,
 };

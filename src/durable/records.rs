@@ -19,7 +19,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub(crate) use self::tally::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, Tally};
+pub(crate) use self::tally::{
+    FindSetBy, NoRoom, RecordAmount, RecordBounds, RecordTally, ReservedRoom,
+};
 use crate::{
     clock::Clock,
     durable::Keeper,
@@ -54,7 +56,7 @@ struct State {
     /// The number of committed records of a namespace, where it is asked for.
     counted: BTreeMap<Box<str>, Arc<AtomicUsize>>,
     /// The amounts of a namespace, where they are asked for.
-    tallies: BTreeMap<Box<str>, Arc<Tally>>,
+    tallies: BTreeMap<Box<str>, Arc<RecordTally>>,
 }
 
 /// What is known of one key; there is no entry without either part.
@@ -141,10 +143,10 @@ impl StoredRecords {
 
     /// Returns the amounts of the records of a namespace, which change with them. Called before there
     /// are any.
-    pub(crate) fn tally(&self, namespace: &str, find_set_by: FindSetBy) -> Arc<Tally> {
+    pub(crate) fn tally(&self, namespace: &str, find_set_by: FindSetBy) -> Arc<RecordTally> {
         let mut state = lock(&self.state);
         let tally = state.tallies.entry(namespace.into());
-        tally.or_insert_with(|| Arc::new(Tally::new(find_set_by))).clone()
+        tally.or_insert_with(|| Arc::new(RecordTally::new(find_set_by))).clone()
     }
 
     /// Adds or replaces a record, and does not wait for it. It is lost if the store cannot be

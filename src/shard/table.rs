@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::{
     control::ControlError,
-    durable::{FindSetBy, NoRoom, RecordAmount, RecordBounds, ReservedRoom, StoredRecords, Tally},
+    durable::{
+        FindSetBy, NoRoom, RecordAmount, RecordBounds, RecordTally, ReservedRoom, StoredRecords,
+    },
     limits::Limits,
     records::{Expected, Put, Record, RecordKey, Records as _, RecordsError},
 };
@@ -17,7 +19,7 @@ pub(super) struct RecordTable {
     records: Arc<StoredRecords>,
     namespace: &'static str,
     /// Their amounts. A CONNECT looks up nothing where there are none.
-    tally: Arc<Tally>,
+    tally: Arc<RecordTally>,
 }
 
 impl RecordTable {

@@ -29,7 +29,7 @@ pub(super) struct SubscriptionShares {
 
 /// The part of an event that is looked at.
 #[derive(Deserialize)]
-struct OfClient<'a> {
+struct AboutClient<'a> {
     #[serde(borrow)]
     clientid: Cow<'a, str>,
 }
@@ -47,7 +47,7 @@ impl SubscriptionShares {
             return true;
         }
         let now = now.millis();
-        let found = serde_json::from_slice::<OfClient<'_>>(&item.json);
+        let found = serde_json::from_slice::<AboutClient<'_>>(&item.json);
         let client_id = found.map(|found| found.clientid).unwrap_or_default();
         if self.whole_at.len() >= CLIENTS_MAX {
             self.whole_at.retain(|_, at| *at > now);

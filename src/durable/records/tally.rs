@@ -71,7 +71,7 @@ pub(crate) enum NoRoom {
 }
 
 /// The amounts of a namespace.
-pub(crate) struct Tally {
+pub(crate) struct RecordTally {
     find_set_by: FindSetBy,
     /// The number of committed records, which a CONNECT reads.
     committed: AtomicUsize,
@@ -86,7 +86,7 @@ struct Amounts {
 
 /// Room for a change, until the change is committed.
 pub(crate) struct ReservedRoom {
-    tally: Arc<Tally>,
+    tally: Arc<RecordTally>,
     by: SetBy,
     amount: RecordAmount,
 }
@@ -97,7 +97,7 @@ impl Drop for ReservedRoom {
     }
 }
 
-impl Tally {
+impl RecordTally {
     pub(super) fn new(find_set_by: FindSetBy) -> Self {
         Self { find_set_by, committed: AtomicUsize::new(0), amounts: Mutex::default() }
     }
@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_and_what_is_committed_count_once() {
-        let tally = Arc::new(Tally::new(|value| std::str::from_utf8(value).ok().map(Arc::from)));
+        let tally =
+            Arc::new(RecordTally::new(|value| std::str::from_utf8(value).ok().map(Arc::from)));
         let reserve = |key: &str, former: Option<&Record>, by: &str, bounds| {
             tally.reserve(&name(key), former, by.as_bytes(), bounds)
         };

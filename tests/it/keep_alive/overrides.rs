@@ -197,7 +197,7 @@ async fn one_user_has_a_share_of_the_sticky_values() {
         assert_eq!(shared(&id.repeat(500), "cid").await, Ok(()));
     }
     assert_eq!(shared(&"w".repeat(500), "cid").await, full);
-    // Whoever has no share fills what is left, and then nobody has room.
+    // A request without a share fills what is left, and then nobody has room.
     let free = SetKeepAlive::new("e", 300).by("ann").sticky();
     assert!(LiveClients::set_keep_alive(&broker, free).await.is_ok());
     assert_eq!(shared("f", "dan").await, Err(ControlError::TooManyOverrides));
