@@ -80,6 +80,16 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
+    /// Returns how many callers may follow events: at most three eighths of the connections.
+    fn followers_max(&self) -> u32 {
+        self.followers_max.min(self.connections_max / 8 * 3)
+    }
+
+    /// Returns how many calls may wait: with the followers, they have half of the connections.
+    fn waiting_max(&self) -> usize {
+        (self.connections_max / 2).saturating_sub(self.followers_max()).max(1) as usize
+    }
+
     fn address_rate(&self) -> Option<CallRate> {
         rate(self.calls_per_address_per_sec, self.calls_per_address_burst)
     }
@@ -108,7 +118,8 @@ impl From<&HttpConfig> for ApiOptions {
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
             login_timeout: Duration::from_millis(config.login_timeout_ms.into()),
             password_checks_max: (config.connections_max as usize / 2).max(1),
-            followers_max: config.followers_max.min(config.connections_max / 2) as usize,
+            waiting_max: config.waiting_max(),
+            followers_max: config.followers_max() as usize,
             followers_per_account_max: config.followers_per_account_max as usize,
             logins: Vec::new(),
             metrics_access: config.metrics_access,

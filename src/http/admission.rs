@@ -207,7 +207,18 @@ pub(super) async fn admit(
     if let Some(username) = &identity.username {
         count_call(api, request, username)?;
     }
-    Ok(HttpCaller { identity, peer, listener: request.conn_data().cloned() })
+    let caller = HttpCaller { identity, peer, listener: request.conn_data().cloned() };
+    request.extensions_mut().insert(CallAccount(caller.account()));
+    Ok(caller)
+}
+
+/// The account of a call that was admitted, in the extensions of its request.
+struct CallAccount(Arc<str>);
+
+/// Returns the account whose share a call takes; empty for a stranger.
+pub(super) fn account_of(request: &HttpRequest) -> Arc<str> {
+    let account = request.extensions().get::<CallAccount>().map(|found| Arc::clone(&found.0));
+    account.unwrap_or_else(|| "".into())
 }
 
 /// Adds the certificate beside a token to the identity of the token, which must be of the same user.
@@ -263,6 +274,11 @@ impl HttpCaller {
     #[cfg(test)]
     pub(super) fn of(identity: Identity) -> Self {
         Self { identity, peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), listener: None }
+    }
+
+    /// Returns the account whose shares the calls of this caller take.
+    pub(super) fn account(&self) -> Arc<str> {
+        self.identity.username.clone().unwrap_or_else(|| "".into())
     }
 
     /// Returns the URL of the listener that accepted the connection.

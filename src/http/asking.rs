@@ -28,6 +28,12 @@ pub(super) trait CallPlace {
 
     /// Notes that the check is over.
     fn end_check(&self);
+
+    /// Notes that the call waits for others, for as long as its caller is there.
+    fn begin_wait(&self);
+
+    /// Notes that the wait is over.
+    fn end_wait(&self);
 }
 
 /// The place of a connection, in the connection's data. A host application's server has none.

@@ -5,7 +5,7 @@ use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::{BodyStream, BoxBody},
+    body::{BodyStream, BoxBody, MessageBody as _},
     http::{
         Method,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -18,15 +18,17 @@ use smallvec::SmallVec;
 use utoipa::ToSchema;
 
 use super::{
-    Api, ApiError,
-    admission::{self, CallEffect},
+    ANSWERS, Api, ApiError,
+    admission::{self, CallEffect, HttpCaller},
     desk::Desk,
     failures::{
         Caller, Change, ClientId, Fails, Interval, KeepAliveOff, NotOnline, Path, Permission,
         RequiredParameters,
     },
     parameters,
+    pieces::Pieces,
     rate::AccountQuota,
+    shares::Share,
 };
 use crate::{
     auth::Action,
@@ -141,6 +143,28 @@ pub(super) struct Answer {
     body: AnswerBody,
     /// Further headers.
     pub(super) headers: AnswerHeaders,
+    /// The room that was taken before the answer was made.
+    room: Option<Share>,
+}
+
+/// Size up to which an answer needs no room among those that are not taken yet.
+const SMALL_ANSWER_BYTES: usize = 16 * 1024;
+
+/// Takes room for an answer that a call will have, before it changes something: then the call cannot
+/// fail for want of room when it is done.
+///
+/// # Errors
+/// There is no room for `bytes`.
+pub(super) fn reserve(
+    api: &Api,
+    caller: &HttpCaller,
+    bytes: usize,
+) -> Result<Option<Share>, ApiError> {
+    if bytes <= SMALL_ANSWER_BYTES {
+        return Ok(None);
+    }
+    let room = api.0.answers.take(caller.account(), bytes.min(ANSWERS.own), ANSWERS);
+    room.map(Some).ok_or_else(ApiError::busy)
 }
 
 /// Headers of an answer besides those that all have.
@@ -161,7 +185,32 @@ impl Answer {
 
     /// Creates an answer of this JSON.
     pub(super) fn json_text(text: String) -> Self {
-        Self { body: AnswerBody::Json(text), headers: AnswerHeaders::new() }
+        Self { body: AnswerBody::Json(text), headers: AnswerHeaders::new(), room: None }
+    }
+
+    /// Gives the answer the room that [`reserve`] has taken.
+    pub(super) fn within(self, room: Option<Share>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// Takes room for an answer that has none, until its caller has taken it.
+    fn in_room(mut self, api: &Api, request: &HttpRequest) -> Result<Self, ApiError> {
+        let AnswerBody::Json(text) = &mut self.body else { return Ok(self) };
+        if text.len() <= SMALL_ANSWER_BYTES {
+            return Ok(Self { room: None, ..self });
+        }
+        text.shrink_to_fit();
+        match &mut self.room {
+            Some(room) => room.shrink_to(text.len()),
+            None => {
+                let account = admission::account_of(request);
+                // An answer that is larger than the share takes all of it.
+                let bytes = text.len().min(ANSWERS.own);
+                let room = api.0.answers.take(account, bytes, ANSWERS);
+                self.room = Some(room.ok_or_else(ApiError::busy)?);
+            }
+        }
+        Ok(self)
     }
 
     /// Adds a header.
@@ -189,7 +238,7 @@ impl Answer {
         stream: impl Stream<Item = Result<Bytes, ApiError>> + 'static,
     ) -> Self {
         let body = BoxBody::new(BodyStream::new(Box::pin(stream)));
-        Self { body: AnswerBody::Lines(body), headers: AnswerHeaders::new() }
+        Self { body: AnswerBody::Lines(body), headers: AnswerHeaders::new(), room: None }
     }
 }
 
@@ -201,11 +250,17 @@ pub(super) async fn answer(
     call: impl Future<Output = Result<Answer, ApiError>>,
 ) -> HttpResponse {
     let began = Instant::now();
-    let response = match call.await {
-        Ok(Answer { body, headers }) => {
+    let answered = call.await.and_then(|answer| answer.in_room(api, request));
+    let response = match answered {
+        Ok(Answer { body, headers, room }) => {
             let mut response = HttpResponse::Ok();
             let (content_type, body) = match body {
-                AnswerBody::Json(text) => ("application/json", BoxBody::new(text)),
+                AnswerBody::Json(text) if room.is_none() => {
+                    ("application/json", BoxBody::new(text))
+                }
+                AnswerBody::Json(text) => {
+                    ("application/json", Pieces::new(text.into(), room).boxed())
+                }
                 AnswerBody::Lines(lines) => ("application/x-ndjson", lines),
             };
             response.insert_header((CONTENT_TYPE, content_type));

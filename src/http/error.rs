@@ -376,6 +376,14 @@ impl ApiError {
             .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
     }
 
+    /// The bodies, answers or walks of this account, or of all accounts, take all the room that there is.
+    pub(super) fn busy() -> Self {
+        let message = "Other calls, of this account or of all together, take the room that this call \
+                       needs; try again.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
+    }
+
     /// Too many callers follow events, in all or of this account.
     pub(super) fn too_many_followers() -> Self {
         let message = "Too many callers follow events, in all or of this account; see \

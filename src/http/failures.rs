@@ -53,6 +53,7 @@ failures! {
         ApiError::method_not_allowed("GET, HEAD"),
         ApiError::too_many_requests(1),
         ApiError::unavailable(),
+        ApiError::busy(),
         ApiError::timeout(),
     ];
     /// The caller needs a permission for a client.

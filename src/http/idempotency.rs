@@ -52,17 +52,36 @@ impl Idempotency {
 }
 
 /// Makes a call, or returns the answer that it was given before under the same key.
-pub(super) async fn once(
+///
+/// The body is not needed while the call goes on.
+pub(super) fn once<C>(
     api: &Data<Api>,
     request: &HttpRequest,
     caller: &HttpCaller,
     body: &[u8],
+    call: C,
+) -> impl Future<Output = Result<Answer, ApiError>> + use<C>
+where
+    C: Future<Output = Result<Answer, ApiError>> + 'static,
+{
+    let api = Data::clone(api);
+    let keyed = key_of(request).map(|key| {
+        let key = key?;
+        Some((AccountKey { account: caller.account(), key }, fingerprint(request, body)))
+    });
+    async move {
+        match keyed? {
+            Some(keyed) => once_under(api, keyed, call).await,
+            None => call.await,
+        }
+    }
+}
+
+async fn once_under(
+    api: Data<Api>,
+    (id, fingerprint): (AccountKey, [u8; 32]),
     call: impl Future<Output = Result<Answer, ApiError>> + 'static,
 ) -> Result<Answer, ApiError> {
-    let Some(key) = key_of(request)? else { return call.await };
-    let account = caller.identity.username.clone().unwrap_or_else(|| "".into());
-    let id = AccountKey { account, key };
-    let fingerprint = fingerprint(request, body);
     match api.0.idempotency.answers().begin(&id, fingerprint, Instant::now()) {
         EarlierCall::Unknown => {}
         EarlierCall::Answered(answer) => return answer.map(|kept| replayed(&kept)),
@@ -70,7 +89,6 @@ pub(super) async fn once(
         EarlierCall::Other => return Err(ApiError::idempotency_key_reused()),
         EarlierCall::NoRoom => return Err(ApiError::unavailable()),
     }
-    let api = Data::clone(api);
     let calling = rt::spawn(async move {
         let result = call.await;
         api.0.idempotency.answers().end(&id, kept_of(&result), Instant::now());

@@ -4,14 +4,15 @@
 //! Knows nothing of what they say. Used by the calls with such answers; the server of the program
 //! watches their connections in another way than those of other calls.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
+use actix_web::HttpRequest;
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, ApiError, admission::HttpCaller};
+use super::{
+    Api, ApiError,
+    admission::HttpCaller,
+    asking::ItsPlace,
+    shares::{Bounds, Share, Shares},
+};
 use crate::{auth::Standing, mqtt::Timestamp};
 
 /// Marks a response whose body has no end, in the extensions of the response.
@@ -20,80 +21,49 @@ pub(super) struct LiveAnswer;
 /// Cancelled when the server of a connection begins to stop, in the data of the connection.
 pub(super) struct ServerEnding(pub(super) CancellationToken);
 
-/// Maximum number of calls that wait for deliveries or replies.
-const WAITING_MAX: usize = 1_000;
-/// The same of one account.
-const WAITING_PER_ACCOUNT_MAX: usize = 500;
-
 /// The callers that follow events at present.
 #[derive(Default)]
-pub(super) struct Followers(CallerPlaces);
+pub(super) struct Followers(Shares);
 
 /// The calls that wait at present for what becomes of their messages.
 #[derive(Default)]
-pub(super) struct WaitingCallers(CallerPlaces);
-
-/// Places of calls of one kind, counted by account.
-#[derive(Default)]
-struct CallerPlaces(Arc<Mutex<CallerCounts>>);
-
-#[derive(Default)]
-struct CallerCounts {
-    all: usize,
-    by_account: HashMap<Arc<str>, usize>,
-}
-
-/// A place of a call; returned on drop.
-pub(super) struct CallerPlace {
-    account: Arc<str>,
-    counts: Arc<Mutex<CallerCounts>>,
-}
-
-fn locked(counts: &Mutex<CallerCounts>) -> MutexGuard<'_, CallerCounts> {
-    counts.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl CallerPlaces {
-    /// Gives a caller a place, if fewer than `max` are taken and fewer than `own_max` by its account.
-    fn enter(&self, caller: &HttpCaller, max: usize, own_max: usize) -> Option<CallerPlace> {
-        let account: Arc<str> = caller.identity.username.clone().unwrap_or_else(|| "".into());
-        let mut counts = locked(&self.0);
-        let own = counts.by_account.get(&account).copied().unwrap_or_default();
-        if counts.all >= max || own >= own_max {
-            return None;
-        }
-        counts.all += 1;
-        counts.by_account.insert(Arc::clone(&account), own + 1);
-        Some(CallerPlace { account, counts: Arc::clone(&self.0) })
-    }
-}
+pub(super) struct WaitingCallers(Shares);
 
 impl Followers {
     /// Gives a caller a place.
-    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<CallerPlace, ApiError> {
+    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
         let options = api.options();
-        let (max, own_max) = (options.followers_max, options.followers_per_account_max);
-        self.0.enter(caller, max, own_max).ok_or_else(ApiError::too_many_followers)
+        let (all, own) = (options.followers_max, options.followers_per_account_max);
+        let place = self.0.take(caller.account(), 1, Bounds { all, own });
+        place.ok_or_else(ApiError::too_many_followers)
     }
 }
 
 impl WaitingCallers {
-    /// Gives a caller a place.
-    pub(super) fn enter(&self, caller: &HttpCaller) -> Result<CallerPlace, ApiError> {
-        let place = self.0.enter(caller, WAITING_MAX, WAITING_PER_ACCOUNT_MAX);
-        place.ok_or_else(ApiError::too_many_waiting)
+    /// Gives a caller a place, if fewer than `max` are taken and fewer than half of them by its account.
+    pub(super) fn enter(&self, max: usize, caller: &HttpCaller) -> Result<Share, ApiError> {
+        let bounds = Bounds { all: max, own: max.div_ceil(2) };
+        self.0.take(caller.account(), 1, bounds).ok_or_else(ApiError::too_many_waiting)
     }
 }
 
-impl Drop for CallerPlace {
+/// Says that a call waits, as long as it lives: its connection ends when the caller leaves.
+pub(super) struct Awaited(Option<ItsPlace>);
+
+impl Awaited {
+    pub(super) fn begin(request: &HttpRequest) -> Self {
+        let place = request.conn_data::<ItsPlace>().cloned();
+        if let Some(place) = &place {
+            place.begin_wait();
+        }
+        Self(place)
+    }
+}
+
+impl Drop for Awaited {
     fn drop(&mut self) {
-        let mut counts = locked(&self.counts);
-        counts.all -= 1;
-        if let Some(own) = counts.by_account.get_mut(&self.account) {
-            *own -= 1;
-            if *own == 0 {
-                counts.by_account.remove(&self.account);
-            }
+        if let Some(place) = &self.0 {
+            place.end_wait();
         }
     }
 }
@@ -149,16 +119,16 @@ mod tests {
         let caller = |name: &str| {
             HttpCaller::of(Identity { username: Some(name.into()), ..Identity::default() })
         };
-        let enter = |name: &str| waiting.enter(&caller(name));
-        let mut places: Vec<_> = (0..WAITING_PER_ACCOUNT_MAX).map(|_| enter("ann").ok()).collect();
+        let enter = |name: &str| waiting.enter(100, &caller(name));
+        let mut places: Vec<_> = (0..50).map(|_| enter("ann").ok()).collect();
         assert!(places.iter().all(Option::is_some));
         assert_eq!(enter("ann").err(), Some(ApiError::too_many_waiting()));
-        places.extend((0..WAITING_PER_ACCOUNT_MAX).map(|_| enter("bob").ok()));
+        places.extend((0..50).map(|_| enter("bob").ok()));
         assert!(places.iter().all(Option::is_some));
         assert_eq!(enter("eve").err(), Some(ApiError::too_many_waiting()));
         places.pop();
         assert!(enter("eve").is_ok());
         drop(places);
-        assert!(locked(&waiting.0.0).by_account.is_empty());
+        assert!(waiting.0.is_empty());
     }
 }

@@ -25,10 +25,12 @@ mod health;
 mod idempotency;
 mod live;
 mod parameters;
+mod pieces;
 mod problem;
 mod rate;
 #[cfg(feature = "tls")]
 mod server;
+mod shares;
 mod v1;
 
 use std::{
@@ -50,7 +52,6 @@ use actix_web::{
 };
 use arc_swap::{ArcSwap, Guard};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use crate::{
     auth::{Authenticator, Authorizer, ListenerLogins, Network},
@@ -71,11 +72,14 @@ use desk::Desk;
 use idempotency::Idempotency;
 use live::{Followers, WaitingCallers};
 use rate::Rates;
+use shares::{Bounds, Shares};
 
-/// Maximum number of calls that walk along all clients at the same time.
-const WALKS_MAX: usize = 4;
-/// Maximum size of all large bodies of calls together, in KiB.
-const BODIES_KIB_MAX: usize = 64 * 1024;
+/// Calls that walk along all clients at the same time.
+const WALKS: Bounds = Bounds { all: 8, own: 2 };
+/// Bytes of all bodies of calls that are larger than a few KiB.
+const BODIES: Bounds = Bounds::of_bytes(64 * 1024 * 1024);
+/// Bytes of all answers that are larger than a few KiB and not yet taken by their callers.
+const ANSWERS: Bounds = Bounds::of_bytes(64 * 1024 * 1024);
 
 /// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]
@@ -100,9 +104,11 @@ struct ApiParts {
     /// The page on which they can be made.
     docs: v1::DocsFiles,
     /// The places of calls that walk along all clients.
-    walks: Arc<Semaphore>,
-    /// The room of large bodies, in KiB.
-    bodies: Arc<Semaphore>,
+    walks: Shares,
+    /// The bytes of bodies.
+    bodies: Shares,
+    /// The bytes of answers.
+    answers: Shares,
     /// Imports of accounts under way.
     imports: AtomicUsize,
     options: ArcSwap<ApiOptions>,
@@ -127,6 +133,10 @@ pub struct ApiOptions {
     /// itself. At most half of the connections of a server leaves the other half to health checks and
     /// to calls whose credentials need no check.
     pub password_checks_max: usize,
+    /// Maximum number of calls that wait for deliveries or replies at the same time, of which one account
+    /// may have half; one more is answered 429. At most half of the connections of a server, together with
+    /// the followers, leaves the other half to calls that do not wait and to health checks.
+    pub waiting_max: usize,
     /// Maximum number of callers that follow events at the same time; one more is answered 503.
     pub followers_max: usize,
     /// The same of one account.
@@ -151,6 +161,7 @@ impl Default for ApiOptions {
             call_timeout: Duration::from_secs(2),
             login_timeout: Duration::from_secs(5),
             password_checks_max: 500,
+            waiting_max: 400,
             followers_max: 100,
             followers_per_account_max: 20,
             logins: Vec::new(),
@@ -222,9 +233,10 @@ impl Api {
             messages: AtomicU64::new(1),
             described: v1::Described::default(),
             docs: v1::DocsFiles::default(),
-            walks: Arc::new(Semaphore::new(WALKS_MAX)),
+            walks: Shares::default(),
+            bodies: Shares::default(),
+            answers: Shares::default(),
             imports: AtomicUsize::new(0),
-            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))

@@ -9,6 +9,7 @@
 mod accept;
 mod certificate;
 mod places;
+mod taken;
 mod watch;
 
 use std::{

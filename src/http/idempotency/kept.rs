@@ -1,4 +1,5 @@
-//! The answers that are kept under keys of accounts, within bounds; the least recently used leave.
+//! The answers that are kept under keys of accounts, within bounds; the least recently used leave, first
+//! those of the account that keeps the most.
 //!
 //! Knows no HTTP.
 
@@ -17,6 +18,8 @@ const KEYS_MAX: usize = 10_000;
 const KEYS_PER_ACCOUNT_MAX: usize = 1_000;
 /// Maximum bytes of all kept answers.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Maximum bytes of those of one account.
+const BYTES_PER_ACCOUNT_MAX: usize = BYTES_MAX / 4;
 
 /// An answer, or its error.
 pub(super) type KeptAnswer = Result<KeptText, ApiError>;
@@ -64,13 +67,15 @@ struct AccountCalls {
     calls: HashMap<Arc<str>, KeyedCall>,
     /// Those that have ended, by their last use.
     used: BTreeSet<u64>,
+    /// The bytes of their answers.
+    bytes: usize,
 }
 
 /// The calls by accounts and keys.
 #[derive(Default)]
 pub(super) struct KeptAnswers {
     accounts: HashMap<Arc<str>, AccountCalls>,
-    /// Those that have ended, by their last use.
+    /// Those that have ended, by the number of their last use.
     used: BTreeMap<u64, AccountKey>,
     keys: usize,
     bytes: usize,
@@ -123,14 +128,29 @@ impl KeptAnswers {
             return;
         };
         let Some(call) = own.calls.get_mut(&id.key) else { return };
-        self.bytes += size(&answer);
+        let added = size(&answer);
+        self.bytes += added;
+        own.bytes += added;
         call.answer = Some((answer, now));
         self.touch(id);
-        while self.bytes > BYTES_MAX
-            && let Some((oldest, _)) = self.used.first_key_value()
+        while let Some(own) = self.accounts.get(&id.account)
+            && own.bytes > BYTES_PER_ACCOUNT_MAX
+            && let Some(oldest) = own.used.first()
         {
             self.forget(*oldest);
         }
+        while self.bytes > BYTES_MAX
+            && let Some(oldest) = self.oldest_of_most(|own| own.bytes)
+        {
+            self.forget(oldest);
+        }
+    }
+
+    /// Returns the oldest call of the account that has most of something, so that accounts with many
+    /// answers do not push out those of others.
+    fn oldest_of_most(&self, of: impl Fn(&AccountCalls) -> usize) -> Option<u64> {
+        let have_ended = self.accounts.values().filter(|own| !own.used.is_empty());
+        have_ended.max_by_key(|own| of(own))?.used.first().copied()
     }
 
     /// Makes room for a further key of an account; returns whether there is some.
@@ -141,8 +161,8 @@ impl KeptAnswers {
             self.forget(*oldest);
         }
         if self.keys >= KEYS_MAX {
-            let Some((oldest, _)) = self.used.first_key_value() else { return false };
-            self.forget(*oldest);
+            let Some(oldest) = self.oldest_of_most(|own| own.used.len()) else { return false };
+            self.forget(oldest);
         }
         true
     }
@@ -166,7 +186,9 @@ impl KeptAnswers {
         own.used.remove(&used);
         if let Some(call) = own.calls.remove(&key) {
             self.keys -= 1;
-            self.bytes -= call.answer.map_or(0, |(answer, _)| size(&answer));
+            let bytes = call.answer.map_or(0, |(answer, _)| size(&answer));
+            self.bytes -= bytes;
+            own.bytes -= bytes;
         }
         if own.calls.is_empty() {
             self.accounts.remove(&account);
@@ -234,14 +256,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_answers_together_have_a_bound() {
+    async fn accounts_with_many_answers_push_out_their_own() {
         let (mut answers, now) = (KeptAnswers::default(), Instant::now());
-        for key in 0..4 {
-            begun(&mut answers, &id(&key.to_string(), 0), now);
-            answers.end(&id(&key.to_string(), 0), text(BYTES_MAX / 3), now);
+        let mut keep = |answers: &mut KeptAnswers, account: &str, key, bytes| {
+            begun(answers, &id(account, key), now);
+            answers.end(&id(account, key), text(bytes), now);
+        };
+        keep(&mut answers, "small", 0, 1);
+        for key in 0..20 {
+            for account in ["a", "b", "c", "d", "e", "f"] {
+                keep(&mut answers, account, key, BYTES_MAX / 40);
+            }
         }
         assert!(answers.bytes <= BYTES_MAX);
-        assert_eq!(answers.keys, 3);
+        assert!(answers.accounts.values().all(|own| own.bytes <= BYTES_PER_ACCOUNT_MAX));
+        assert_eq!(begun(&mut answers, &id("small", 0), now), "answered");
+        assert_eq!(begun(&mut answers, &id("a", 0), now), "unknown");
+    }
+
+    #[tokio::test]
+    async fn all_answers_together_have_a_bound() {
+        let (mut answers, now) = (KeptAnswers::default(), Instant::now());
+        for key in 0..6 {
+            begun(&mut answers, &id(&key.to_string(), 0), now);
+            answers.end(&id(&key.to_string(), 0), text(BYTES_MAX / 5), now);
+        }
+        assert!(answers.bytes <= BYTES_MAX);
+        assert_eq!(answers.keys, 5);
         for account in 0..KEYS_MAX / KEYS_PER_ACCOUNT_MAX {
             for key in 1..=KEYS_PER_ACCOUNT_MAX {
                 begun(&mut answers, &id(&account.to_string(), key), now);

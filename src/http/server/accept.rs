@@ -37,6 +37,7 @@ use super::{
     Listener, Proxy,
     certificate::Verified,
     places::{ConnectionPlace, Places},
+    taken::WatchedBody,
     watch::{ConnectionWatch, HEAD_TIMEOUT, WatchedStream},
 };
 use crate::{
@@ -265,13 +266,19 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
                 let is_live = |answer: &ServiceResponse<_>| {
                     answer.response().extensions().contains::<LiveAnswer>()
                 };
-                if let Some(watch) = watch {
+                if let Some(watch) = &watch {
                     match answer.as_ref().is_ok_and(is_live) {
                         true => watch.begin_live(),
                         false => watch.end_answer(),
                     }
                 }
-                answer
+                match answer {
+                    Ok(answer) => Ok(answer.map_body(|_, body| WatchedBody::new(body, watch))),
+                    Err(error) => {
+                        watch.inspect(|watch| watch.end_body());
+                        Err(error)
+                    }
+                }
             }
         });
     let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());

@@ -30,6 +30,13 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The operations that a response waits for have shorter timeouts of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Maximum time for a caller to take [`PROGRESS_BYTES`] of an answer that waits for it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a caller must take in that time: one that takes a byte now and then would hold the room of its
+/// answer as long as one that takes none.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
 /// Maximum time for a caller to take a part of an answer that has no end. Something is written every
 /// 15 s.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -53,6 +60,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 ///   Idle ───────────► Head ────────────────► Busy ────────────────► Idle
 ///     └── too long ─► Ending ◄── too long ─────┘ (cut at once)
 ///                                  Busy ── answer without an end ──► Live ── not written ─► (cut)
+///                                  Busy ── answer ready ──► Answering ── last piece taken ──► Answered
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -62,7 +70,9 @@ enum Phase {
     Head,
     /// A request is being processed.
     Busy,
-    /// The response is being written.
+    /// The response is being written, and pieces of its body follow.
+    Answering,
+    /// The last piece of the response is being written.
     Answered,
     /// A response that has no end is being written.
     Live,
@@ -86,6 +96,12 @@ pub(super) struct ConnectionWatch {
     has_left: Cell<bool>,
     /// Whether the body of the present request may still be arriving.
     has_body: Cell<bool>,
+    /// Whether the present call waits for others, for as long as its caller is there.
+    is_waiting: Cell<bool>,
+    /// When the present response is cut, whatever its caller takes.
+    answer_by: Cell<Instant>,
+    /// While the caller takes nothing of a response: how many bytes it has taken since.
+    stalled: Cell<Option<usize>>,
 }
 
 impl ConnectionWatch {
@@ -101,6 +117,9 @@ impl ConnectionWatch {
             is_pipelining: Cell::new(false),
             has_left: Cell::new(false),
             has_body: Cell::new(false),
+            is_waiting: Cell::new(false),
+            answer_by: Cell::new(Instant::now()),
+            stalled: Cell::new(None),
         })
     }
 
@@ -110,12 +129,21 @@ impl ConnectionWatch {
         self.requests.update(|requests| requests + 1);
         self.end_check();
         self.go_on(Phase::Busy, ANSWER_TIMEOUT);
+        self.answer_by.set(self.deadline.get());
+        self.stalled.set(None);
     }
 
     /// Notes that the response is ready and will be written.
     pub(super) fn end_answer(&self) {
         if self.phase.get() == Phase::Busy {
             self.place.set_waiting();
+            self.phase.set(Phase::Answering);
+        }
+    }
+
+    /// Notes that actix-http has taken the last piece of the body.
+    pub(super) fn end_body(&self) {
+        if self.phase.get() == Phase::Answering {
             self.phase.set(Phase::Answered);
         }
     }
@@ -127,9 +155,37 @@ impl ConnectionWatch {
         self.go_on(Phase::Live, LIVE_TIMEOUT);
     }
 
-    fn has_written(&self) {
+    fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.has_written(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.has_stalled(),
+        }
+    }
+
+    fn has_written(&self, bytes: usize) {
         if self.phase.get() == Phase::Live {
             self.deadline.set(Instant::now() + LIVE_TIMEOUT);
+        }
+        match self.stalled.get().map(|taken| taken + bytes) {
+            Some(taken) if taken < PROGRESS_BYTES => self.stalled.set(Some(taken)),
+            Some(_) => self.end_stall(),
+            None => {}
+        }
+    }
+
+    /// Notes that the caller does not take what is written.
+    fn has_stalled(&self) {
+        let is_answering = matches!(self.phase.get(), Phase::Answering | Phase::Answered);
+        if is_answering && self.stalled.get().is_none() {
+            self.stalled.set(Some(0));
+            self.deadline.set(self.answer_by.get().min(Instant::now() + STALL_TIMEOUT));
+        }
+    }
+
+    fn end_stall(&self) {
+        if self.stalled.take().is_some() {
+            self.deadline.set(self.answer_by.get());
         }
     }
 
@@ -148,6 +204,7 @@ impl ConnectionWatch {
     }
 
     fn has_flushed(&self) {
+        self.end_stall();
         if self.phase.get() == Phase::Answered {
             self.place.set_idle();
             self.go_on(Phase::Idle, self.place.idle_timeout());
@@ -167,7 +224,7 @@ impl ConnectionWatch {
                 true
             }
             // A caller that does not read a response would not read a graceful close either.
-            Phase::Busy | Phase::Answered | Phase::Live | Phase::Ending => false,
+            Phase::Busy | Phase::Answering | Phase::Answered | Phase::Live | Phase::Ending => false,
         }
     }
 
@@ -191,8 +248,11 @@ impl ConnectionWatch {
                 if is_trusted && matches!(distrusted.as_mut().poll(cx), Poll::Ready(Some(()))) {
                     is_trusted = false;
                 }
-                // An answer without an end ends with its caller, or with the trust in it.
-                if self.phase.get() == Phase::Live && (self.has_left.get() || !is_trusted) {
+                // An answer without an end ends with its caller, or with the trust in it; a call that
+                // waits ends with its caller.
+                let is_live = self.phase.get() == Phase::Live;
+                let has_left = self.has_left.get() && (is_live || self.is_waiting.get());
+                if has_left || is_live && !is_trusted {
                     return Poll::Ready(());
                 }
                 if !is_trusted && self.phase.get() == Phase::Idle {
@@ -226,6 +286,15 @@ impl CallPlace for ConnectionWatch {
             true => self.place.set_waiting(),
             false => self.place.set_busy(),
         }
+    }
+
+    fn begin_wait(&self) {
+        self.place.set_busy();
+        self.is_waiting.set(true);
+    }
+
+    fn end_wait(&self) {
+        self.is_waiting.set(false);
     }
 }
 
@@ -286,9 +355,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if matches!(written, Poll::Ready(Ok(_))) {
-            self.watch.has_written();
-        }
+        self.watch.note_written(&written);
         written
     }
 
@@ -298,9 +365,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if matches!(written, Poll::Ready(Ok(_))) {
-            self.watch.has_written();
-        }
+        self.watch.note_written(&written);
         written
     }
 

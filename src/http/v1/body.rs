@@ -1,34 +1,33 @@
 //! Reads the JSON body of a call.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData};
 
 use actix_web::{
     HttpRequest,
-    http::{
-        Method,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{Method, header::CONTENT_TYPE},
     rt::time::timeout,
-    web::{Bytes, Payload},
+    web::{Bytes, BytesMut, Payload},
 };
+use futures_util::StreamExt as _;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::super::{Api, ApiError};
+use super::super::{Api, ApiError, BODIES, admission, shares::Share};
 
 /// Maximum bytes of the body of a call about several clients: 10,000 Client Identifiers of 800 bytes
 /// each.
 pub(super) const BULK_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Size up to which a body needs no room among [`super::super::BODIES_KIB_MAX`].
-const SMALL_BYTES_MAX: usize = 512 * 1024;
+/// Size up to which a body needs no room among [`BODIES`].
+const SMALL_BYTES_MAX: usize = 8 * 1024;
+/// The room of a body grows by this.
+const ROOM_STEP_BYTES: usize = 64 * 1024;
 
-/// A body that has arrived. A large one has its room among all large bodies until it is dropped.
+/// A body that has arrived. Unless it is small, it has its room among all bodies until it is dropped.
 pub(super) struct ReadBody {
     pub(super) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Share>,
 }
 
 /// Reads a body of at most `bytes_max` bytes and parses it, within the timeout of calls. Called after
@@ -72,37 +71,67 @@ pub(super) async fn read_json(
 /// Reads a body of any type.
 ///
 /// # Errors
-/// The body is larger (413), does not arrive in time (504) or in full (400), or is large and there are
-/// too many large ones at present (503).
+/// The body is larger (413), does not arrive in time (504) or in full (400), or there is no room for
+/// what has arrived (503).
 pub(super) async fn read_any(
     api: &Api,
     request: &HttpRequest,
     payload: Payload,
     bytes_max: usize,
 ) -> Result<ReadBody, ApiError> {
-    let room = room_for(api, request, bytes_max)?;
-    let reading = timeout(api.options().call_timeout, payload.to_bytes_limited(bytes_max));
-    let body = reading.await.map_err(|_| ApiError::timeout())?;
-    let body = body.map_err(|_| ApiError::body_too_large(bytes_max))?;
-    let bytes = body.map_err(|_| ApiError::invalid_body("it did not arrive in full"))?;
-    Ok(ReadBody { bytes, _room: room })
+    let arriving = ArrivingBody { bytes: BytesMut::new(), room: None };
+    let reading =
+        timeout(api.options().call_timeout, arriving.all(api, request, payload, bytes_max));
+    reading.await.map_err(|_| ApiError::timeout())?
 }
 
-/// Takes room for a body that is large, or whose size is not known.
-fn room_for(
-    api: &Api,
-    request: &HttpRequest,
-    bytes_max: usize,
-) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let length = length.and_then(|length| length.parse().ok()).unwrap_or(bytes_max);
-    match length.min(bytes_max) {
-        0..=SMALL_BYTES_MAX => Ok(None),
-        large => {
-            let kib = u32::try_from(large.div_ceil(1024)).unwrap_or(u32::MAX);
-            let room = Arc::clone(&api.0.bodies).try_acquire_many_owned(kib);
-            room.map(Some).map_err(|_| ApiError::unavailable())
+/// What has arrived of a body.
+struct ArrivingBody {
+    bytes: BytesMut,
+    room: Option<Share>,
+}
+
+impl ArrivingBody {
+    async fn all(
+        mut self,
+        api: &Api,
+        request: &HttpRequest,
+        mut payload: Payload,
+        bytes_max: usize,
+    ) -> Result<ReadBody, ApiError> {
+        while let Some(piece) = payload.next().await {
+            let piece = piece.map_err(|_| ApiError::invalid_body("it did not arrive in full"))?;
+            let bytes = self.bytes.len() + piece.len();
+            if bytes > bytes_max {
+                return Err(ApiError::body_too_large(bytes_max));
+            }
+            self.make_room(api, request, bytes)?;
+            self.bytes.extend_from_slice(&piece);
         }
+        Ok(ReadBody { bytes: self.bytes.freeze(), _room: self.room })
+    }
+
+    /// Takes room for this size. It grows with what arrives, and not with what the caller announces.
+    fn make_room(
+        &mut self,
+        api: &Api,
+        request: &HttpRequest,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
+        let taken = self.room.as_ref().map_or(SMALL_BYTES_MAX, Share::amount);
+        if bytes <= taken {
+            return Ok(());
+        }
+        let needed = bytes.next_multiple_of(ROOM_STEP_BYTES);
+        let has_room = match &mut self.room {
+            Some(room) => room.grow(needed - taken, BODIES),
+            None => {
+                let account = admission::account_of(request);
+                self.room = api.0.bodies.take(account, needed, BODIES);
+                self.room.is_some()
+            }
+        };
+        has_room.then_some(()).ok_or_else(ApiError::busy)
     }
 }
 

@@ -20,6 +20,14 @@ pub(super) const ITEMS_MAX: usize = 10_000;
 /// long.
 pub(super) const PORTION: usize = 500;
 
+/// Maximum bytes of a result, without what it repeats of its item.
+const RESULT_BYTES_MAX: usize = 400;
+
+/// Returns how large the results of a call about these items become, if they repeat `repeated` bytes.
+pub(super) const fn results_bytes(repeated: usize, items: usize) -> usize {
+    repeated + items * RESULT_BYTES_MAX
+}
+
 /// The items of a call, usually each as its JSON text: an item with a mistake does not affect the
 /// others, and a long list of small items takes little more memory than its text.
 pub(super) struct Items<T> {

@@ -3,8 +3,6 @@
 //!
 //! Any account may call it. The list has the clients that the caller may observe.
 
-use std::sync::Arc;
-
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::ACCEPT,
@@ -13,7 +11,7 @@ use actix_web::{
 use futures_util::{Stream, stream::try_unfold};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+use tokio::task::yield_now;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -23,6 +21,7 @@ use super::{
         calls::{Answer, answer},
         error::ErrorBody,
         failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
+        shares::Share,
     },
     body::{self, BULK_BYTES_MAX, JsonObject},
     bulk::{self, Items},
@@ -201,8 +200,7 @@ async fn list(
             let name = if counts { "count" } else { "limit" };
             return Err(ApiError::invalid_parameter(name, "is not for application/x-ndjson"));
         }
-        let place = Arc::clone(&api.0.walks).try_acquire_owned();
-        let place = (place.map_err(|_| ApiError::unavailable())?, Data::clone(api));
+        let place = (walk::begin(api, caller)?, Data::clone(api));
         let lines = lines(place, ListClients { limit: STREAMED_AT_ONCE, ..wanted }, fields);
         return Ok(Answer::lines_or_cut(lines));
     }
@@ -231,7 +229,7 @@ fn accepts_lines(request: &HttpRequest) -> bool {
 /// error is the last line, and then the connection is cut, so that nobody takes the list for
 /// complete.
 fn lines(
-    place: (OwnedSemaphorePermit, Data<Api>),
+    place: (Share, Data<Api>),
     wanted: ListClients,
     fields: Fields,
 ) -> impl Stream<Item = Result<Bytes, ApiError>> {

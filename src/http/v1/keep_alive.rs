@@ -19,7 +19,7 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
-        calls::{Answer, answer},
+        calls::{Answer, answer, reserve},
         failures::{
             Caller, Change, Fails, Interval, Items as ItemFails, JsonBody, Repeating, Selector, Ttl,
         },
@@ -174,7 +174,9 @@ pub(super) async fn keep_alive(
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
-        once(&api, &request, &caller, &bytes, change_many(its, body)).await
+        let changing = once(&api, &request, &caller, &bytes, change_many(its, body));
+        drop(bytes);
+        changing.await
     };
     answer(&api, &request, RestRoute::KeepAlives, call).await
 }
@@ -189,13 +191,15 @@ async fn change_many(
     }
     let list: Items<&RawValue> = body::parse(&body.bytes)?;
     list.check()?;
+    let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
+    let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
     for portion in list.items.chunks(PORTION) {
         results.extend(of_portion(&api, &caller, portion).await);
         yield_now().await; // other calls of this worker
     }
     tell_changed(&api, &caller, None, &results);
-    Ok(Answer::json(&BulkResults { results }))
+    Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
 /// Logs that a call has changed something.

@@ -17,7 +17,7 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
-        calls::{Answer, answer},
+        calls::{Answer, answer, reserve},
         failures::{
             Caller, Change, ClientId, Fails, Items as ItemFails, JsonBody, NotOnline, Parameters,
             Permission, Repeating, Selector,
@@ -180,7 +180,9 @@ pub(super) async fn kick_many(
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
-        once(&api, &request, &caller, &bytes, kick_listed(its, body)).await
+        let kicking = once(&api, &request, &caller, &bytes, kick_listed(its, body));
+        drop(bytes);
+        kicking.await
     };
     answer(&api, &request, RestRoute::Kick, call).await
 }
@@ -201,6 +203,8 @@ async fn kick_listed(
         return Err(ApiError::invalid_body("it needs either client_ids or a selector"));
     }
     list.check()?;
+    let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
+    let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
     for portion in list.items.chunks(PORTION) {
         let asked = portion.iter().map(|item| {
@@ -214,7 +218,7 @@ async fn kick_listed(
         yield_now().await; // other calls of this worker
     }
     tell_kicked(&api, &caller, None, &results);
-    Ok(Answer::json(&BulkResults { results }))
+    Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
 fn tell_kicked<I>(api: &Api, caller: &HttpCaller, target: Option<&str>, results: &[KickResult<I>]) {

@@ -22,7 +22,7 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
-        calls::{Answer, answer},
+        calls::{Answer, answer, reserve},
         failures::{
             Body, Caller, Change, Fails, Items as ItemFails, JsonBody, Parameters, Publishing,
             Repeating, Waiting,
@@ -222,7 +222,8 @@ pub(super) async fn publish(
         asked.payload = body.bytes.to_vec();
         let its = (Data::clone(&api), caller.clone());
         let publishing = once(&api, &request, &caller, &body.bytes, publish_one(its, asked, wait));
-        waiting::unless_ending(&request, publishing).await
+        drop(body); // others need its room while this call waits
+        waiting::unless_ending(&request, wait.is_some(), publishing).await
     };
     answer(&api, &request, RestRoute::Topic, call).await
 }
@@ -235,9 +236,9 @@ async fn publish_one(
     let message = build(&api, &asked)?;
     drop(asked);
     let place = waiting::enter(&api, &caller, wait)?;
-    let told = Arc::clone(&message);
+    let topic = message.topic().to_owned();
     let published = waiting::publish(&api, of_caller(&caller, message, wait), place).await?;
-    let topic = Some(told.topic());
+    let topic = Some(&*topic);
     caller.tell_made(&api, Made { call: "publish", topic, done: 1, items: 1 });
     let id = new_id(&api);
     if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
@@ -275,44 +276,66 @@ pub(super) async fn publish_list(
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
         let publishing = once(&api, &request, &caller, &bytes, publish_all(its, body, wait));
-        waiting::unless_ending(&request, publishing).await
+        drop(bytes);
+        waiting::unless_ending(&request, wait.is_some(), publishing).await
     };
     answer(&api, &request, RestRoute::Publish, call).await
 }
 
 async fn publish_all(
-    (api, caller): (Data<Api>, HttpCaller),
+    its: (Data<Api>, HttpCaller),
     body: ReadBody,
     wait: Option<WaitForDeliveries>,
 ) -> Result<Answer, ApiError> {
     let list: Items<&RawValue> = body::parse(&body.bytes)?;
-    let (items_max, at_a_time) = match wait {
-        None => (ITEMS_MAX, MESSAGES_AT_A_TIME),
-        Some(_) => (WAITING_MESSAGES_MAX, WAITING_MESSAGES_MAX),
-    };
-    let items = list.within(items_max)?;
+    let items = list.within(if wait.is_none() { ITEMS_MAX } else { WAITING_MESSAGES_MAX })?;
+    let room = reserve(&its.0, &its.1, bulk::results_bytes(0, items.len()))?;
     let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
-    for some in items.chunks(at_a_time) {
-        // Sent in their order; messages on one topic keep it.
-        let published = some.iter().map(|item| publish_item(&api, &caller, item, wait));
-        results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
-        yield_now().await; // other calls of this worker
+    if wait.is_some() {
+        let messages = items.iter().map(|item| message_of(&its, item)).collect();
+        drop(items);
+        drop(body); // others need its room while this call waits
+        publish_some(&its, messages, wait, &mut results).await;
+    } else {
+        for some in items.chunks(MESSAGES_AT_A_TIME) {
+            let messages = some.iter().map(|item| message_of(&its, item)).collect();
+            publish_some(&its, messages, wait, &mut results).await;
+            yield_now().await; // other calls of this worker
+        }
     }
     let done = results.iter().filter(|result| result.message_id.is_some()).count();
-    caller.tell_made(&api, Made { call: "publish", topic: None, done, items: results.len() });
-    Ok(Answer::json(&BulkResults { results }))
+    its.1.tell_made(&its.0, Made { call: "publish", topic: None, done, items: results.len() });
+    Ok(Answer::json(&BulkResults { results }).within(room))
+}
+
+/// Returns the message that an item asks for, which the caller may publish.
+fn message_of(
+    (api, caller): &(Data<Api>, HttpCaller),
+    item: &RawValue,
+) -> Result<Arc<Message>, ApiError> {
+    let asked = AskedMessage::try_from(bulk::parse_item::<PublishItem>(item)?)?;
+    permit(api, caller, &asked)?;
+    build(api, &asked)
+}
+
+/// Publishes messages at the same time. They are sent in their order; those on one topic keep it.
+async fn publish_some(
+    (api, caller): &(Data<Api>, HttpCaller),
+    messages: Vec<Result<Arc<Message>, ApiError>>,
+    wait: Option<WaitForDeliveries>,
+    results: &mut Vec<PublishAnswer>,
+) {
+    let published = messages.into_iter().map(|message| publish_item(api, caller, message, wait));
+    results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
 }
 
 async fn publish_item(
     api: &Data<Api>,
     caller: &HttpCaller,
-    item: &RawValue,
+    message: Result<Arc<Message>, ApiError>,
     wait: Option<WaitForDeliveries>,
 ) -> Result<(String, Published), ApiError> {
-    let asked = AskedMessage::try_from(bulk::parse_item::<PublishItem>(item)?)?;
-    permit(api, caller, &asked)?;
-    let message = build(api, &asked)?;
-    drop(asked);
+    let message = message?;
     let place = waiting::enter(api, caller, wait)?;
     let published = waiting::publish(api, of_caller(caller, message, wait), place).await?;
     Ok((new_id(api), published))

@@ -132,7 +132,8 @@ pub(super) async fn request(
         complete(&api, &mut asked);
         let its = (Data::clone(&api), caller.clone());
         let asking = once(&api, &request, &caller, &body.bytes, ask(its, asked, needs, time_max));
-        waiting::unless_ending(&request, asking).await
+        drop(body); // others need its room while this call waits
+        waiting::unless_ending(&request, true, asking).await
     };
     answer(&api, &request, RestRoute::Request, call).await
 }
@@ -148,7 +149,7 @@ async fn ask(
     let mut asking = RequestReply::new(message, time_max)
         .ok_or_else(|| ApiError::invalid_body("response_topic is not valid"))?;
     asking.by.clone_from(&caller.identity.username);
-    let place = api.0.waiting.enter(&caller)?;
+    let place = waiting::enter_one(&api, &caller)?;
     let broker = Data::clone(&api);
     let replying = async move { Ok(broker.0.control.request(asking).await) };
     let time_max = time_max + api.options().call_timeout;

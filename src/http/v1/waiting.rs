@@ -1,7 +1,8 @@
 //! Calls that publish and wait for what becomes of their messages.
 //!
-//! A call keeps its place among those that wait until the broker has answered, even if its caller
-//! leaves: so a caller that leaves and calls again takes no more of the broker than others.
+//! The connection of a call ends with its caller. A request keeps its place among the calls that wait
+//! until the broker has answered, even if its caller leaves: so a caller that leaves and calls again takes
+//! no more of the broker than others. The broker forgets other calls with their callers.
 
 use std::{rc::Rc, time::Duration};
 
@@ -17,7 +18,8 @@ use super::{
     super::{
         Api, ApiError,
         admission::HttpCaller,
-        live::{CallerPlace, ServerEnding},
+        live::{Awaited, ServerEnding},
+        shares::Share,
     },
     target::Query,
 };
@@ -108,23 +110,31 @@ pub(super) fn enter(
     api: &Api,
     caller: &HttpCaller,
     wait: Option<WaitForDeliveries>,
-) -> Result<Option<Rc<CallerPlace>>, ApiError> {
-    wait.map(|_| api.0.waiting.enter(caller).map(Rc::new)).transpose()
+) -> Result<Option<Rc<Share>>, ApiError> {
+    wait.map(|_| enter_one(api, caller).map(Rc::new)).transpose()
+}
+
+/// Enters the calls that wait.
+pub(super) fn enter_one(api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
+    api.0.waiting.enter(api.options().waiting_max, caller)
 }
 
 /// Publishes a message, and waits as long as its request says.
 pub(super) async fn publish(
     api: &Data<Api>,
     request: PublishRequest,
-    place: Option<Rc<CallerPlace>>,
+    place: Option<Rc<Share>>,
 ) -> Result<Published, ApiError> {
     let time = api.options().call_timeout;
     let Some(wait) = request.wait else {
         return super::in_time(api, api.0.control.publish(request)).await;
     };
-    let broker = Data::clone(api);
-    let publishing = async move { broker.0.control.publish(request).await };
-    to_the_end(place, time + wait.time_max, publishing).await
+    // The broker forgets a call whose caller leaves.
+    let _place = place;
+    match timeout(time + wait.time_max, api.0.control.publish(request)).await {
+        Ok(published) => Ok(published?),
+        Err(_) => Err(ApiError::timeout()),
+    }
 }
 
 /// Waits for the broker, which answers within `time_max`. The call keeps its place until then.
@@ -144,11 +154,14 @@ pub(super) async fn to_the_end<P: 'static, T: 'static>(
     }
 }
 
-/// Waits for the answer to a call, unless the server begins to stop.
+/// Waits for the answer to a call, unless the server begins to stop. If the call `waits` for others, its
+/// connection ends when the caller leaves.
 pub(super) async fn unless_ending<T>(
     request: &HttpRequest,
+    waits: bool,
     answer: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
+    let _awaited = waits.then(|| Awaited::begin(request));
     let Some(ServerEnding(ending)) = request.conn_data() else { return answer.await };
     tokio::select! {
         biased;

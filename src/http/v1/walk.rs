@@ -9,10 +9,10 @@ use std::{collections::VecDeque, sync::Arc};
 use actix_web::web::Bytes;
 use futures_util::{Stream, future::LocalBoxFuture, stream};
 use serde::Serialize;
-use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+use tokio::task::yield_now;
 
 use super::{
-    super::{Api, ApiError, admission::HttpCaller, error::ErrorBody},
+    super::{Api, ApiError, WALKS, admission::HttpCaller, error::ErrorBody, shares::Share},
     bulk::PORTION,
     in_time,
 };
@@ -58,11 +58,18 @@ pub(super) fn walk(
     selector: ClientSelector,
     handle: HandleSome,
 ) -> Result<impl Stream<Item = Bytes> + use<>, ApiError> {
-    let place = Arc::clone(&api.0.walks).try_acquire_owned();
-    let place = place.map_err(|_| ApiError::unavailable())?;
+    let place = begin(api, caller)?;
     let next = Some(SelectClients::new(selector).by(caller.as_data()));
     let walk = ClientWalk { api: api.clone(), next, found: VecDeque::new(), handle, _place: place };
     Ok(stream::unfold(walk, async |mut walk| Some((walk.step().await?, walk))))
+}
+
+/// Gives a walk its place.
+///
+/// # Errors
+/// Too many walks are under way, in all or of this account.
+pub(super) fn begin(api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
+    api.0.walks.take(caller.account(), 1, WALKS).ok_or_else(ApiError::busy)
 }
 
 /// A walk that has come this far.
@@ -73,7 +80,7 @@ struct ClientWalk {
     /// Clients that were found and not handled.
     found: VecDeque<Arc<str>>,
     handle: HandleSome,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl ClientWalk {

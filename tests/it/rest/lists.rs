@@ -6,7 +6,7 @@ use hearthmq::http::ApiOptions;
 
 use super::{
     failed,
-    world::{Rest, options, rest, rest_with},
+    world::{Rest, basic, options, rest, rest_with},
 };
 
 const OPS: &str = "ops:pass:word";
@@ -155,22 +155,25 @@ fn the_whole_list_comes_as_lines() {
 }
 
 #[test]
-fn few_lists_are_streamed_at_a_time() {
+fn an_account_has_few_streams_at_a_time() {
     let rest = rest_with(&ApiOptions { call_timeout: Duration::from_secs(60), ..options() });
     let accept = "Accept: application/x-ndjson";
     let request = rest.request("GET /api/v1/clients?username=stuck", accept, "");
-    let stuck: Vec<TcpStream> = (0..4)
+    let stuck: Vec<TcpStream> = (0..2)
         .map(|_| {
             let mut stream = TcpStream::connect(rest.address()).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
             stream
         })
         .collect();
-    while rest.asked_so_far() < 4 {
+    while rest.asked_so_far() < 2 {
         std::thread::yield_now();
     }
     let stream = || rest.call_with("GET /api/v1/clients", accept, "");
-    assert_eq!(stream().failure(), failed(503, "unavailable"));
+    assert_eq!(stream().failure(), failed(503, "busy"));
+    let of_another = rest.request("GET /api/v1/clients", accept, "");
+    let of_another = of_another.replace(&basic(OPS), &basic("öps:pass:word"));
+    assert_eq!(rest.send(&of_another).status, 200, "another account has its own");
     drop(stuck);
     // The broker notices soon that nobody waits.
     while stream().status == 503 {

@@ -22,6 +22,7 @@ mod publisher;
 mod redirect;
 mod repeated;
 mod requests;
+mod room;
 mod rules;
 mod settings;
 mod tokens;

@@ -75,6 +75,7 @@ async fn speak(stream: WatchedStream<DuplexStream>, answer: &[u8]) {
         if byte == b'\n' {
             watch.begin_answer(false);
             watch.end_answer();
+            watch.end_body();
             output.write_all(answer).await.unwrap();
             output.flush().await.unwrap();
         }
@@ -137,10 +138,83 @@ fn a_caller_that_does_not_take_its_answer_is_cut_off() {
         let places = places(8);
         let mut caller = connect(&places, &[b'!'; 4_096]);
         caller.write_all(b"request\n").await.unwrap();
-        sleep(ANSWER_TIMEOUT - Duration::from_secs(1)).await;
+        sleep(STALL_TIMEOUT - Duration::from_secs(1)).await;
         assert!(caller.write_all(b"x").await.is_ok());
         sleep(Duration::from_secs(2)).await;
         assert!(caller.write_all(b"x").await.is_err());
+    });
+}
+
+/// A byte now and then does not keep the room of an answer.
+#[test]
+fn a_caller_that_takes_its_answer_too_slowly_is_cut_off() {
+    run(async {
+        let mut caller = connect(&places(8), &[b'!'; 64 * 1024]);
+        caller.write_all(b"request\n").await.unwrap();
+        let began = Instant::now();
+        while caller.read_exact(&mut [0; 1_000]).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(began.elapsed() < STALL_TIMEOUT + Duration::from_secs(4));
+        let mut caller = connect(&places(8), &[b'!'; 64 * 1024]);
+        caller.write_all(b"request\n").await.unwrap();
+        for _ in 0..32 {
+            caller.read_exact(&mut [0; 2 * 1_024]).await.unwrap();
+            sleep(Duration::from_millis(900)).await;
+        }
+    });
+}
+
+#[test]
+fn an_answer_of_which_pieces_follow_is_no_idle_connection() {
+    run(async {
+        let mut caller = serve(&places(8), |stream| async move {
+            let watch = Rc::clone(stream.watch());
+            let (mut input, mut output) = split(stream);
+            while input.read_u8().await.unwrap() != b'\n' {}
+            watch.begin_answer(false);
+            watch.end_answer();
+            for _ in 0..2 {
+                output.write_all(b"!").await.unwrap();
+                output.flush().await.unwrap();
+                assert_eq!(watch.phase.get(), Phase::Answering);
+            }
+            watch.end_body();
+            output.flush().await.unwrap();
+            assert_eq!(watch.phase.get(), Phase::Idle);
+        });
+        caller.write_all(b"request\n").await.unwrap();
+        assert_eq!(secs_to_end(&mut caller).await, 0);
+    });
+}
+
+/// It would hold its place until it is answered.
+#[test]
+fn a_call_that_waits_ends_with_its_caller_and_others_are_answered() {
+    run(async {
+        let places = places(1);
+        let wait = |stream: WatchedStream<DuplexStream>, waits: bool| async move {
+            let watch = Rc::clone(stream.watch());
+            let (mut input, mut output) = split(stream);
+            while input.read_u8().await.unwrap() != b'\n' {}
+            watch.begin_answer(false);
+            if waits {
+                watch.begin_wait();
+            }
+            let left = async { input.read_u8().await.is_err().then(|| sleep(HEAD_TIMEOUT)) };
+            left.await.unwrap().await;
+            let _ = output.write_all(b"answered").await;
+        };
+        for (waits, answer) in [(true, &b""[..]), (false, b"answered")] {
+            let caller = serve(&places, move |stream| wait(stream, waits));
+            let (mut taken, mut leaving) = split(caller);
+            leaving.write_all(b"request\n").await.unwrap();
+            leaving.shutdown().await.unwrap();
+            let mut all = Vec::new();
+            let began = Instant::now();
+            taken.read_to_end(&mut all).await.unwrap();
+            assert_eq!((&*all, began.elapsed() < HEAD_TIMEOUT), (answer, waits));
+        }
     });
 }
 
