@@ -107,7 +107,8 @@ fn the_room_of_a_body_grows_with_what_has_arrived_up_to_the_share_of_its_account
     for upload in &mut arriving {
         upload.write_all(&vec![b'x'; (8 << 20) - 1]).unwrap();
     }
-    eventually(|| rest.post_json(OPS, STATUS, &large).failure() == failed(503, "busy"));
+    eventually(|| rest.post_json(OPS, STATUS, &large).status == 503);
+    assert_eq!(rest.post_json(OPS, STATUS, &large).failure(), failed(503, "busy"));
     assert_eq!(rest.post_json(OTHER, STATUS, &large).status, 200, "another account");
     drop(arriving);
     eventually(|| rest.post_json(OPS, STATUS, &large).status == 200);
