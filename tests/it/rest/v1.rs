@@ -1,17 +1,12 @@
 //! Calls below `/api/v1`, call by call.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::time::Duration;
 
 use hearthmq::http::ApiOptions;
-use hearthmq_test::mqtt::tcp;
 
 use super::{
     failed,
-    world::{basic, hosted_with_certificates, options, rest, rest_with},
+    world::{hosted_with_certificates, options, rest, rest_with},
 };
 
 const OPS: &str = "ops:pass:word";
@@ -71,39 +66,6 @@ fn a_call_changes_at_most_100_subscriptions() {
         let body = format!(r#"{{"{list}":[{}]}}"#, vec![item; 100].join(","));
         assert_eq!(rest.post_json(OPS, &line, &body).status, 200, "{verb}");
     }
-}
-
-/// Otherwise the bodies of one account could fill the memory.
-#[test]
-fn large_bodies_have_room_for_64_mib_together() {
-    const LARGE: usize = 8 * 1024 * 1024;
-    let rest = rest_with(&ApiOptions { call_timeout: Duration::from_secs(60), ..options() });
-    let head = format!(
-        "{STATUS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LARGE}\r\n\
-         Content-Type: application/json\r\nAuthorization: {}\r\n\r\n",
-        basic(OPS)
-    );
-    // None of them sends its body.
-    let mut callers: Vec<TcpStream> = (0..9).map(|_| tcp(rest.address())).collect();
-    for caller in &mut callers {
-        caller.write_all(head.as_bytes()).unwrap();
-        caller.set_nonblocking(true).unwrap();
-    }
-    let mut answer = [0; 12];
-    let refused = || callers.iter().position(|mut caller| caller.read(&mut answer).is_ok());
-    let refused = std::iter::repeat_with(refused).find_map(|refused| {
-        std::thread::yield_now();
-        refused
-    });
-    assert_eq!(&answer, b"HTTP/1.1 503");
-    let waiting = callers.iter().enumerate().filter(|(at, _)| Some(*at) != refused);
-    assert!(waiting.into_iter().all(|(_, mut caller)| caller.read(&mut answer).is_err()));
-    // A small body needs no room.
-    assert_eq!(rest.post_json(OPS, STATUS, r#"{"client_ids":[]}"#).status, 200);
-    drop(callers);
-    let large = format!(r#"{{"client_ids":["{}"]}}"#, "x".repeat(1024 * 1024));
-    let answers = std::iter::repeat_with(|| rest.post_json(OPS, STATUS, &large).status);
-    assert_eq!(answers.into_iter().find(|status| *status != 503), Some(200));
 }
 
 #[test]
