@@ -123,13 +123,13 @@ pub struct Limits {
     pub keep_alive_secs_max: u16,
     /// Maximum number of stored Keep Alives that callers have set for later connections too.
     pub keep_alive_overrides_max: u32,
-    /// Maximum number of those that one user has set. In this and all other limits of sticky values,
+    /// Maximum number of those that one user has set; 0 = a quarter of all. In this and all other limits of sticky values,
     /// callers that may administer have no share of their own.
     pub keep_alive_overrides_per_user_max: u32,
     /// Maximum bytes of the stored Keep Alives: their client identifiers, and about 450 for each. The
     /// same holds for sticky settings.
     pub keep_alive_override_bytes_max: u64,
-    /// Maximum bytes of those that one user has set.
+    /// Maximum bytes of those that one user has set; 0 = a quarter of all.
     pub keep_alive_override_bytes_per_user_max: u64,
     /// Maximum number of bans in the store.
     pub bans_max: u32,
@@ -206,9 +206,9 @@ impl Default for Limits {
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
             keep_alive_overrides_max: 1_000_000,
-            keep_alive_overrides_per_user_max: 250_000,
+            keep_alive_overrides_per_user_max: 0,
             keep_alive_override_bytes_max: 536_870_912,
-            keep_alive_override_bytes_per_user_max: 134_217_728,
+            keep_alive_override_bytes_per_user_max: 0,
             stored_rules_max: 1_000,
             bans_max: 100_000,
             flapping_connects_max: 0,

@@ -43,6 +43,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.keep_alive_secs_max",
     "limits.keep_alive_overrides_max",
     "limits.keep_alive_overrides_per_user_max",
+    "limits.keep_alive_override_bytes_per_user_max",
     "limits.stored_rules_max",
     "limits.bans_max",
     "limits.flapping_connects_max",

@@ -120,8 +120,8 @@ impl StickyBounds {
             bytes: limits.keep_alive_override_bytes_max,
         };
         let share = RecordAmount {
-            records: limits.keep_alive_overrides_per_user_max.into(),
-            bytes: limits.keep_alive_override_bytes_per_user_max,
+            records: share_of(all.records, limits.keep_alive_overrides_per_user_max.into()),
+            bytes: share_of(all.bytes, limits.keep_alive_override_bytes_per_user_max),
         };
         Self {
             client_id_bytes_max: limits.client_id_bytes_max.into(),
@@ -137,6 +137,11 @@ impl StickyBounds {
         let fits = client_id.len() <= self.client_id_bytes_max;
         fits.then_some(()).ok_or(ControlError::ClientIdTooLong)
     }
+}
+
+/// Returns the share of one user: the configured one, or a quarter of all.
+const fn share_of(all: u64, configured: u64) -> u64 {
+    if configured == 0 { all.div_ceil(4) } else { configured }
 }
 
 const fn failure(error: RecordsError) -> ControlError {

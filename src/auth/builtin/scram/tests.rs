@@ -30,7 +30,6 @@ fn exchange() -> ScramExchange {
     let credentials = Credentials {
         client_id: None,
         username: None,
-        bearer: None,
         password: None,
         bearer: None,
         certificate: None,
