@@ -258,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn accounts_with_many_answers_push_out_their_own() {
         let (mut answers, now) = (KeptAnswers::default(), Instant::now());
-        let mut keep = |answers: &mut KeptAnswers, account: &str, key, bytes| {
+        let keep = |answers: &mut KeptAnswers, account: &str, key, bytes| {
             begun(answers, &id(account, key), now);
             answers.end(&id(account, key), text(bytes), now);
         };
