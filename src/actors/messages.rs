@@ -67,6 +67,14 @@ impl<T> WhileAwaited<T> {
     }
 }
 
+impl Message for PublishRequest {
+    type Result = Result<Published, ControlError>;
+}
+
+impl Message for RequestReply {
+    type Result = Result<DeviceReply, ControlError>;
+}
+
 impl Message for WhileAwaited<PublishRequest> {
     type Result = Result<Published, ControlError>;
 }

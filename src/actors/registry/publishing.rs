@@ -16,6 +16,34 @@ use crate::{
     shard::wait_for_deliveries,
 };
 
+/// A request whose caller waits to the end.
+impl Handler<PublishRequest> for Registry {
+    type Result = ResponseFuture<Result<Published, ControlError>>;
+
+    fn handle(&mut self, message: PublishRequest, ctx: &mut Self::Context) -> Self::Result {
+        let (request, waits) = WhileAwaited::new(message);
+        let published = self.handle(request, ctx);
+        Box::pin(async move {
+            let _waits = waits;
+            published.await
+        })
+    }
+}
+
+/// A request whose caller waits to the end.
+impl Handler<RequestReply> for Registry {
+    type Result = ResponseFuture<Result<DeviceReply, ControlError>>;
+
+    fn handle(&mut self, message: RequestReply, ctx: &mut Self::Context) -> Self::Result {
+        let (request, waits) = WhileAwaited::new(message);
+        let replied = self.handle(request, ctx);
+        Box::pin(async move {
+            let _waits = waits;
+            replied.await
+        })
+    }
+}
+
 impl Handler<WhileAwaited<PublishRequest>> for Registry {
     type Result = ResponseFuture<Result<Published, ControlError>>;
 
