@@ -73,9 +73,9 @@ pub use self::{
         RetainedView, SubscribedTo, TopicReceiver,
     },
     users::{
-        ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers, NewPassword, NewSecret,
-        NewUser, SecretView, UserAccounts, UserChange, UserChanged, UserHashes, UserProperties,
-        UserView, UsersError,
+        AccountProperties, ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers,
+        NewPassword, NewSecret, NewUser, SecretView, UserAccounts, UserChange, UserChanged,
+        UserHashes, UserView, UsersError,
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,

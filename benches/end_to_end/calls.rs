@@ -73,6 +73,7 @@ async fn empty(request: HttpRequest, authenticator: web::Data<FileAuthenticator>
         client_id: None,
         username: std::str::from_utf8(&pair[..colon]).ok(),
         password: pair.get(colon + 1..),
+        bearer: None,
         certificate: None,
         peer: request.peer_addr().unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
         listener: "http",

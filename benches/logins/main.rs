@@ -81,7 +81,8 @@ fn connects(arguments: &Arguments) -> Outcome<()> {
     let broker = Broker::start()?;
     let secrets: Vec<_> = (0..10_000).map(|_| generate_secret()).collect();
     import(&broker, secrets.len(), |number| of_secret(&secrets[number]))?;
-    let kinds: [(&str, &(dyn Fn(u32) -> Vec<u8> + Sync)); 2] = [
+    type Packets<'a> = &'a (dyn Fn(u32) -> Vec<u8> + Sync);
+    let kinds: [(&str, Packets<'_>); 2] = [
         ("anonymous", &|number| connect(number, None)),
         ("device secret", &|number| {
             let at = number as usize % secrets.len();

@@ -23,9 +23,9 @@ use crate::{
     },
     clock::Clock,
     control::{
-        ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers, NewPassword, NewSecret,
-        NewUser, Rechecked, SecretView, UserAccounts, UserChange, UserChanged, UserHashes,
-        UserProperties, UserView, UsersError,
+        AccountProperties, ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers,
+        NewPassword, NewSecret, NewUser, Rechecked, SecretView, UserAccounts, UserChange,
+        UserChanged, UserHashes, UserView, UsersError,
     },
     durable::StoredRecords,
     mqtt::Timestamp,
@@ -107,7 +107,7 @@ impl From<RecordsError> for UsersError {
 }
 
 /// An account before and after a change, and what else comes of it.
-struct Step {
+struct UserStep {
     user: Option<StoredUser>,
     secret: Option<NewSecret>,
 }
@@ -191,7 +191,7 @@ impl Broker {
         let now = self.running.core.clock.now();
         let (before, former) = found.map_or((None, None), |(at, user)| (Some(at), Some(user)));
         let credentials: Vec<_> = former.as_ref().map(credentials_of).unwrap_or_default();
-        let Step { user, secret } = step(change, former, password, now)?;
+        let UserStep { user, secret } = step(change, former, password, now)?;
         let expected = before.map_or(Expected::Absent, Expected::At);
         let (records, name_key) = (&self.running.core.records, checked(name)?);
         let view = match &user {
@@ -392,7 +392,7 @@ fn step(
     former: Option<StoredUser>,
     password: Option<StoredPassword>,
     now: Timestamp,
-) -> Result<Step, UsersError> {
+) -> Result<UserStep, UsersError> {
     let mut user = former.unwrap_or_default();
     let mut secret = None;
     match change {
@@ -412,13 +412,14 @@ fn step(
             user.secrets.remove(at.ok_or(UsersError::SecretNotFound)?);
         }
         UserChange::Properties(properties) => {
-            let UserProperties { is_disabled, groups, attributes, limits } = (**properties).clone();
+            let AccountProperties { is_disabled, groups, attributes, limits } =
+                (**properties).clone();
             user.is_disabled = is_disabled.unwrap_or(user.is_disabled);
             user.groups = groups.unwrap_or(user.groups);
             user.attributes = attributes.unwrap_or(user.attributes);
             user.limits = limits.unwrap_or(user.limits);
         }
-        UserChange::Remove => return Ok(Step { user: None, secret: None }),
+        UserChange::Remove => return Ok(UserStep { user: None, secret: None }),
     }
-    Ok(Step { user: Some(user), secret })
+    Ok(UserStep { user: Some(user), secret })
 }

@@ -90,7 +90,7 @@ impl LineReader<'_> {
 }
 
 /// What an import has read.
-pub(super) struct Imported {
+pub(super) struct ImportedStore {
     /// The number of lines, without the last one.
     pub(super) lines: u64,
     /// Whether the export has its last line.
@@ -103,7 +103,7 @@ pub(super) fn import(
     directory: &Path,
     lines: &mut LineReader<'_>,
     must_be_whole: bool,
-) -> Result<Imported, Failure> {
+) -> Result<ImportedStore, Failure> {
     let new = NewStore::begin(directory)?;
     let store = new.store();
     let mut seen = Seen::default();
@@ -134,7 +134,7 @@ pub(super) fn import(
     }
     store.apply(&group, Durability::Synced)?;
     new.finish()?;
-    Ok(Imported { lines: lines.count - u64::from(is_whole), is_whole })
+    Ok(ImportedStore { lines: lines.count - u64::from(is_whole), is_whole })
 }
 
 /// Reserves the numbers that the exported store has already assigned: stores a record under the

@@ -27,13 +27,13 @@ use hearthmq::{
 };
 
 use self::{
-    accounts::Accounts,
+    accounts::MigratedAccounts,
     conf::Line,
     listeners::{Listener, Listening, is_of_listener},
     report::Report,
     rules::{NewRule, priority},
     security::{Security, is_of_security},
-    settings::Settings,
+    settings::MosquittoSettings,
 };
 use super::{
     Failure,
@@ -125,7 +125,7 @@ pub(super) fn run(command: ImportCommand) -> Result<(), Failure> {
     let lines = conf::read(&conf::absolute(&arguments.config))?;
     let installation = Installation::sort(lines, &mut report);
     let from = arguments.config.display().to_string();
-    let mut accounts = Accounts::default();
+    let mut accounts = MigratedAccounts::default();
     let mut settings = installation.take(&mut accounts, &mut report)?;
     let administrator = if accounts.has("admin") { "hearthmq-admin" } else { "admin" };
     settings.rules.splice(0..0, administration(administrator));
@@ -156,8 +156,8 @@ fn administration(name: &str) -> [NewRule; 2] {
 
 fn write(
     outputs: &Outputs,
-    settings: &Settings,
-    accounts: &Accounts,
+    settings: &MosquittoSettings,
+    accounts: &MigratedAccounts,
     (from, administrator): (&str, &str),
 ) -> Result<(), Failure> {
     let put = |path: &Path, text: &str, mode| match make_file(path, text, mode)? {
@@ -235,8 +235,12 @@ impl Installation {
     }
 
     /// Takes everything over.
-    fn take(&self, accounts: &mut Accounts, report: &mut Report) -> Result<Settings, Failure> {
-        let mut settings = Settings::default();
+    fn take(
+        &self,
+        accounts: &mut MigratedAccounts,
+        report: &mut Report,
+    ) -> Result<MosquittoSettings, Failure> {
+        let mut settings = MosquittoSettings::default();
         for line in &self.global {
             options::take(line, &mut settings, report);
         }
@@ -264,8 +268,8 @@ impl Installation {
     fn take_security(
         &self,
         taken: &[(Listening, &Security)],
-        settings: &mut Settings,
-        accounts: &mut Accounts,
+        settings: &mut MosquittoSettings,
+        accounts: &mut MigratedAccounts,
         report: &mut Report,
     ) -> Result<(), Failure> {
         let all: Vec<_> = taken.iter().map(|(listening, _)| listening).collect();
@@ -297,7 +301,7 @@ impl Installation {
     }
 
     /// REST has a port of its own, which no listener may have already.
-    fn choose_http_port(&self, settings: &mut Settings) {
+    fn choose_http_port(&self, settings: &mut MosquittoSettings) {
         let is_taken = |port: &u16| self.listeners.iter().any(|(one, _)| one.port() == *port);
         let port = HTTP_PORTS.into_iter().find(|port| !is_taken(port)).unwrap_or(0);
         settings.push("http", "listen", &format!("127.0.0.1:{port}"));
@@ -328,7 +332,7 @@ fn is_of_bridge(name: &str) -> bool {
 }
 
 /// Raises the bytes that may wait for one client where a packet may be larger.
-fn raise_queues(settings: &mut Settings) {
+fn raise_queues(settings: &mut MosquittoSettings) {
     const QUEUE_BYTES: i64 = 16_777_216;
     let queue = settings.number("limits", "queue_bytes_per_client_max").unwrap_or(QUEUE_BYTES);
     if let Some(packet) = settings.number("limits", "packet_bytes_max").filter(|size| *size > queue)
@@ -338,7 +342,7 @@ fn raise_queues(settings: &mut Settings) {
 }
 
 /// Says which limits have another default.
-fn say_defaults(settings: &Settings, report: &mut Report) {
+fn say_defaults(settings: &MosquittoSettings, report: &mut Report) {
     for (key, text) in [
         (
             "packet_bytes_max",

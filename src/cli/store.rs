@@ -15,7 +15,7 @@ use super::{
     Failure, Options,
     control::export_by_broker,
     export::export,
-    import::{ImportError, Imported, LineReader, import},
+    import::{ImportError, ImportedStore, LineReader, import},
     print,
 };
 
@@ -183,7 +183,7 @@ fn read_import(
         }
     };
     let mut lines = LineReader { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
-    let Imported { lines, is_whole } = import(directory, &mut lines, must_be_whole)?;
+    let ImportedStore { lines, is_whole } = import(directory, &mut lines, must_be_whole)?;
     let doubt =
         if is_whole { "" } else { "; the export has no last line, so it may be incomplete" };
     print(&format!("{lines} lines were imported{doubt}\n"))

@@ -244,7 +244,7 @@ mod tests {
             (change.changed, change.needs_restart.len()),
             (vec!["webhook.secrets".into()], 0)
         );
-        assert_eq!(change.config.webhook, [wanted.clone()]);
+        assert_eq!(change.config.webhook, std::slice::from_ref(&wanted));
         let slower = WebhookConfig { delay_ms: 300, ..wanted.clone() };
         let other = webhook("name = \"other\"");
         let change = old.change_to(&Config { webhook: vec![slower, other], ..Config::default() });

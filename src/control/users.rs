@@ -163,7 +163,7 @@ pub enum UserChange {
     /// The device secret of this number is not valid any more.
     RemoveSecret(u64),
     /// Some of the properties change.
-    Properties(Box<UserProperties>),
+    Properties(Box<AccountProperties>),
     /// The account is removed.
     Remove,
 }
@@ -171,7 +171,7 @@ pub enum UserChange {
 /// The properties of an account that change; `None` leaves one as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct UserProperties {
+pub struct AccountProperties {
     /// Whether logins are refused.
     pub is_disabled: Option<bool>,
     /// The groups.

@@ -26,9 +26,9 @@ use super::{
         RequiredParameters,
     },
     parameters,
-    pieces::Pieces,
+    pieces::AnswerPieces,
     rate::AccountQuota,
-    shares::Share,
+    shares::OwnShare,
 };
 use crate::{
     auth::Action,
@@ -144,7 +144,7 @@ pub(super) struct Answer {
     /// Further headers.
     pub(super) headers: AnswerHeaders,
     /// The room that was taken before the answer was made.
-    room: Option<Share>,
+    room: Option<OwnShare>,
 }
 
 /// Size up to which an answer needs no room among those that are not taken yet.
@@ -159,7 +159,7 @@ pub(super) fn reserve(
     api: &Api,
     caller: &HttpCaller,
     bytes: usize,
-) -> Result<Option<Share>, ApiError> {
+) -> Result<Option<OwnShare>, ApiError> {
     if bytes <= SMALL_ANSWER_BYTES {
         return Ok(None);
     }
@@ -189,7 +189,7 @@ impl Answer {
     }
 
     /// Gives the answer the room that [`reserve`] has taken.
-    pub(super) fn within(self, room: Option<Share>) -> Self {
+    pub(super) fn within(self, room: Option<OwnShare>) -> Self {
         Self { room, ..self }
     }
 
@@ -259,7 +259,7 @@ pub(super) async fn answer(
                     ("application/json", BoxBody::new(text))
                 }
                 AnswerBody::Json(text) => {
-                    ("application/json", Pieces::new(text.into(), room).boxed())
+                    ("application/json", AnswerPieces::new(text.into(), room).boxed())
                 }
                 AnswerBody::Lines(lines) => ("application/x-ndjson", lines),
             };

@@ -11,7 +11,7 @@ use super::{
     Api, ApiError,
     admission::HttpCaller,
     asking::ItsPlace,
-    shares::{Bounds, Share, Shares},
+    shares::{OwnShare, ShareBounds, Shares},
 };
 use crate::{auth::Standing, mqtt::Timestamp};
 
@@ -31,26 +31,26 @@ pub(super) struct WaitingCallers(Shares);
 
 impl Followers {
     /// Gives a caller a place.
-    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
+    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<OwnShare, ApiError> {
         let options = api.options();
         let (all, own) = (options.followers_max, options.followers_per_account_max);
-        let place = self.0.take(caller.account(), 1, Bounds { all, own });
+        let place = self.0.take(caller.account(), 1, ShareBounds { all, own });
         place.ok_or_else(ApiError::too_many_followers)
     }
 }
 
 impl WaitingCallers {
     /// Gives a caller a place, if fewer than `max` are taken and fewer than half of them by its account.
-    pub(super) fn enter(&self, max: usize, caller: &HttpCaller) -> Result<Share, ApiError> {
-        let bounds = Bounds { all: max, own: max.div_ceil(2) };
+    pub(super) fn enter(&self, max: usize, caller: &HttpCaller) -> Result<OwnShare, ApiError> {
+        let bounds = ShareBounds { all: max, own: max.div_ceil(2) };
         self.0.take(caller.account(), 1, bounds).ok_or_else(ApiError::too_many_waiting)
     }
 }
 
 /// Says that a call waits, as long as it lives: its connection ends when the caller leaves.
-pub(super) struct Awaited(Option<ItsPlace>);
+pub(super) struct ReplaceableCall(Option<ItsPlace>);
 
-impl Awaited {
+impl ReplaceableCall {
     pub(super) fn begin(request: &HttpRequest) -> Self {
         let place = request.conn_data::<ItsPlace>().cloned();
         if let Some(place) = &place {
@@ -60,7 +60,7 @@ impl Awaited {
     }
 }
 
-impl Drop for Awaited {
+impl Drop for ReplaceableCall {
     fn drop(&mut self) {
         if let Some(place) = &self.0 {
             place.end_wait();

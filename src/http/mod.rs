@@ -72,14 +72,14 @@ use desk::Desk;
 use idempotency::Idempotency;
 use live::{Followers, WaitingCallers};
 use rate::Rates;
-use shares::{Bounds, Shares};
+use shares::{ShareBounds, Shares};
 
 /// Calls that walk along all clients at the same time.
-const WALKS: Bounds = Bounds { all: 8, own: 2 };
+const WALKS: ShareBounds = ShareBounds { all: 8, own: 2 };
 /// Bytes of all bodies of calls that are larger than a few KiB.
-const BODIES: Bounds = Bounds::of_bytes(64 * 1024 * 1024);
+const BODIES: ShareBounds = ShareBounds::of_bytes(64 * 1024 * 1024);
 /// Bytes of all answers that are larger than a few KiB and not yet taken by their callers.
-const ANSWERS: Bounds = Bounds::of_bytes(64 * 1024 * 1024);
+const ANSWERS: ShareBounds = ShareBounds::of_bytes(64 * 1024 * 1024);
 
 /// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]

@@ -14,25 +14,25 @@ use actix_web::{
     web::Bytes,
 };
 
-use super::shares::Share;
+use super::shares::OwnShare;
 
 /// Bytes of a piece. actix-http copies pieces until it has 32 KiB to write.
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
 /// What is left of a body.
-pub(super) struct Pieces {
+pub(super) struct AnswerPieces {
     rest: Bytes,
     /// The room of the body.
-    _room: Option<Share>,
+    _room: Option<OwnShare>,
 }
 
-impl Pieces {
-    pub(super) const fn new(body: Bytes, room: Option<Share>) -> Self {
+impl AnswerPieces {
+    pub(super) const fn new(body: Bytes, room: Option<OwnShare>) -> Self {
         Self { rest: body, _room: room }
     }
 }
 
-impl MessageBody for Pieces {
+impl MessageBody for AnswerPieces {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {

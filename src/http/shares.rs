@@ -9,14 +9,14 @@ use std::{
 
 /// How much there is.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct ShareBounds {
     /// For all accounts together.
     pub(super) all: usize,
     /// For one account.
     pub(super) own: usize,
 }
 
-impl Bounds {
+impl ShareBounds {
     /// Returns the bounds of bytes of which one account may take a quarter.
     pub(super) const fn of_bytes(all: usize) -> Self {
         Self { all, own: all / 4 }
@@ -25,29 +25,34 @@ impl Bounds {
 
 /// What is taken of one kind.
 #[derive(Default)]
-pub(super) struct Shares(Arc<Mutex<Taken>>);
+pub(super) struct Shares(Arc<Mutex<TakenAmounts>>);
 
 #[derive(Default)]
-struct Taken {
+struct TakenAmounts {
     all: usize,
     by_account: HashMap<Arc<str>, usize>,
 }
 
 /// What one call has taken; given back on drop.
-pub(super) struct Share {
+pub(super) struct OwnShare {
     account: Arc<str>,
     amount: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<TakenAmounts>>,
 }
 
-fn locked(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+fn locked(taken: &Mutex<TakenAmounts>) -> MutexGuard<'_, TakenAmounts> {
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shares {
     /// Takes an amount for an account; `None` if that is more than there is.
-    pub(super) fn take(&self, account: Arc<str>, amount: usize, bounds: Bounds) -> Option<Share> {
-        let mut share = Share { account, amount: 0, taken: Arc::clone(&self.0) };
+    pub(super) fn take(
+        &self,
+        account: Arc<str>,
+        amount: usize,
+        bounds: ShareBounds,
+    ) -> Option<OwnShare> {
+        let mut share = OwnShare { account, amount: 0, taken: Arc::clone(&self.0) };
         share.grow(amount, bounds).then_some(share)
     }
 
@@ -58,14 +63,14 @@ impl Shares {
     }
 }
 
-impl Share {
+impl OwnShare {
     /// Returns what the call has taken.
     pub(super) const fn amount(&self) -> usize {
         self.amount
     }
 
     /// Takes more; returns false if that is more than there is.
-    pub(super) fn grow(&mut self, amount: usize, bounds: Bounds) -> bool {
+    pub(super) fn grow(&mut self, amount: usize, bounds: ShareBounds) -> bool {
         let mut taken = locked(&self.taken);
         let own = taken.by_account.get(&self.account).copied().unwrap_or_default();
         if taken.all.saturating_add(amount) > bounds.all || own.saturating_add(amount) > bounds.own
@@ -93,7 +98,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for OwnShare {
     fn drop(&mut self) {
         self.shrink_to(0);
     }
@@ -105,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_account_takes_its_share_and_gives_it_back() {
-        let (shares, bounds) = (Shares::default(), Bounds::of_bytes(100));
+        let (shares, bounds) = (Shares::default(), ShareBounds::of_bytes(100));
         let take = |account: &str, amount| shares.take(account.into(), amount, bounds);
         assert!(take("ann", 26).is_none());
         let mut ann = take("ann", 20).unwrap();

@@ -234,18 +234,7 @@ async fn accept_connect(
 ) -> Result<AcceptedConnect, Refusal> {
     let Newcomer { core, peer, listener, .. } = newcomer;
     let version = connect.version;
-    if let Some(to) = core.draining.load_full() {
-        // Redirect before the password is hashed: many clients may come at once, and the new
-        // address is not secret.
-        let answer = Some(RefusalAnswer::redirecting(version, to));
-        return Err(Refusal { answer, refused: Refused::new(ConnectRefusal::Redirected) });
-    }
-    if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
-        return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
-    }
-    if newcomer.admitted.finds_all_taken() {
-        return Err(Refusal::for_want_of_places(version, ConnectRefusal::ConnectionsMax));
-    }
+    refuse_at_the_door(connect, &newcomer)?;
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(connect, core)?;
     if core.keeps_out(connect, &client_id, newcomer.certificate, peer.ip()) {
@@ -303,6 +292,24 @@ async fn accept_connect(
         peer,
         listener: Arc::clone(listener),
     })
+}
+
+/// Refuses what needs no look at the client: no place, another broker, no packet that it would take.
+fn refuse_at_the_door(connect: &Connect<'_>, newcomer: &Newcomer<'_>) -> Result<(), Refusal> {
+    let version = connect.version;
+    if let Some(to) = newcomer.core.draining.load_full() {
+        // Redirect before the password is hashed: many clients may come at once, and the new
+        // address is not secret.
+        let answer = Some(RefusalAnswer::redirecting(version, to));
+        return Err(Refusal { answer, refused: Refused::new(ConnectRefusal::Redirected) });
+    }
+    if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
+        return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
+    }
+    if newcomer.admitted.finds_all_taken() {
+        return Err(Refusal::for_want_of_places(version, ConnectRefusal::ConnectionsMax));
+    }
+    Ok(())
 }
 
 /// Returns the client's own identifier, or assigns one where the version allows it.

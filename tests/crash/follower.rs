@@ -267,7 +267,7 @@ mod tests {
             ),
             (vec![reset("a", 0), event("a.3", "client_disconnected", 1)], "out of order"),
             (vec![reset("a", 1), connected.clone()], "not above that of the reset"),
-            (vec![reset("a", 0), connected.clone(), reset("b", 0)], "does not cover"),
+            (vec![reset("a", 0), connected, reset("b", 0)], "does not cover"),
             (vec![reset("a", 0), reset("b", 0), reset("a", 0)], "earlier run"),
         ] {
             let said = played(&broken).unwrap_err();

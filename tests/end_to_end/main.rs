@@ -11,6 +11,7 @@
 
 use hearthmq_test::{http, mqtt, pki, skipped, vocabulary};
 
+mod access;
 mod backup;
 mod certificates;
 mod command_line;
@@ -35,6 +36,7 @@ mod reload;
 mod remote;
 mod restored;
 mod revocation;
+mod revocation_lists;
 mod shutdown;
 mod start;
 mod status;

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write as _,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use hearthmq::mqtt::{Connect, ReasonCode};
@@ -47,8 +48,12 @@ fn users(program: &Program, line: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    // Beside the reading: the command writes results while it still reads.
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_owned());
+    let writer = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
 }
 
 /// Runs a command that succeeds; returns its standard output.

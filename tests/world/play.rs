@@ -39,10 +39,7 @@ impl World {
             Step::Follow { follower, items, to_end } => self.follow(follower, items, to_end).await,
             Step::Kick { client, end_session, will } => self.kick(client, end_session, will).await,
             Step::HostPublish { what } => self.host_publish(what).await,
-            Step::Wait { millis } => {
-                self.count("time passed");
-                self.wait(millis).await
-            }
+            Step::Wait { millis } => self.let_time_pass(millis).await,
             Step::Crash { ref during, turns, read, loses, denied, held, homes } => {
                 self.hold_back(held);
                 self.crash(during.as_deref(), turns, read, loses).await?;
@@ -96,6 +93,11 @@ impl World {
             Step::Cut { client, read, sent, qos } => self.cut(client, read, sent, qos).await,
             Step::Misbehave { client, how } => self.misbehave(client, how).await,
         }
+    }
+
+    async fn let_time_pass(&mut self, millis: u64) -> Verdict {
+        self.count("time passed");
+        self.wait(millis).await
     }
 
     pub(crate) async fn connect(&mut self, client: usize, how: &How) -> Verdict {

@@ -16,34 +16,6 @@ use crate::{
     shard::wait_for_deliveries,
 };
 
-/// A request whose caller waits to the end.
-impl Handler<PublishRequest> for Registry {
-    type Result = ResponseFuture<Result<Published, ControlError>>;
-
-    fn handle(&mut self, message: PublishRequest, ctx: &mut Self::Context) -> Self::Result {
-        let (request, waits) = WhileAwaited::new(message);
-        let published = self.handle(request, ctx);
-        Box::pin(async move {
-            let _waits = waits;
-            published.await
-        })
-    }
-}
-
-/// A request whose caller waits to the end.
-impl Handler<RequestReply> for Registry {
-    type Result = ResponseFuture<Result<DeviceReply, ControlError>>;
-
-    fn handle(&mut self, message: RequestReply, ctx: &mut Self::Context) -> Self::Result {
-        let (request, waits) = WhileAwaited::new(message);
-        let replied = self.handle(request, ctx);
-        Box::pin(async move {
-            let _waits = waits;
-            replied.await
-        })
-    }
-}
-
 impl Handler<WhileAwaited<PublishRequest>> for Registry {
     type Result = ResponseFuture<Result<Published, ControlError>>;
 
@@ -124,3 +96,24 @@ impl Registry {
         Ok(())
     }
 }
+
+/// A sender of the message alone does not tell when it leaves, so the call lasts as long as it may.
+macro_rules! awaited_to_the_end {
+    ($($request:ty => $answer:ty),*) => {$(
+        impl Handler<$request> for Registry {
+            type Result = ResponseFuture<Result<$answer, ControlError>>;
+
+            fn handle(&mut self, message: $request, context: &mut Self::Context) -> Self::Result {
+                let (message, waits) = WhileAwaited::new(message);
+                let answer = self.handle(message, context);
+                Box::pin(async move {
+                    let answer = answer.await;
+                    drop(waits);
+                    answer
+                })
+            }
+        }
+    )*};
+}
+
+awaited_to_the_end!(PublishRequest => Published, RequestReply => DeviceReply);

@@ -25,12 +25,12 @@ pub(super) struct NewAccount {
 
 /// The accounts of all listeners.
 #[derive(Default)]
-pub(super) struct Accounts {
+pub(super) struct MigratedAccounts {
     all: Vec<NewAccount>,
     names: BTreeSet<String>,
 }
 
-impl Accounts {
+impl MigratedAccounts {
     /// Adds an account if its name and hash can be used; returns whether it is there now.
     pub(super) fn add(&mut self, account: NewAccount, place: &Place, report: &mut Report) -> bool {
         let what = format!("user {:?}", account.name);
@@ -78,7 +78,7 @@ impl Accounts {
 /// Adds the accounts of a password file; returns their names.
 pub(super) fn read_password_file(
     path: &Path,
-    accounts: &mut Accounts,
+    accounts: &mut MigratedAccounts,
     report: &mut Report,
 ) -> Result<Vec<String>, MigrateError> {
     let text = read_text(path)?;

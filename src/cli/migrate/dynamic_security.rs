@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     MigrateError,
-    accounts::{Accounts, NewAccount},
+    accounts::{MigratedAccounts, NewAccount},
     conf::{Place, read_text},
     report::Report,
     rules::{NewRule, PUBLISH, SUBSCRIBE, priority, topic_of, unnameable},
@@ -72,13 +72,13 @@ struct MemberOf {
 struct DynamicRole {
     rolename: String,
     #[serde(default)]
-    acls: Vec<Entry>,
+    acls: Vec<RoleEntry>,
     #[serde(default = "yes")]
     allowwildcardsubs: bool,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct RoleEntry {
     acltype: String,
     topic: String,
     #[serde(default)]
@@ -113,7 +113,7 @@ pub(super) struct Taken {
 
 /// The subject of the rules of a role.
 #[derive(Clone)]
-enum Subject {
+enum RoleSubject {
     Users(Vec<String>),
     Group(String),
 }
@@ -121,7 +121,7 @@ enum Subject {
 /// Reads a file, and adds its accounts.
 pub(super) fn read_dynamic_security(
     path: &Path,
-    accounts: &mut Accounts,
+    accounts: &mut MigratedAccounts,
     report: &mut Report,
 ) -> Result<Taken, MigrateError> {
     let text = read_text(path)?;
@@ -152,7 +152,7 @@ impl Taking<'_> {
     }
 
     /// Adds the accounts, and rules for those that are bound to one client identifier.
-    fn clients(&mut self, file: &DynamicSecurity, accounts: &mut Accounts) -> Vec<String> {
+    fn clients(&mut self, file: &DynamicSecurity, accounts: &mut MigratedAccounts) -> Vec<String> {
         let mut names = Vec::new();
         for client in &file.clients {
             let name = client.username.clone();
@@ -197,7 +197,7 @@ impl Taking<'_> {
     }
 
     /// Returns the roles in the order in which they are asked, with their subjects.
-    fn asked<'f>(&mut self, file: &'f DynamicSecurity) -> Vec<(Subject, &'f DynamicRole)> {
+    fn asked<'f>(&mut self, file: &'f DynamicSecurity) -> Vec<(RoleSubject, &'f DynamicRole)> {
         let mut direct: BTreeMap<(i64, &str), Vec<String>> = BTreeMap::new();
         for client in &file.clients {
             if let Some(why) = unnameable(&client.username).filter(|_| !client.roles.is_empty()) {
@@ -209,9 +209,11 @@ impl Taking<'_> {
                 direct.entry(key).or_default().push(client.username.clone());
             }
         }
-        let mut asked: Vec<(Subject, &str)> =
-            direct.into_iter().map(|((_, role), users)| (Subject::Users(users), role)).collect();
-        let mut groups: Vec<(i64, &DynamicGroup, Subject)> = Vec::new();
+        let mut asked: Vec<(RoleSubject, &str)> = direct
+            .into_iter()
+            .map(|((_, role), users)| (RoleSubject::Users(users), role))
+            .collect();
+        let mut groups: Vec<(i64, &DynamicGroup, RoleSubject)> = Vec::new();
         for group in &file.groups {
             let mut by_priority: BTreeMap<i64, Vec<String>> = BTreeMap::new();
             for member in group.clients.iter().filter(|one| unnameable(&one.username).is_none()) {
@@ -220,13 +222,13 @@ impl Taking<'_> {
             }
             if by_priority.len() <= 1 && unnameable(&group.groupname).is_none() {
                 let at = by_priority.keys().next().copied().unwrap_or_default();
-                groups.push((at, group, Subject::Group(group.groupname.clone())));
+                groups.push((at, group, RoleSubject::Group(group.groupname.clone())));
             } else {
                 let each = by_priority.into_iter();
-                groups.extend(each.map(|(at, users)| (at, group, Subject::Users(users))));
+                groups.extend(each.map(|(at, users)| (at, group, RoleSubject::Users(users))));
             }
             if file.anonymous_group.as_ref() == Some(&group.groupname) {
-                groups.push((i64::MAX, group, Subject::Users(vec![String::new()])));
+                groups.push((i64::MAX, group, RoleSubject::Users(vec![String::new()])));
             }
         }
         groups.sort_by_key(|(at, group, _)| (*at, group.groupname.clone()));
@@ -240,14 +242,14 @@ impl Taking<'_> {
     }
 
     /// Adds the rules of a role for its subject.
-    fn role(&mut self, subject: &Subject, role: &DynamicRole) {
+    fn role(&mut self, subject: &RoleSubject, role: &DynamicRole) {
         if !role.allowwildcardsubs {
             self.not_taken(
                 &format!("allowwildcardsubs of role {:?}", role.rolename),
                 "a subscription with wildcards is allowed if a rule allows all its topics",
             );
         }
-        let mut entries: Vec<&Entry> = role.acls.iter().collect();
+        let mut entries: Vec<&RoleEntry> = role.acls.iter().collect();
         entries.sort_by_key(|entry| entry.priority.saturating_neg());
         for entry in entries {
             let Some(action) = self.action(role, entry) else { continue };
@@ -267,8 +269,8 @@ impl Taking<'_> {
             }
             .topics(vec![topic.clone()]);
             match subject {
-                Subject::Users(users) => rule.users = Some(users.clone()),
-                Subject::Group(group) => rule.groups = Some(vec![group.clone()]),
+                RoleSubject::Users(users) => rule.users = Some(users.clone()),
+                RoleSubject::Group(group) => rule.groups = Some(vec![group.clone()]),
             }
             if let Some(why) = rule.fault() {
                 self.not_taken(&entry.shown(role), &why);
@@ -280,7 +282,7 @@ impl Taking<'_> {
     }
 
     /// Returns the action of a rule for an entry; `None` if there is none, which is reported.
-    fn action(&mut self, role: &DynamicRole, entry: &Entry) -> Option<&'static str> {
+    fn action(&mut self, role: &DynamicRole, entry: &RoleEntry) -> Option<&'static str> {
         if entry.topic.starts_with("$CONTROL/") {
             self.not_taken(
                 &entry.shown(role),
@@ -348,7 +350,7 @@ impl DynamicClient {
     }
 }
 
-impl Entry {
+impl RoleEntry {
     fn shown(&self, role: &DynamicRole) -> String {
         let effect = if self.allow { "allow" } else { "deny" };
         format!("role {:?}: {effect} {} {:?}", role.rolename, self.acltype, self.topic)

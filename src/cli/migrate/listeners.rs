@@ -6,7 +6,7 @@ use super::{
     conf::{Line, Place},
     options::without_counterpart,
     report::Report,
-    settings::Settings,
+    settings::MosquittoSettings,
 };
 
 /// The port without another one.
@@ -126,7 +126,11 @@ impl Listener {
     }
 
     /// Takes the listener over. Returns `None` if it is not one of MQTT.
-    pub(super) fn take(&self, settings: &mut Settings, report: &mut Report) -> Option<Listening> {
+    pub(super) fn take(
+        &self,
+        settings: &mut MosquittoSettings,
+        report: &mut Report,
+    ) -> Option<Listening> {
         for line in &self.lines {
             if let Some(why) = without_counterpart(&line.name) {
                 report.not_taken(line, why);
@@ -188,7 +192,7 @@ impl Listener {
         })
     }
 
-    fn take_connections(&self, settings: &mut Settings, report: &mut Report) {
+    fn take_connections(&self, settings: &mut MosquittoSettings, report: &mut Report) {
         let Some(line) = self.last("max_connections") else { return };
         match line.number() {
             Some(number) if number < 0 => {} // no limit
@@ -209,7 +213,7 @@ impl Listener {
         &self,
         address: &str,
         wants_certificate: bool,
-        settings: &mut Settings,
+        settings: &mut MosquittoSettings,
         report: &mut Report,
     ) {
         let path = |name| Some(self.last(name)?.path().display().to_string());

@@ -4,7 +4,7 @@ use super::{
     conf::Line,
     report::Report,
     rules::{NewRule, PUBLISH, priority},
-    settings::Settings,
+    settings::MosquittoSettings,
 };
 
 /// Options without a counterpart, and the reason. A name that ends in `*` stands for all names that
@@ -62,7 +62,7 @@ const PACKET_BYTES_MAX: i64 = 268_435_455;
 const BESIDE_PAYLOAD: i64 = 8_192;
 
 /// Takes an option over that concerns all clients, or reports it.
-pub(super) fn take(line: &Line, settings: &mut Settings, report: &mut Report) {
+pub(super) fn take(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
     let limit = |key| Some(("limits", key));
     let (place, max) = match line.name.as_str() {
         "max_inflight_messages" => {
@@ -132,7 +132,7 @@ fn unlimited(line: &Line, max: i64) -> Option<i64> {
     }
 }
 
-fn sizes(line: &Line, settings: &mut Settings, report: &mut Report) {
+fn sizes(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
     let Some(number) = line.number().filter(|number| *number >= 0) else {
         return invalid(line, report);
     };
@@ -161,7 +161,7 @@ fn sizes(line: &Line, settings: &mut Settings, report: &mut Report) {
 }
 
 /// Takes a number with a unit over: hours, days, weeks, months or years.
-fn expiration(line: &Line, settings: &mut Settings, report: &mut Report) {
+fn expiration(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
     let unit_secs = match line.value.chars().last() {
         Some('h') => 3_600,
         Some('d') => 86_400,

@@ -3,7 +3,7 @@
 
 use super::{
     MigrateError,
-    accounts::{Accounts, read_password_file},
+    accounts::{MigratedAccounts, read_password_file},
     acl::read_acl_file,
     conf::Line,
     dynamic_security::read_dynamic_security,
@@ -11,7 +11,7 @@ use super::{
     options::without_counterpart,
     report::Report,
     rules::{NewRule, PUBLISH, SUBSCRIBE, priority, unnameable},
-    settings::Settings,
+    settings::MosquittoSettings,
 };
 
 /// Patterns that match the URLs of all listeners of MQTT, and none of HTTP.
@@ -36,7 +36,7 @@ pub(super) fn is_of_security(name: &str) -> bool {
 
 /// What was made of the options of some listeners.
 #[derive(Default)]
-pub(super) struct Secured {
+pub(super) struct SecuredListener {
     pub(super) rules: Vec<NewRule>,
     pub(super) anonymous: bool,
     /// Whether Mosquitto accepts any user name, because it has no accounts.
@@ -78,8 +78,8 @@ impl Security {
         listeners: &[&Listening],
         is_for_all: bool,
         is_local: bool,
-        (settings, accounts, report): (&Settings, &mut Accounts, &mut Report),
-    ) -> Result<Secured, MigrateError> {
+        (settings, accounts, report): (&MosquittoSettings, &mut MigratedAccounts, &mut Report),
+    ) -> Result<SecuredListener, MigrateError> {
         let only: Vec<String> = match is_for_all {
             true => MQTT.map(str::to_owned).to_vec(),
             false => listeners.iter().map(|one| one.pattern.clone()).collect(),
@@ -135,7 +135,7 @@ impl Security {
                 settings.client_id_prefix.as_ref().map(|(_, text)| vec![format!("{text}*")]);
             rules.push(connect);
         }
-        Ok(Secured { rules, anonymous, any_name })
+        Ok(SecuredListener { rules, anonymous, any_name })
     }
 }
 

@@ -8,7 +8,7 @@ use super::{conf::Place, rules::NewRule};
 
 /// Options of HearthMQ, and rules that follow from options of Mosquitto.
 #[derive(Default)]
-pub(super) struct Settings {
+pub(super) struct MosquittoSettings {
     sections: BTreeMap<&'static str, Table>,
     /// The `[[listeners]]` tables.
     pub(super) listeners: Vec<Table>,
@@ -17,7 +17,7 @@ pub(super) struct Settings {
     pub(super) client_id_prefix: Option<(Place, String)>,
 }
 
-impl Settings {
+impl MosquittoSettings {
     pub(super) fn set(&mut self, section: &'static str, key: &str, value: impl Into<Value>) {
         self.sections.entry(section).or_default().insert(key.to_owned(), value.into());
     }

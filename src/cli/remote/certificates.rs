@@ -18,9 +18,9 @@ const PAGE: usize = 1_000;
 #[derive(Subcommand)]
 pub(in crate::cli) enum CertificatesCommand {
     /// List the certificates of connected clients: first those that expire first
-    List(ListArguments),
+    List(CertificateListArguments),
     /// List the certificates that were revoked
-    Revoked(ListArguments),
+    Revoked(CertificateListArguments),
     /// Revoke a certificate; connections with it end
     Revoke(RevokeArguments),
     /// Accept a revoked certificate again
@@ -28,7 +28,7 @@ pub(in crate::cli) enum CertificatesCommand {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct ListArguments {
+pub(in crate::cli) struct CertificateListArguments {
     /// Stop after this number of certificates
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
@@ -80,7 +80,7 @@ pub(super) fn run(command: CertificatesCommand) -> Result<(), Failure> {
 }
 
 fn list(
-    arguments: &ListArguments,
+    arguments: &CertificateListArguments,
     path: &str,
     head: &'static [&'static str],
     columns: &[&str],

@@ -21,7 +21,7 @@ const PAGE: usize = 1_000;
 #[derive(Subcommand)]
 pub(in crate::cli) enum UsersCommand {
     /// List accounts
-    List(ListArguments),
+    List(UserListArguments),
     /// Show an account
     Show(OneUser),
     /// Create an account
@@ -43,7 +43,7 @@ pub(in crate::cli) enum UsersCommand {
 }
 
 #[derive(Args)]
-pub(in crate::cli) struct ListArguments {
+pub(in crate::cli) struct UserListArguments {
     /// Stop after this number of accounts
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
@@ -128,7 +128,7 @@ fn body(value: &Value) -> super::http::SentBody<'static> {
     Some(("application/json", value.to_string().into_bytes()))
 }
 
-fn list(arguments: &ListArguments) -> Result<(), Failure> {
+fn list(arguments: &UserListArguments) -> Result<(), Failure> {
     let remote = arguments.remote.remote()?;
     let is_json = arguments.output.is_json();
     let mut table =

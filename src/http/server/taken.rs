@@ -15,7 +15,7 @@ use actix_web::{
 };
 
 use super::watch::ConnectionWatch;
-use crate::http::pieces::{PIECE_BYTES, Pieces};
+use crate::http::pieces::{AnswerPieces, PIECE_BYTES};
 
 /// The body of a response of a watched connection.
 pub(super) struct WatchedBody {
@@ -27,9 +27,9 @@ impl WatchedBody {
     pub(super) fn new(body: BoxBody, watch: Option<Rc<ConnectionWatch>>) -> Self {
         let is_large = matches!(body.size(), BodySize::Sized(bytes) if bytes > PIECE_BYTES as u64);
         let body = match is_large {
-            true => {
-                body.try_into_bytes().map_or_else(|body| body, |it| Pieces::new(it, None).boxed())
-            }
+            true => body
+                .try_into_bytes()
+                .map_or_else(|body| body, |it| AnswerPieces::new(it, None).boxed()),
             false => body,
         };
         Self { body, watch }

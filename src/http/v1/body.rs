@@ -14,7 +14,7 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::super::{Api, ApiError, BODIES, admission, shares::Share};
+use super::super::{Api, ApiError, BODIES, admission, shares::OwnShare};
 
 /// Maximum bytes of the body of a call about several clients: 10,000 Client Identifiers of 800 bytes
 /// each.
@@ -27,7 +27,7 @@ const ROOM_STEP_BYTES: usize = 64 * 1024;
 /// A body that has arrived. Unless it is small, it has its room among all bodies until it is dropped.
 pub(super) struct ReadBody {
     pub(super) bytes: Bytes,
-    _room: Option<Share>,
+    _room: Option<OwnShare>,
 }
 
 /// Reads a body of at most `bytes_max` bytes and parses it, within the timeout of calls. Called after
@@ -88,7 +88,7 @@ pub(super) async fn read_any(
 /// What has arrived of a body.
 struct ArrivingBody {
     bytes: BytesMut,
-    room: Option<Share>,
+    room: Option<OwnShare>,
 }
 
 impl ArrivingBody {
@@ -118,7 +118,7 @@ impl ArrivingBody {
         request: &HttpRequest,
         bytes: usize,
     ) -> Result<(), ApiError> {
-        let taken = self.room.as_ref().map_or(SMALL_BYTES_MAX, Share::amount);
+        let taken = self.room.as_ref().map_or(SMALL_BYTES_MAX, OwnShare::amount);
         if bytes <= taken {
             return Ok(());
         }

@@ -51,7 +51,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 /// The certificate of a connected client.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConnectedCertificate)]
-pub(super) struct ShownCertificate {
+pub(super) struct ListedCertificate {
     /// The client.
     client_id: String,
     /// The user name.
@@ -71,7 +71,7 @@ pub(super) struct ShownCertificate {
     expires_at: u64,
 }
 
-impl From<&ConnectedCertificate> for ShownCertificate {
+impl From<&ConnectedCertificate> for ListedCertificate {
     fn from(shown: &ConnectedCertificate) -> Self {
         Self {
             client_id: shown.client_id.clone(),
@@ -156,7 +156,7 @@ async fn admit(
     get, path = "/certificates", tag = "certificates", operation_id = "listCertificates",
     params(PageParameters),
     responses(
-        (status = 200, description = "A page of certificates.", body = PageAnswer<ShownCertificate>,
+        (status = 200, description = "A page of certificates.", body = PageAnswer<ListedCertificate>,
          example = json!({"items": [{"client_id": "car-17", "username": "car-17",
             "listener": "mqtts://[::]:8883", "subject": "CN=car-17", "issuer": "CN=Example devices",
             "serial_number": "0a1b", "expires_at": 1_764_321_000_000_u64}]})),
@@ -174,7 +174,7 @@ pub(super) async fn list_certificates(request: HttpRequest, api: Data<Api>) -> H
             .next
             .map(|(at, client_id, number)| cursor::after(&format!("{at}:{number}:{client_id}")));
         let items: Vec<_> =
-            page.items.iter().map(|shown| ShownCertificate::from(&**shown)).collect();
+            page.items.iter().map(|shown| ListedCertificate::from(&**shown)).collect();
         Ok(Answer::json(&PageAnswer { items, next }))
     };
     answer(&api, &request, RestRoute::Certificates, call).await

@@ -21,7 +21,7 @@ use super::{
         calls::{Answer, answer},
         error::ErrorBody,
         failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
-        shares::Share,
+        shares::OwnShare,
     },
     body::{self, BULK_BYTES_MAX, JsonObject},
     bulk::{self, Items},
@@ -229,7 +229,7 @@ fn accepts_lines(request: &HttpRequest) -> bool {
 /// error is the last line, and then the connection is cut, so that nobody takes the list for
 /// complete.
 fn lines(
-    place: (Share, Data<Api>),
+    place: (OwnShare, Data<Api>),
     wanted: ListClients,
     fields: Fields,
 ) -> impl Stream<Item = Result<Bytes, ApiError>> {

@@ -23,9 +23,9 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{Caller, Fails, Following, Parameters},
-        live::{Awaited, LiveAnswer, ServerEnding, StandingCheck},
+        live::{LiveAnswer, ReplaceableCall, ServerEnding, StandingCheck},
         rate::AccountQuota,
-        shares::Share,
+        shares::OwnShare,
     },
     resource,
     target::Query,
@@ -49,7 +49,7 @@ struct Follower {
     caller: HttpCaller,
     admission: StandingCheck,
     follow: Follow,
-    _place: Share,
+    _place: OwnShare,
 }
 
 /// The next part of the feed.
@@ -104,7 +104,7 @@ pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse
     let Some(format) = live_format(&request) else {
         let call = async {
             let Follower { follow, _place, .. } = begin(&request, &api).await?;
-            let _awaited = (!follow.wait.is_zero()).then(|| Awaited::begin(&request));
+            let _awaited = (!follow.wait.is_zero()).then(|| ReplaceableCall::begin(&request));
             let ending = ending(&request);
             let part = tokio::select! {
                 () = ending => return Err(ApiError::unavailable()),

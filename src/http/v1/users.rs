@@ -40,8 +40,8 @@ use super::{
 };
 use crate::{
     control::{
-        ChangeUser, ExpectedRevision, ListUsers, NewUser, UserChange, UserChanged, UserProperties,
-        UsersError,
+        AccountProperties, ChangeUser, ExpectedRevision, ListUsers, NewUser, UserChange,
+        UserChanged, UsersError,
     },
     metrics::RestRoute,
     told::Changed,
@@ -275,7 +275,7 @@ pub(super) async fn change_user(
         let name = name_in_path(&request)?;
         let JsonObject(patch): JsonObject<UserPatch> =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let properties = UserProperties::try_from(patch)?;
+        let properties = AccountProperties::try_from(patch)?;
         let new = named(&properties);
         let change = UserChange::Properties(Box::new(properties));
         let done = make(&api, &request, change, caller.peer.ip()).await?;
@@ -287,7 +287,7 @@ pub(super) async fn change_user(
 }
 
 /// Names what has changed, for the log.
-fn named(properties: &UserProperties) -> String {
+fn named(properties: &AccountProperties) -> String {
     let disabled = properties.is_disabled.map(|it| if it { "disabled" } else { "enabled" });
     let groups = properties.groups.as_ref().map(|_| "groups");
     let attributes = properties.attributes.as_ref().map(|_| "attributes");

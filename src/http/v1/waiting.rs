@@ -18,8 +18,8 @@ use super::{
     super::{
         Api, ApiError,
         admission::HttpCaller,
-        live::{Awaited, ServerEnding},
-        shares::Share,
+        live::{ReplaceableCall, ServerEnding},
+        shares::OwnShare,
     },
     target::Query,
 };
@@ -110,12 +110,12 @@ pub(super) fn enter(
     api: &Api,
     caller: &HttpCaller,
     wait: Option<WaitForDeliveries>,
-) -> Result<Option<Rc<Share>>, ApiError> {
+) -> Result<Option<Rc<OwnShare>>, ApiError> {
     wait.map(|_| enter_one(api, caller).map(Rc::new)).transpose()
 }
 
 /// Enters the calls that wait.
-pub(super) fn enter_one(api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
+pub(super) fn enter_one(api: &Api, caller: &HttpCaller) -> Result<OwnShare, ApiError> {
     api.0.waiting.enter(api.options().waiting_max, caller)
 }
 
@@ -123,7 +123,7 @@ pub(super) fn enter_one(api: &Api, caller: &HttpCaller) -> Result<Share, ApiErro
 pub(super) async fn publish(
     api: &Data<Api>,
     request: PublishRequest,
-    place: Option<Rc<Share>>,
+    place: Option<Rc<OwnShare>>,
 ) -> Result<Published, ApiError> {
     let time = api.options().call_timeout;
     let Some(wait) = request.wait else {
@@ -161,7 +161,7 @@ pub(super) async fn unless_ending<T>(
     waits: bool,
     answer: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    let _awaited = waits.then(|| Awaited::begin(request));
+    let _awaited = waits.then(|| ReplaceableCall::begin(request));
     let Some(ServerEnding(ending)) = request.conn_data() else { return answer.await };
     tokio::select! {
         biased;

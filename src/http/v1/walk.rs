@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::{
-    super::{Api, ApiError, WALKS, admission::HttpCaller, error::ErrorBody, shares::Share},
+    super::{Api, ApiError, WALKS, admission::HttpCaller, error::ErrorBody, shares::OwnShare},
     bulk::PORTION,
     in_time,
 };
@@ -68,7 +68,7 @@ pub(super) fn walk(
 ///
 /// # Errors
 /// Too many walks are under way, in all or of this account.
-pub(super) fn begin(api: &Api, caller: &HttpCaller) -> Result<Share, ApiError> {
+pub(super) fn begin(api: &Api, caller: &HttpCaller) -> Result<OwnShare, ApiError> {
     api.0.walks.take(caller.account(), 1, WALKS).ok_or_else(ApiError::busy)
 }
 
@@ -80,7 +80,7 @@ struct ClientWalk {
     /// Clients that were found and not handled.
     found: VecDeque<Arc<str>>,
     handle: HandleSome,
-    _place: Share,
+    _place: OwnShare,
 }
 
 impl ClientWalk {

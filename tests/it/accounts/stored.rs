@@ -15,8 +15,8 @@ use hearthmq::{
     },
     broker::Builder,
     control::{
-        ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers, NewPassword, NewUser,
-        UserAccounts as _, UserChange, UserChanged, UserProperties, UsersError,
+        AccountProperties, ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers,
+        NewPassword, NewUser, UserAccounts as _, UserChange, UserChanged, UsersError,
     },
     limits::OwnLimits,
     mqtt::{Connect, ReasonCode},
@@ -61,8 +61,8 @@ async fn add_secret(broker: &Broker, name: &str) -> (u64, String) {
     (made.id, made.text)
 }
 
-async fn set(broker: &Broker, name: &str, fill: impl FnOnce(&mut UserProperties)) -> usize {
-    let mut properties = UserProperties::default();
+async fn set(broker: &Broker, name: &str, fill: impl FnOnce(&mut AccountProperties)) -> usize {
+    let mut properties = AccountProperties::default();
     fill(&mut properties);
     let changed = change(broker, name, UserChange::Properties(Box::new(properties))).await;
     changed.unwrap().sessions.touched
@@ -195,7 +195,7 @@ async fn groups_attributes_and_limits_are_in_force_at_once() {
     client.subscribe("s1/t", QOS_1).await;
     let subscriptions = async || broker.client("c").await.unwrap().unwrap().subscriptions;
 
-    let other = |it: &mut UserProperties| {
+    let other = |it: &mut AccountProperties| {
         it.attributes = Some(Attributes::new([("site", "s2")]).unwrap());
     };
     assert_eq!(set(&broker, "ann", other).await, 1);

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::super::super::ApiError;
 use crate::{
     auth::{Attributes, Groups},
-    control::{NewPassword, NewUser, UserProperties, UserView},
+    control::{AccountProperties, NewPassword, NewUser, UserView},
     limits::OwnLimits,
 };
 
@@ -234,7 +234,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-impl TryFrom<UserPatch> for UserProperties {
+impl TryFrom<UserPatch> for AccountProperties {
     type Error = ApiError;
 
     fn try_from(patch: UserPatch) -> Result<Self, ApiError> {

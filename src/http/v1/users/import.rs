@@ -49,7 +49,7 @@ const IMPORTS_MAX: usize = 2;
 
 /// What has become of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum LineOutcome {
     Done(Imported),
     Failed(LineError),
 }
@@ -147,7 +147,7 @@ struct Import {
     _place: ImportPlace,
     existing: ExistingUsers,
     caller: IpAddr,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<LineOutcome>,
     replaced: Vec<String>,
     summary: ImportSummary,
 }
@@ -253,10 +253,10 @@ impl Import {
         }
         // Until its batch is imported, the line has failed.
         let at = self.outcomes.len();
-        self.outcomes.push(Outcome::Failed(LineError::Users(UsersError::Unavailable)));
+        self.outcomes.push(LineOutcome::Failed(LineError::Users(UsersError::Unavailable)));
         match parsed(line) {
             Ok(user) => batch.push((at, user)),
-            Err(error) => self.outcomes[at] = Outcome::Failed(error),
+            Err(error) => self.outcomes[at] = LineOutcome::Failed(error),
         }
         if batch.len() >= ImportUsers::USERS_MAX {
             self.flush(batch).await;
@@ -278,8 +278,10 @@ impl Import {
             {
                 self.replaced.push(name.clone());
             }
-            let outcome = outcome
-                .map_or_else(|error| Outcome::Failed(LineError::Users(error)), Outcome::Done);
+            let outcome = outcome.map_or_else(
+                |error| LineOutcome::Failed(LineError::Users(error)),
+                LineOutcome::Done,
+            );
             if let Some(at) = places.get(number) {
                 self.outcomes[*at] = outcome;
             }
@@ -298,10 +300,10 @@ impl Import {
         summary.lines = self.outcomes.len();
         for outcome in &self.outcomes {
             match outcome {
-                Outcome::Done(Imported::Created) => summary.created += 1,
-                Outcome::Done(Imported::Replaced) => summary.replaced += 1,
-                Outcome::Done(Imported::Skipped) => summary.skipped += 1,
-                Outcome::Failed(_) => summary.failed += 1,
+                LineOutcome::Done(Imported::Created) => summary.created += 1,
+                LineOutcome::Done(Imported::Replaced) => summary.replaced += 1,
+                LineOutcome::Done(Imported::Skipped) => summary.skipped += 1,
+                LineOutcome::Failed(_) => summary.failed += 1,
             }
         }
         self
@@ -336,7 +338,7 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Returns the answer, whose lines are made while the caller reads.
-fn answer_of(outcomes: Vec<Outcome>, summary: ImportSummary) -> Answer {
+fn answer_of(outcomes: Vec<LineOutcome>, summary: ImportSummary) -> Answer {
     let portions = outcomes.len().div_ceil(LINES_AT_A_TIME);
     let last = lines_of([summary].iter());
     let each = iter(0..portions).map(move |portion| {
@@ -348,12 +350,12 @@ fn answer_of(outcomes: Vec<Outcome>, summary: ImportSummary) -> Answer {
     Answer::lines(each.chain(iter([last])))
 }
 
-fn line_answer(line: usize, outcome: Outcome) -> LineAnswer {
+fn line_answer(line: usize, outcome: LineOutcome) -> LineAnswer {
     let (result, cause) = match outcome {
-        Outcome::Done(Imported::Created) => ("created", None),
-        Outcome::Done(Imported::Replaced) => ("replaced", None),
-        Outcome::Done(Imported::Skipped) => ("skipped", None),
-        Outcome::Failed(error) => ("failed", Some(error.text())),
+        LineOutcome::Done(Imported::Created) => ("created", None),
+        LineOutcome::Done(Imported::Replaced) => ("replaced", None),
+        LineOutcome::Done(Imported::Skipped) => ("skipped", None),
+        LineOutcome::Failed(error) => ("failed", Some(error.text())),
     };
     let (code, message) = cause.unzip();
     LineAnswer { line, result, code, message }
