@@ -53,8 +53,6 @@ tcp = ["127.0.0.1:0"]
 
 [http]
 listen = ["127.0.0.1:0"]
-# A password may wait for a core, and callers are not answered with 503 because of it.
-login_timeout_ms = 60000
 
 [auth.throttle]
 free_failures = 0
@@ -70,7 +68,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap(), options: Vec::new() };
+        // A password may wait for a core, and callers are not answered with 503 because of it.
+        let options = vec!["http.login_timeout_ms=60000".into()];
+        let place = Self { dir: tempfile::tempdir().unwrap(), options };
         DirBuilder::new().mode(0o700).create(place.path("data")).unwrap();
         static HASH: OnceLock<String> = OnceLock::new();
         let hash = HASH.get_or_init(|| hash_password(PASSWORD.as_bytes()));

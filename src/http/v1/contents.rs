@@ -16,7 +16,7 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
-        calls::{Answer, answer},
+        calls::{Answer, answer, reserve},
         failures::{Caller, Change, ClientId, Fails, NoClient, Parameters, Permission},
     },
     cursor, in_time, in_time_of_list,
@@ -214,6 +214,10 @@ impl ShownProperties {
     }
 }
 
+/// Bytes that a page with payloads may have. The room is taken before the page is made, so that a caller
+/// that leaves its answers unread does not have the broker make more.
+pub(super) const PAYLOADS_BYTES: usize = 8 * 1024 * 1024;
+
 /// Whether to show payloads.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -247,15 +251,17 @@ pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse 
             wanted = wanted.after(position_of(&cursor)?);
         }
         caller.permit(&api, &client_id, &[Action::Observe])?;
+        let mut room = None;
         if query.flag("payload")? == Some(true) {
             caller.permit(&api, &client_id, &[Action::Administer])?;
+            room = reserve(&api, &caller, PAYLOADS_BYTES)?;
             wanted = wanted.with_payloads();
         }
         let page = in_time_of_list(&api, api.0.control.list_queue(wanted)).await?;
         let page = page.ok_or_else(ApiError::client_not_found)?;
         let items = page.messages.iter().map(shown_message).collect();
         let next = page.next.map(cursor_of);
-        Ok(Answer::json(&PageAnswer { items, next }))
+        Ok(Answer::json(&PageAnswer { items, next }).within(room))
     };
     answer(&api, &request, RestRoute::ClientQueue, call).await
 }

@@ -202,7 +202,7 @@ async fn change_many(
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
-/// Logs that a call has changed something.
+/// Logs what a call has changed, if it has changed something.
 fn tell_changed<I>(
     api: &Api,
     caller: &HttpCaller,
@@ -210,6 +210,9 @@ fn tell_changed<I>(
     results: &[KeepAliveResult<I>],
 ) {
     let changed = results.iter().filter(|result| result.success).count();
+    if changed == 0 {
+        return;
+    }
     let new = format!("{changed} of {} clients", results.len());
     let changed = Changed { call: "keep-alive", target, old: None, new: Some(&new) };
     caller.tell_changed(api, changed);

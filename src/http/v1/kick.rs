@@ -223,6 +223,9 @@ async fn kick_listed(
 
 fn tell_kicked<I>(api: &Api, caller: &HttpCaller, target: Option<&str>, results: &[KickResult<I>]) {
     let kicked = results.iter().filter(|result| result.success).count();
+    if kicked == 0 {
+        return; // nothing has changed
+    }
     let new = format!("{kicked} of {} clients", results.len());
     caller.tell_changed(api, Changed { call: "kick", target, old: None, new: Some(&new) });
 }

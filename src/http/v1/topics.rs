@@ -17,12 +17,14 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
-        calls::{Answer, answer},
+        calls::{Answer, answer, reserve},
         failures::{Caller, Change, Fails, NotRetained, Parameters},
         parameters::{Plus, decode},
     },
     Done,
-    contents::{PageAnswer, PageParameters, PayloadParameter, ShownProperties, limit_of},
+    contents::{
+        PAYLOADS_BYTES, PageAnswer, PageParameters, PayloadParameter, ShownProperties, limit_of,
+    },
     cursor, in_time, in_time_of_list, resource,
     target::Query,
 };
@@ -187,13 +189,15 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         if let Some(cursor) = query.text("cursor")? {
             wanted = wanted.after(cursor::key_of(&cursor)?);
         }
+        let mut room = None;
         if query.flag("payload")? == Some(true) {
+            room = reserve(&api, &caller, PAYLOADS_BYTES)?;
             wanted = wanted.with_payloads();
         }
         let page = in_time_of_list(&api, api.0.control.list_retained(wanted)).await?;
         let items = page.messages.iter().map(shown_retained).collect();
         let next = page.next.as_deref().map(cursor::after);
-        Ok(Answer::json(&PageAnswer { items, next }))
+        Ok(Answer::json(&PageAnswer { items, next }).within(room))
     };
     answer(&api, &request, RestRoute::RetainedList, call).await
 }
