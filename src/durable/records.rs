@@ -137,6 +137,7 @@ impl StoredRecords {
 
     /// Returns the number of committed records of a namespace, which changes with them. Called before
     /// there are any.
+    #[cfg(feature = "accounts")]
     pub(crate) fn count(&self, namespace: &str) -> Arc<AtomicUsize> {
         lock(&self.state).counted.entry(namespace.into()).or_default().clone()
     }
