@@ -42,7 +42,7 @@ impl Message for ListSettings {
 }
 
 /// The settings that the client has after the change, or that are stored for the user: its connections
-/// follow them by [`FollowUserSettings`].
+/// follow them by `FollowUserSettings`.
 impl Message for ChangeSettings {
     type Result = Result<ClientSettings, ControlError>;
 }

@@ -8,7 +8,7 @@ use super::Identity;
 use crate::mqtt::QoS;
 
 /// An action that an identity wants to take. There may be more kinds of actions in later versions: an
-/// [`Authorizer`] denies those that it does not know.
+/// [`Authorizer`](super::Authorizer) denies those that it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action<'a> {
@@ -39,7 +39,7 @@ pub enum Action<'a> {
     },
 }
 
-/// The question that an [`Authorizer`] answers.
+/// The question that an [`Authorizer`](super::Authorizer) answers.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
     /// The identity that asks.
@@ -54,7 +54,7 @@ pub struct AccessRequest<'a> {
     pub action: Action<'a>,
 }
 
-/// The answer of an [`Authorizer`].
+/// The answer of an [`Authorizer`](super::Authorizer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Go ahead.
