@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::super::ApiError;
@@ -57,7 +58,7 @@ pub(super) struct ShownSecret {
 
 /// Limits of one user; a member that is left out has the value of each user.
 #[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub(super) struct UserLimits {
     /// Sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +84,20 @@ pub(super) struct UserLimits {
     /// Bytes of Wills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     will_bytes_max: Option<u64>,
+}
+
+/// Takes an object alone: the derived form takes a list of the values as well.
+impl<'de> Deserialize<'de> for UserLimits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Map::<String, Value>::deserialize(deserializer)?;
+        Self::deserialize(Value::Object(members)).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for UserLimits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl From<OwnLimits> for UserLimits {
