@@ -183,7 +183,8 @@ pub(super) struct NewUserBody {
     #[schema(required = false)]
     attributes: BTreeMap<String, String>,
     /// The limits that replace those of each user.
-    #[schema(nullable = false)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, required = false)]
     limits: Option<UserLimits>,
 }
 
