@@ -116,7 +116,8 @@ async fn a_start_leaves_the_thread_of_its_caller_free() {
 
 #[actix_rt::test]
 async fn a_start_that_is_given_up_leaves_nothing_behind() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own: what else runs takes the free ports of 127.0.0.1.
+    let free = TcpListener::bind("127.94.11.7:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
     let (store, mut gate) = slow();
