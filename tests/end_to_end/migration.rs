@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -12,7 +12,10 @@ use std::{
 };
 
 use hearthmq::mqtt::{Packet, QoS, ReasonCode};
-use hearthmq_test::packets::{filter, subscribe};
+use hearthmq_test::{
+    free_address,
+    packets::{filter, subscribe},
+};
 
 use crate::{
     mqtt::{Client, connect, tcp},
@@ -73,7 +76,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// Makes the files of the installation with Mosquitto's own tools.
-fn install(place: &Place, port: u16) {
+fn install(place: &Place, address: SocketAddr) {
     fs::write(place.path("acl"), ACL).unwrap();
     for user in 0..USERS {
         let mut command = Command::new("mosquitto_passwd");
@@ -91,8 +94,9 @@ fn install(place: &Place, port: u16) {
     );
     fs::write(place.path("mosquitto.conf"), config).unwrap();
     fs::create_dir(place.path("conf.d")).unwrap();
+    let (host, port) = (address.ip(), address.port());
     let included = format!(
-        "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {directory}/passwords\n\
+        "listener {port} {host}\nallow_anonymous false\npassword_file {directory}/passwords\n\
          acl_file {directory}/acl\n"
     );
     fs::write(place.path("conf.d/listener.conf"), included).unwrap();
@@ -145,9 +149,9 @@ fn check(address: SocketAddr) {
         assert_eq!(may_publish(&mut client, topic), is_allowed, "user-{user} to {topic}");
     }
     let tool = |name: &str, user: usize, more: &[&str]| {
-        let port = address.port().to_string();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
         let mut command = Command::new(name);
-        command.args(["-h", "127.0.0.1", "-p", &port, "-u", &format!("user-{user}")]);
+        command.args(["-h", &host, "-p", &port, "-u", &format!("user-{user}")]);
         command.args(["-P", &password(user), "-V", "mqttv311", "-q", "1"]).args(more);
         run(&mut command)
     };
@@ -178,10 +182,9 @@ fn an_installation_of_mosquitto_is_imported_and_its_clients_log_in() {
             return;
         }
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = free_address();
     let place = Place::new().set("http.listen=127.0.0.1:0");
-    install(&place, port);
+    install(&place, address);
     let mosquitto = start_mosquitto(&place, address);
     check(address);
     drop(mosquitto);

@@ -1,8 +1,14 @@
 //! Revocation lists from URLs, and OCSP responses, with the certificates of the printed recipe.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+};
 
 use hearthmq::mqtt::ReasonCode;
+use hearthmq_test::free_address;
 
 use crate::{
     mqtt::connect,
@@ -14,12 +20,13 @@ use crate::{
 struct Files(std::process::Child);
 
 impl Files {
-    fn of(directory: &Path, port: u16) -> Self {
+    fn of(directory: &Path, address: SocketAddr) -> Self {
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
         let mut server = Command::new("python3");
-        server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        server.args(["-m", "http.server", "--bind", &host, &port]);
         server.current_dir(directory).stderr(std::process::Stdio::null());
         let child = server.stdout(std::process::Stdio::null()).spawn().unwrap();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         Self(child)
@@ -33,18 +40,13 @@ impl Drop for Files {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn lists_from_urls_are_fetched_and_the_last_good_ones_stay() {
-    let port = free_port();
+    let address = free_address();
     let place = place();
     let file = place.path("hearthmq.toml");
-    let urls = format!(
-        "crl_urls = [\"http://127.0.0.1:{port}/ca.crl\", \"http://127.0.0.1:{port}/devices.crl\"]"
-    );
+    let urls =
+        format!("crl_urls = [\"http://{address}/ca.crl\", \"http://{address}/devices.crl\"]");
     let config = fs::read_to_string(&file).unwrap();
     let config = config.replace("crl = [\"ca.crl\", \"devices.crl\"]", &urls);
     let config = config.replace("[\"ca.crt\"]", "[\"ca.crt\", \"devices.crt\"]");
@@ -54,7 +56,7 @@ fn lists_from_urls_are_fetched_and_the_last_good_ones_stay() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("tls.crl_urls"), "{text}");
 
-    let files = Files::of(&place.path(""), port);
+    let files = Files::of(&place.path(""), address);
     let mut program = place.start();
     let tls = Tls::new(&place.path("ca.crt"), VERSIONS[1], Some(&device(&place)));
     let mut client = connected(&program, &tls, "a");
@@ -62,7 +64,7 @@ fn lists_from_urls_are_fetched_and_the_last_good_ones_stay() {
     program.signal("-HUP");
     program.line_with(&["WARN", "revocation list not fetched", "devices.crl"]);
     client.ping();
-    let _files = Files::of(&place.path(""), port);
+    let _files = Files::of(&place.path(""), address);
     // A list that the authority has not signed is not used.
     let good = fs::read(place.path("devices.crl")).unwrap();
     fs::copy(place.path("ca.crl"), place.path("devices.crl")).unwrap();

@@ -7,6 +7,7 @@
 
 mod client;
 pub mod disk;
+mod free;
 pub mod http;
 mod in_process;
 pub mod line;
@@ -32,5 +33,6 @@ pub mod scram;
 pub mod websocket_client;
 
 pub use client::Client;
+pub use free::free_address;
 pub use in_process::*;
 pub use rules::refusing;

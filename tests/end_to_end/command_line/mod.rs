@@ -14,7 +14,10 @@ use std::{
 };
 
 use hearthmq::auth::{Accounts, FilePolicy, ScramKeys};
-use hearthmq_test::http::{Answer, basic, exchange, request};
+use hearthmq_test::{
+    free_address,
+    http::{Answer, basic, exchange, request},
+};
 use tempfile::TempDir;
 
 /// A directory for one broker, which listens on its own ports.
@@ -25,12 +28,7 @@ struct Place {
 }
 
 fn place() -> Place {
-    // No other test uses this address, so that a port stays free until the broker starts.
-    let free = || {
-        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    Place { dir: tempfile::tempdir().unwrap(), http: free(), mqtt: free() }
+    Place { dir: tempfile::tempdir().unwrap(), http: free_address(), mqtt: free_address() }
 }
 
 impl Place {

@@ -16,6 +16,7 @@ use hearthmq::{
         StoredSession,
     },
 };
+use hearthmq_test::free_address;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A store that waits for a permit in each call that reads all of something.
@@ -116,10 +117,7 @@ async fn a_start_leaves_the_thread_of_its_caller_free() {
 
 #[actix_rt::test]
 async fn a_start_that_is_given_up_leaves_nothing_behind() {
-    // An address of its own: what else runs takes the free ports of 127.0.0.1.
-    let free = TcpListener::bind("127.94.11.7:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let (store, mut gate) = slow();
     let builder = Broker::builder().tcp(address.to_string()).store(store).shards(1);
     let starting = actix_rt::spawn(builder.start());

@@ -7,7 +7,10 @@ use hearthmq::auth::{
     AnswerForm, AuthenticationError, Authenticator, Credentials, HttpAuthConfig, HttpAuthenticator,
     Identity, ThrottleConfig,
 };
-use hearthmq_test::receiver::{Call, Receiver};
+use hearthmq_test::{
+    free_address,
+    receiver::{Call, Receiver},
+};
 use serde_json::{Value, json};
 
 use super::{now, shown};
@@ -200,7 +203,7 @@ async fn a_service_that_fails_makes_logins_unavailable_until_it_is_back() {
 
 #[actix_rt::test]
 async fn a_service_that_is_down_is_left_alone_and_found_again() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free_address();
     let url = format!("http://{gone}/");
     let config = HttpAuthConfig { url: url.as_str().into(), ..HttpAuthConfig::default() };
     let authenticator = open(&config);

@@ -4,7 +4,7 @@
 use std::{fs, thread};
 
 use hearthmq::auth::{AuthenticationError, Authenticator, Identity, JwtAuthenticator, JwtConfig};
-use hearthmq_test::receiver::Receiver;
+use hearthmq_test::{free_address, receiver::Receiver};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ async fn a_server_that_fails_is_no_refusal() {
         assert_eq!(log_in(&authenticator, &token).await, UNAVAILABLE, "not asked again at once");
     }
     assert!(server.join().unwrap().is_quiet());
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free_address();
     let down = JwtAuthenticator::open(&config(&format!("http://{gone}/keys"))).unwrap();
     assert_eq!(log_in(&down, &token).await, UNAVAILABLE);
     assert_eq!(log_in(&down, &token).await, UNAVAILABLE, "not asked again at once");

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -14,6 +14,7 @@ use hearthmq::auth::{
     Accounts, AuthenticationConfig, AuthenticationError, Authenticator, FileAuthenticator,
     Identity, PostgresAuthenticator, PostgresConfig, hash_password,
 };
+use hearthmq_test::free_address;
 use tempfile::TempDir;
 
 use super::shown;
@@ -29,7 +30,7 @@ const UNAVAILABLE: Outcome = Err(AuthenticationError::Unavailable);
 struct Cluster {
     directory: TempDir,
     programs: PathBuf,
-    port: u16,
+    address: SocketAddr,
 }
 
 impl Cluster {
@@ -40,8 +41,7 @@ impl Cluster {
             return None;
         };
         let directory = TempDir::new_in(env::temp_dir()).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let cluster = Self { directory, programs, port: free.port() };
+        let cluster = Self { directory, programs, address: free_address() };
         if is_root() {
             // The server refuses to run as root.
             run(Command::new("chown").arg("postgres").arg(cluster.directory.path()));
@@ -58,8 +58,9 @@ impl Cluster {
 
     fn power_on(&self) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off",
-            self.port
+            "-p {} -c listen_addresses={} -c unix_socket_directories= -c fsync=off",
+            self.address.port(),
+            self.address.ip()
         );
         let log = self.directory.path().join("log");
         let log = log.to_str().unwrap();
@@ -83,14 +84,14 @@ impl Cluster {
     }
 
     fn sql(&self, text: &str) {
-        let port = self.port.to_string();
-        let to = ["-h", "127.0.0.1", "-p", &port, "-U", "hearthmq", "-d", "postgres"];
+        let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        let to = ["-h", &host, "-p", &port, "-U", "hearthmq", "-d", "postgres"];
         let arguments = [&to[..], &["-q", "-v", "ON_ERROR_STOP=1", "-c", text]].concat();
         run(Command::new(self.programs.join("psql")).args(arguments));
     }
 
     fn config(&self) -> PostgresConfig {
-        let url = format!("postgresql://hearthmq@127.0.0.1:{}/postgres", self.port);
+        let url = format!("postgresql://hearthmq@{}/postgres", self.address);
         PostgresConfig {
             url: url.as_str().into(),
             query: "SELECT hash FROM users WHERE name = $1".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -14,7 +14,7 @@ use hearthmq::{
 };
 
 use crate::{
-    support::{Client, packets::*},
+    support::{Client, free_address, packets::*},
     transports::ways::builder,
 };
 
@@ -43,8 +43,7 @@ impl Store for Knocking {
 async fn nobody_connects_before_the_store_has_been_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mqtt.sock");
-    // A port that is free, and stays so: no other test uses this address.
-    let address = TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let store =
         Knocking { store: Arc::default(), address, path: path.clone(), refused: Arc::default() };
     let refused = Arc::clone(&store.refused);
