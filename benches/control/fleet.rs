@@ -15,7 +15,7 @@ use hearthmq::{
     limits::Limits,
     mqtt::{Connect, Packet},
 };
-use hearthmq_test::packets::{V3_1_1, connect_in, encoded};
+use hearthmq_test::packets::{QOS_1, V3_1_1, connect_in, encoded, filter, subscribe};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -84,6 +84,16 @@ impl Fleet {
             self.clients.push(connect(&self.broker, &client_id(number)).await);
         }
         println!("{clients} clients are connected, after {:.1?}", began.elapsed());
+    }
+
+    /// Subscribes each client to a topic of its own.
+    pub(crate) async fn subscribe(&mut self) {
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            let topic = format!("to/{}", client_id(number));
+            let packet = encoded(&subscribe(1, vec![filter(&topic, QOS_1)]), V3_1_1);
+            client.write_all(&packet).await.unwrap();
+            client.read_exact(&mut [0; 5]).await.unwrap();
+        }
     }
 
     /// Returns the number of clients.

@@ -46,8 +46,8 @@ pub(crate) struct Arguments {
     /// Sticky Keep Alives
     #[arg(long, default_value_t = 100_000)]
     overrides: usize,
-    /// What to measure: list, client, status, selector, feed, comings, webhooks, overrides; all if none is
-    /// given
+    /// What to measure: list, client, status, selector, rules, feed, comings, webhooks, overrides; all if
+    /// none is given
     cases: Vec<String>,
     /// Passed by cargo to every benchmark
     #[arg(long, hide = true)]
@@ -67,7 +67,7 @@ async fn main() {
         return; // `cargo test --benches` only starts it
     }
     let (all, half) = (arguments.clients, arguments.clients / 2);
-    if ["list", "client", "status", "selector"].iter().any(|case| arguments.has(case)) {
+    if ["list", "client", "status", "selector", "rules"].iter().any(|case| arguments.has(case)) {
         let mut fleet = fleet::Fleet::start(arguments.shards).await;
         fleet.grow_to(half).await;
         let of_half = match arguments.has("list") {
@@ -87,6 +87,10 @@ async fn main() {
         }
         if arguments.has("selector") {
             sight::selector(&fleet, arguments.rounds).await;
+        }
+        if arguments.has("rules") {
+            fleet.subscribe().await;
+            sight::rule(&fleet, arguments.rounds).await;
         }
         fleet.end().await;
     }

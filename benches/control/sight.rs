@@ -1,4 +1,4 @@
-//! Lists, one client, status of many and Keep Alives by selector.
+//! Lists, one client, status of many, Keep Alives by selector, and a change of the rules.
 
 use std::{
     net::SocketAddr,
@@ -159,6 +159,20 @@ pub(crate) async fn selector(fleet: &Fleet, rounds: usize) {
         let answer = caller.call("POST /api/v1/keep-alive", JSON, &body);
         let changed = std::str::from_utf8(&answer).unwrap().matches("\"success\":true").count();
         assert_eq!(changed, expected);
+    })
+    .await;
+}
+
+/// Changes a rule of the store, after which the broker examines all sessions again.
+pub(crate) async fn rule(fleet: &Fleet, rounds: usize) {
+    let name = format!("change of a rule with {} sessions, each with a subscription", fleet.len());
+    measure(&name, fleet, rounds, |caller| {
+        let other = fastrand::u32(..);
+        let body = format!(
+            "{{\"effect\":\"deny\",\"actions\":[\"subscribe\"],\"topics\":[\"other/{other}\"]}}"
+        );
+        let answer = caller.call("PUT /api/v1/rules/bench", JSON, &body);
+        assert!(str::from_utf8(&answer).unwrap().contains("\"sessions_touched\":0"));
     })
     .await;
 }

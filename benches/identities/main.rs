@@ -17,27 +17,25 @@
 )]
 
 mod counterparts;
+#[path = "../logins/storm.rs"]
+mod storm;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    thread::{self, sleep},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
-use hearthmq::mqtt::{Connect, Packet};
-use hearthmq_test::packets::{QOS_0, V3_1_1, connect_in, encoded, filter, publish, subscribe};
-use socket2::SockRef;
 use tempfile::TempDir;
 
-use self::counterparts::{Database, Service, Signers};
+use self::{
+    counterparts::{Database, Service, Signers},
+    storm::{CALLERS, Figures, connect_as, echo},
+};
 
-/// Threads that connect.
-const CALLERS: u32 = 8;
 const KINDS: [&str; 6] = ["anonymous", "es256", "rs256", "http", "cached", "postgres"];
 
 #[derive(Parser)]
@@ -72,41 +70,31 @@ fn main() {
             || arguments.kinds.is_empty()
             || arguments.kinds.iter().any(|wanted| wanted == kind)
     };
-    let kinds: Vec<_> = KINDS.into_iter().filter(is_wanted).collect();
+    let mut kinds: Vec<_> = KINDS.into_iter().filter(is_wanted).collect();
     let directory = tempfile::tempdir().unwrap();
     let signers = Signers::new(directory.path());
     let service = Service::start();
     let database = if kinds.contains(&"postgres") { Database::start() } else { None };
+    if database.is_none() {
+        kinds.retain(|kind| *kind != "postgres");
+        println!("postgres is not measured: it is not wanted, or not installed");
+    }
     let broker = Broker::start(directory, &service, database.as_ref());
-    let idle = broker.echo(Duration::from_secs_f64(arguments.secs));
-    println!("echo without logins: p99 {idle:.0?}");
-    let mut results = vec![(Vec::new(), Vec::new()); kinds.len()];
+    let time = Duration::from_secs_f64(arguments.secs);
+    println!("echo without logins: p99 {:.0?}", echo(broker.mqtt, time));
+    let mut figures: Vec<_> = kinds.iter().map(|_| Figures::default()).collect();
     for _ in 0..arguments.rounds {
-        for ((rates, echoes), kind) in results.iter_mut().zip(&kinds) {
-            if *kind == "postgres" && database.is_none() {
-                continue;
-            }
-            let (rate, echo) = broker.storm(kind, &signers, arguments.secs);
-            rates.push(rate);
-            echoes.push(echo.as_secs_f64() * 1e6);
+        for (figures, kind) in figures.iter_mut().zip(&kinds) {
+            figures.measure(broker.mqtt, time, &|number| {
+                let (name, password) = signers.credentials(kind, number);
+                connect_as(&format!("{kind}-{number}"), name.map(|name| (name, &*password)))
+            });
         }
     }
-    println!("CONNECTs a second, {CALLERS} at a time (medians of {} rounds)", arguments.rounds);
-    let anonymous = median(results[0].0.clone());
-    for ((rates, echoes), kind) in results.into_iter().zip(kinds) {
-        if rates.is_empty() {
-            println!("  {kind:<10} not measured: PostgreSQL is not installed");
-            continue;
-        }
-        let (rate, echo) = (median(rates), median(echoes));
-        let beside = rate / anonymous;
-        println!("  {kind:<10} {rate:>8.0}   {beside:.2} of anonymous   echo p99 {echo:>6.0} µs");
+    println!("CONNECTs, {CALLERS} at a time (medians of {} rounds)", arguments.rounds);
+    for (kind, of_kind) in kinds.iter().zip(&figures) {
+        of_kind.print(kind, &figures[0]);
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A running broker. Dropping it kills it.
@@ -153,63 +141,6 @@ impl Broker {
         }
         broker
     }
-
-    /// Connects clients of one kind as fast as possible; returns how many a second, and the p99 of the
-    /// echo meanwhile.
-    fn storm(&self, kind: &str, signers: &Signers, secs: f64) -> (f64, Duration) {
-        let (next, count) = (AtomicU32::new(0), AtomicU32::new(0));
-        let until = Instant::now() + Duration::from_secs_f64(secs);
-        let mut echo = Duration::ZERO;
-        thread::scope(|scope| {
-            for _ in 0..CALLERS {
-                scope.spawn(|| {
-                    while Instant::now() < until {
-                        let number = next.fetch_add(1, Relaxed);
-                        let (name, password) = signers.credentials(kind, number);
-                        let packet = connect_as(&format!("{kind}-{number}"), name, &password);
-                        drop(self.connect(&packet));
-                        count.fetch_add(1, Relaxed);
-                    }
-                });
-            }
-            echo = self.echo(Duration::from_secs_f64(secs));
-        });
-        (f64::from(count.into_inner()) / secs, echo)
-    }
-
-    /// Connects, and returns the stream once CONNACK has let the client in.
-    fn connect(&self, packet: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.mqtt).unwrap();
-        stream.set_nodelay(true).unwrap();
-        // Closed at once, without TIME_WAIT.
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-        stream.write_all(packet).unwrap();
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[3], 0, "CONNACK says {}", answer[3]);
-        stream
-    }
-
-    /// Sends a message each millisecond from one client to another; returns the p99.
-    fn echo(&self, time: Duration) -> Duration {
-        let [mut publisher, mut subscriber] =
-            ["echo-1", "echo-2"].map(|id| self.connect(&connect_as(id, None, "")));
-        let topic = encoded(&subscribe(1, vec![filter("echo", QOS_0)]), V3_1_1);
-        subscriber.write_all(&topic).unwrap();
-        subscriber.read_exact(&mut [0; 5]).unwrap();
-        let message = encoded(&Packet::Publish(publish("echo", "x")), V3_1_1);
-        let (mut took, mut buffer) = (Vec::new(), vec![0; message.len()]);
-        let began = Instant::now();
-        while began.elapsed() < time {
-            let sent = Instant::now();
-            publisher.write_all(&message).unwrap();
-            subscriber.read_exact(&mut buffer).unwrap();
-            took.push(sent.elapsed());
-            sleep(Duration::from_millis(1));
-        }
-        took.sort_unstable();
-        took[took.len() * 99 / 100]
-    }
 }
 
 impl Drop for Broker {
@@ -217,10 +148,4 @@ impl Drop for Broker {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-fn connect_as(client_id: &str, username: Option<&str>, password: &str) -> Vec<u8> {
-    let password = username.map(|_| password.as_bytes());
-    let connect = Connect { username, password, ..connect_in(V3_1_1, client_id) };
-    encoded(&Packet::Connect(Box::new(connect)), V3_1_1)
 }

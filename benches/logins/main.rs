@@ -1,39 +1,41 @@
 //! Measures logins with accounts in the store: CONNECTs a second with device secrets beside anonymous
-//! ones, and a million accounts: the time to import them, the memory that they take, and the time of a
-//! start with them.
+//! ones, with the p99 of an echo meanwhile; the time in which many devices return after a restart; and a
+//! million accounts: the time to import them, their memory, the time of a start, and logins with them.
 //!
 //!     cargo bench --bench logins                       # all
 //!     cargo bench --bench logins -- --quick connects   # a short run of one
 //!
 //! Brokers are of this build, one for each run. The kinds of logins take turns on one broker.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its results")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark talks, and ends where it cannot go on"
+)]
 
 mod broker;
+mod storm;
 
 use std::{
     error::Error,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::ExitCode,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Parser;
 use hearthmq::auth::generate_secret;
-use socket2::{Domain, SockRef, Socket, Type};
 
-use self::broker::Broker;
+use self::{
+    broker::Broker,
+    storm::{CALLERS, Figures, connect_as, echo, median, storm},
+};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Accounts in one call of an import.
 const LINES_AT_A_TIME: usize = 10_000;
-/// Threads that connect.
-const CALLERS: u32 = 8;
 
 #[derive(Parser)]
 #[command(about = "Measures logins with accounts in the store")]
@@ -46,11 +48,14 @@ struct Arguments {
     secs: f64,
     /// Accounts of the large store
     #[arg(long, default_value_t = 1_000_000)]
-    accounts: usize,
+    accounts: u32,
+    /// Devices that return after a restart
+    #[arg(long, default_value_t = 100_000)]
+    devices: u32,
     /// Few accounts and short measurements, to check that everything works
     #[arg(long)]
     quick: bool,
-    /// `connects`, `accounts`; both if none is given
+    /// `connects`, `returns`, `accounts`; all if none is given
     workloads: Vec<String>,
     /// Passed by cargo to every benchmark
     #[arg(long, hide = true)]
@@ -59,157 +64,142 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
-    if arguments.quick {
-        (arguments.rounds, arguments.secs, arguments.accounts) = (1, 0.3, 20_000);
+    if !arguments.bench {
+        return ExitCode::SUCCESS; // `cargo test --benches` only starts it
     }
+    if arguments.quick {
+        (arguments.rounds, arguments.secs) = (1, 0.3);
+        (arguments.accounts, arguments.devices) = (20_000, 2_000);
+    }
+    type Workload = fn(&Arguments) -> Outcome<()>;
+    let workloads: [(&str, Workload); 3] =
+        [("connects", connects), ("returns", returns), ("accounts", accounts)];
     let is_chosen = |name: &str| {
         arguments.workloads.is_empty() || arguments.workloads.iter().any(|it| it == name)
     };
-    let connects = if is_chosen("connects") { connects(&arguments) } else { Ok(()) };
-    let accounts = if is_chosen("accounts") { accounts(&arguments) } else { Ok(()) };
-    match connects.and(accounts) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
+    for (name, measure) in workloads {
+        if is_chosen(name)
+            && let Err(error) = measure(&arguments)
+        {
+            eprintln!("{name}: {error}");
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
 /// Compares CONNECTs with device secrets with anonymous ones.
 fn connects(arguments: &Arguments) -> Outcome<()> {
     let broker = Broker::start()?;
-    let secrets: Vec<_> = (0..10_000).map(|_| generate_secret()).collect();
-    import(&broker, secrets.len(), |number| of_secret(&secrets[number]))?;
-    type Packets<'a> = &'a (dyn Fn(u32) -> Vec<u8> + Sync);
-    let kinds: [(&str, Packets<'_>); 2] = [
-        ("anonymous", &|number| connect(number, None)),
-        ("device secret", &|number| {
-            let at = number as usize % secrets.len();
-            connect(number, Some((&format!("car-{at}"), &secrets[at])))
-        }),
-    ];
-    let mut rates = vec![Vec::new(); kinds.len()];
+    let secrets = Secrets::of(10_000);
+    secrets.import(&broker)?;
+    println!("10000 accounts");
+    compare(&broker, &secrets, arguments);
+    Ok(())
+}
+
+/// Lets anonymous clients and those with secrets take turns, and prints the figures of both.
+fn compare(broker: &Broker, secrets: &Secrets, arguments: &Arguments) {
+    let time = Duration::from_secs_f64(arguments.secs);
+    println!("  echo without logins: p99 {:.0?}", echo(broker.mqtt, time));
+    let (mut anonymous, mut with_secrets) = (Figures::default(), Figures::default());
     for _ in 0..arguments.rounds {
-        for (rates, (_, packet)) in rates.iter_mut().zip(kinds) {
-            rates.push(rate(broker.mqtt, Duration::from_secs_f64(arguments.secs), packet)?);
+        anonymous.measure(broker.mqtt, time, &anonymous_connect);
+        with_secrets.measure(broker.mqtt, time, &|number| secrets.connect(number));
+    }
+    println!("  CONNECTs, {CALLERS} at a time (medians of {} rounds)", arguments.rounds);
+    anonymous.print("anonymous", &anonymous);
+    with_secrets.print("device secrets", &anonymous);
+}
+
+/// Measures how long many devices take to return after a restart.
+fn returns(arguments: &Arguments) -> Outcome<()> {
+    let mut broker = Broker::start()?;
+    let secrets = Secrets::of(arguments.devices);
+    secrets.import(&broker)?;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..arguments.rounds {
+        for (kind, times) in times.iter_mut().enumerate() {
+            broker.restart()?;
+            let began = Instant::now();
+            let packet = |number| match kind {
+                0 => anonymous_connect(number),
+                _ => secrets.connect(number),
+            };
+            storm(broker.mqtt, &packet, |number| number < arguments.devices);
+            times.push(began.elapsed().as_secs_f64());
         }
     }
-    println!("CONNECTs a second, {CALLERS} at a time (median of {} rounds)", arguments.rounds);
-    let first = median(&mut rates[0].clone());
-    for ((name, _), rates) in kinds.iter().zip(&mut rates) {
-        let rate = median(rates);
-        println!("  {name:<14} {rate:>8.0}   {:.2} of the first", rate / first);
-    }
+    let [anonymous, with_secrets] = times.map(|times| median(&times));
+    println!(
+        "{} devices return after a restart: {with_secrets:.2} s, anonymous {anonymous:.2} s, ratio {:.2}",
+        arguments.devices,
+        with_secrets / anonymous
+    );
     Ok(())
 }
 
 /// Measures a store with many accounts.
 fn accounts(arguments: &Arguments) -> Outcome<()> {
-    let count = arguments.accounts;
+    let secrets = Secrets::of(arguments.accounts);
+    let count = f64::from(arguments.accounts);
     let mut broker = Broker::start()?;
     let before = broker.resident_mib();
     let began = Instant::now();
-    import(&broker, count, |number| format!("{number:064x}"))?;
+    secrets.import(&broker)?;
     let secs = began.elapsed().as_secs_f64();
     println!("{count} accounts with a secret each");
-    println!("  import         {secs:>8.1} s, {:.0} accounts a second", count as f64 / secs);
+    println!("  import         {secs:>8.1} s, {:.0} accounts a second", count / secs);
     let after = broker.resident_mib();
-    let each = (after - before) * 1_048_576.0 / count as f64;
+    let each = (after - before) * 1_048_576.0 / count;
     println!("  memory         {after:>8.0} MiB, {each:.0} bytes for each account");
     let took = broker.restart()?;
     println!("  start          {:>8.2} s", took.as_secs_f64());
     println!("  memory then    {:>8.0} MiB", broker.resident_mib());
+    compare(&broker, &secrets, arguments);
     Ok(())
+}
+
+fn anonymous_connect(number: u32) -> Vec<u8> {
+    connect_as(&format!("c{number}"), None)
+}
+
+/// The secrets of the accounts `car-N`.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn of(accounts: u32) -> Self {
+        Self((0..accounts).map(|_| generate_secret()).collect())
+    }
+
+    /// Returns the CONNECT of an account.
+    fn connect(&self, number: u32) -> Vec<u8> {
+        // Neighbours in time are not neighbours in the store.
+        let at = (u64::from(number) * 7_919 % self.0.len() as u64) as usize;
+        connect_as(&format!("c{number}"), Some((&format!("car-{at}"), &self.0[at])))
+    }
+
+    /// Creates the accounts over REST.
+    fn import(&self, broker: &Broker) -> Outcome<()> {
+        for (part, secrets) in self.0.chunks(LINES_AT_A_TIME).enumerate() {
+            let mut body = String::new();
+            for (number, secret) in secrets.iter().enumerate() {
+                let (at, hash) = (part * LINES_AT_A_TIME + number, sha256(secret));
+                body +=
+                    &format!("{{\"name\":\"car-{at}\",\"secrets\":[{{\"sha256\":\"{hash}\"}}]}}\n");
+            }
+            let answer = broker.post("/api/v1/users/import", &body)?;
+            if !answer.contains("\"failed\":0,") {
+                let last = answer.lines().last().unwrap_or_default();
+                return Err(format!("the import failed: {last}").into());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns the SHA-256 of a secret, in hexadecimal.
-fn of_secret(secret: &str) -> String {
+fn sha256(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Creates accounts `car-N`, each with a secret of this hash.
-fn import(broker: &Broker, count: usize, hash: impl Fn(usize) -> String) -> Outcome<()> {
-    for first in (0..count).step_by(LINES_AT_A_TIME) {
-        let mut body = String::new();
-        for number in first..count.min(first + LINES_AT_A_TIME) {
-            let hash = hash(number);
-            body +=
-                &format!("{{\"name\":\"car-{number}\",\"secrets\":[{{\"sha256\":\"{hash}\"}}]}}\n");
-        }
-        let answer = broker.post("/api/v1/users/import", &body)?;
-        if !answer.contains("\"failed\":0,") {
-            return Err(
-                format!("the import failed: {}", answer.lines().last().unwrap_or("")).into()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Returns a CONNECT of MQTT 3.1.1 with Clean Session.
-fn connect(number: u32, login: Option<(&str, &str)>) -> Vec<u8> {
-    let mut body =
-        vec![0, 4, b'M', b'Q', b'T', b'T', 4, if login.is_some() { 0xc2 } else { 2 }, 0, 60];
-    let client_id = format!("c{number}");
-    let texts = [Some(&*client_id), login.map(|it| it.0), login.map(|it| it.1)];
-    for text in texts.into_iter().flatten() {
-        body.extend_from_slice(&(text.len() as u16).to_be_bytes());
-        body.extend_from_slice(text.as_bytes());
-    }
-    let mut packet = vec![0x10, body.len() as u8];
-    packet.append(&mut body);
-    packet
-}
-
-/// Connects for some time, and returns the number of CONNACKs a second.
-fn rate(
-    address: SocketAddr,
-    time: Duration,
-    packet: &(dyn Fn(u32) -> Vec<u8> + Sync),
-) -> Outcome<f64> {
-    let next = AtomicU32::new(0);
-    let began = Instant::now();
-    let done: Outcome<u64> = thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|caller| {
-                let next = &next;
-                scope.spawn(move || -> Outcome<u64> {
-                    let mut done = 0;
-                    while began.elapsed() < time {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        log_in(address, caller, &packet(number))?;
-                        done += 1;
-                    }
-                    Ok(done)
-                })
-            })
-            .collect();
-        callers.into_iter().map(|caller| caller.join().unwrap_or(Ok(0))).sum()
-    });
-    Ok(done? as f64 / began.elapsed().as_secs_f64())
-}
-
-/// Connects once, and leaves without a trace in the tables of the system.
-fn log_in(address: SocketAddr, caller: u32, packet: &[u8]) -> Outcome<()> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Addresses of their own, each with its ports.
-    let from = Ipv4Addr::from_bits(0x7f01_0000 + caller);
-    socket.bind(&SocketAddr::from((from, 0)).into())?;
-    socket.connect(&address.into())?;
-    let mut stream = TcpStream::from(socket);
-    stream.write_all(packet)?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    if answer != [0x20, 2, 0, 0] {
-        return Err(format!("CONNACK is {answer:?}").into());
-    }
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    Ok(())
-}
-
-fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
