@@ -18,6 +18,7 @@ mod listeners;
 mod log;
 mod log_queue;
 mod migrate;
+mod notify;
 mod open_files;
 mod passwd;
 mod reload;

@@ -1,9 +1,9 @@
 //! Commands that ask a running broker over its REST interface.
 //!
-//! Exit codes: 0 for success; 1 if the broker cannot be reached, or for a fault on this side; 2 for a
-//! wrong command line, or a selector without a terminal and without `--yes`; 3 if the broker refuses the
-//! call; 4 if it does not know the client or user (404); 5 if some of several clients were not changed, or
-//! lines not imported.
+//! Exit codes: 0 for success; 1 if the broker cannot be reached or is not ready, or for a fault on this
+//! side; 2 for a wrong command line, or a selector without a terminal and without `--yes`; 3 if the
+//! broker refuses the call; 4 if it does not know the client or user (404); 5 if some of several clients
+//! were not changed, or lines not imported.
 
 mod access;
 mod account;
@@ -11,6 +11,7 @@ mod certificates;
 mod clients;
 mod events;
 mod follow;
+mod health;
 mod http;
 mod many;
 mod node;
@@ -30,7 +31,7 @@ use super::Failure;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the broker cannot be reached, a fault on this side, or the answer to the question was no
+  1  the broker cannot be reached or is not ready, a fault on this side, or the answer to the question was no
   2  a wrong command line, or a selector without --yes where nobody can be asked
   3  the broker refuses the call
   4  the broker does not know the client or user, or the client is not online
@@ -69,6 +70,9 @@ pub(super) enum RemoteCommand {
     /// List who has changed what
     #[command(after_help = EXIT_CODES)]
     Audit(access::AuditArguments),
+    /// Ask whether the broker is ready, as the health check of a container does; needs no account
+    #[command(after_help = EXIT_CODES)]
+    Health(health::Arguments),
     /// Describe the node: version, listeners, limits
     #[command(after_help = EXIT_CODES)]
     Node(node::Arguments),
@@ -101,6 +105,7 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
         RemoteCommand::Bans(command) => access::run_bans(&command),
         RemoteCommand::Logins(command) => access::logins(&command),
         RemoteCommand::Audit(arguments) => access::audit(&arguments),
+        RemoteCommand::Health(arguments) => health::run(&arguments),
         RemoteCommand::Node(arguments) => node::run(&arguments),
     }
 }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Failure, Options, first_start,
     log::Log,
+    notify::Notifier,
     open_files::{self, TooFewFiles},
     print,
     reload::Reload,
@@ -75,9 +76,13 @@ async fn serve(
         too_few.tell();
     }
     reload.count_dropped_lines(&serving);
-    while signals.next().await == SignalRequest::Reload {
-        reload.read_again(&serving);
+    let notifier = Notifier::from_environment();
+    notifier.ready();
+    tokio::select! {
+        () = reload_until_end(&mut signals, &mut reload, &serving, &notifier) => {}
+        () = notifier.give_signs_of_life(serving.broker()) => {}
     }
+    notifier.stopping();
     let deadline_secs = reload.config().shutdown_deadline_secs;
     tracing::info!(deadline_secs, "shutting down; a second signal ends the broker at once");
     actix_web::rt::spawn(async move {
@@ -88,6 +93,19 @@ async fn serve(
     serving.shut_down(Duration::from_secs(deadline_secs.into())).await;
     tracing::info!("ended");
     Ok(())
+}
+
+async fn reload_until_end(
+    signals: &mut Signals,
+    reload: &mut Reload,
+    serving: &Serving,
+    notifier: &Notifier,
+) {
+    while signals.next().await == SignalRequest::Reload {
+        notifier.reloading();
+        reload.read_again(serving);
+        notifier.ready();
+    }
 }
 
 /// The request behind a signal.

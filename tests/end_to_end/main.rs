@@ -37,6 +37,7 @@ mod remote;
 mod restored;
 mod revocation;
 mod revocation_lists;
+mod service_manager;
 mod shutdown;
 mod start;
 mod status;

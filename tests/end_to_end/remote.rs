@@ -392,3 +392,34 @@ fn completions_and_man_pages_are_made() {
         assert!(text.contains(&format!(".TH {page}")), "{page}");
     }
 }
+
+#[test]
+fn health_is_asked_without_an_account() {
+    let place = Place::new();
+    let policy = place.path("data/policy.toml");
+    let rules = fs::read_to_string(&policy).unwrap();
+    let may_redirect =
+        "[[rules]]\neffect = \"allow\"\nusers = [\"ops\"]\ntopics = [\"$control/redirect\"]";
+    fs::write(&policy, format!("{rules}\n{may_redirect}\n")).unwrap();
+    let program = place.start();
+    let url = format!("http://{}", program.address("http"));
+    let shell = Shell { variables: vec![("HEARTHMQ_REMOTE_URL", url)] };
+    assert_eq!(shell.json(&["health"]), [serde_json::json!({"status": "ready"})]);
+
+    // It accepts no clients now, which a health check must notice.
+    let elsewhere = r#"{"clients":"*","server_reference":"b.example","refuse_connects":true}"#;
+    let head = "POST /api/v1/redirect HTTP/1.1\r\nHost: localhost\r\nConnection: close";
+    let login = crate::http::basic(&format!("ops:{PASSWORD}"));
+    let length = elsewhere.len();
+    let request = format!(
+        "{head}\r\nAuthorization: {login}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{elsewhere}"
+    );
+    let answer = program.send(request);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let (code, errors) = shell.failure(&["health"]);
+    assert_eq!((code, &*errors), (1, "hearthmq: the broker is not ready: redirecting\n"));
+
+    let nowhere = Shell { variables: Vec::new() }.with("HEARTHMQ_REMOTE_URL", "http://127.9.8.7:1");
+    assert_eq!(nowhere.failure(&["health"]).0, 1);
+}

@@ -66,7 +66,7 @@ impl RemoteOptions {
         // An account that was named for this command goes before a token of the file.
         let in_file = file.token.filter(|_| self.user.is_none());
         if let Some(token) = std::env::var(TOKEN_VARIABLE).ok().or(in_file) {
-            return Remote::new(&url, &format!("Bearer {token}"), ca.as_deref());
+            return Remote::new(&url, Some(&format!("Bearer {token}")), ca.as_deref());
         }
         let user = self.user.clone().or_else(|| file.user.clone()).ok_or(RemoteError::NoAccount)?;
         let in_file = file.password.filter(|_| file.user.as_deref().is_none_or(|it| it == user));
@@ -78,7 +78,12 @@ impl RemoteOptions {
             None => return Err(RemoteError::NoPassword),
         };
         let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        Remote::new(&url, &basic, ca.as_deref())
+        Remote::new(&url, Some(&basic), ca.as_deref())
+    }
+
+    /// Returns what asks the broker without an account. Reads no file, so that a container needs none.
+    pub(super) fn stranger(&self) -> Result<Remote, RemoteError> {
+        Remote::new(self.url.as_deref().unwrap_or(URL), None, self.ca.as_deref())
     }
 
     fn file(&self) -> Option<PathBuf> {

@@ -92,6 +92,7 @@ fn may_pass(error: &RemoteError) -> bool {
         | RemoteError::NobodyToAsk
         | RemoteError::NotConfirmed
         | RemoteError::LinesFailed { .. }
+        | RemoteError::NotReady { .. }
         | RemoteError::Io(_) => false,
     }
 }

@@ -45,6 +45,8 @@ pub(in crate::cli) enum RemoteError {
     Unreachable { url: String, why: String },
     #[error("the answer of {url} is not that of HearthMQ (status {status})")]
     NotHearthMq { url: String, status: u16 },
+    #[error("the broker is not ready: {state}")]
+    NotReady { state: String },
     #[error("{message} ({code})")]
     Refused { status: u16, code: String, message: String },
     #[error("the client is not online ({code})")]
@@ -80,6 +82,7 @@ impl RemoteError {
             | Self::Url { .. }
             | Self::Unreachable { .. }
             | Self::NotHearthMq { .. }
+            | Self::NotReady { .. }
             | Self::CutOff
             | Self::NotConfirmed
             | Self::Io(_) => 1,
@@ -92,17 +95,18 @@ pub(super) struct Remote {
     agent: Agent,
     /// Without a slash at its end.
     url: String,
-    authorization: String,
+    /// `None` for calls that need no account.
+    authorization: Option<String>,
 }
 
 /// A body to send, and its Content-Type.
 pub(super) type SentBody<'a> = Option<(&'a str, Vec<u8>)>;
 
 impl Remote {
-    /// Returns what asks the broker at this URL with this value of `Authorization`.
+    /// Returns what asks the broker at this URL with this value of `Authorization`, if there is one.
     pub(super) fn new(
         url: &str,
-        authorization: &str,
+        authorization: Option<&str>,
         ca: Option<&Path>,
     ) -> Result<Self, RemoteError> {
         let invalid = || RemoteError::Url { url: url.to_owned() };
@@ -110,7 +114,7 @@ impl Remote {
         let host = uri.host().ok_or_else(invalid)?;
         match uri.scheme_str() {
             Some("https") => {}
-            Some("http") if is_this_machine(host) => {}
+            Some("http") if is_this_machine(host) || authorization.is_none() => {}
             Some("http") => warn(&format!("the credentials go to {host} without encryption")),
             _ => return Err(invalid()),
         }
@@ -134,7 +138,7 @@ impl Remote {
             .user_agent(concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
             .build();
         let url = url.trim_end_matches('/').to_owned();
-        let authorization = authorization.to_owned();
+        let authorization = authorization.map(str::to_owned);
         Ok(Self { agent: Agent::new_with_config(config), url, authorization })
     }
 
@@ -176,8 +180,10 @@ impl Remote {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{target}", self.url))
-            .header("Authorization", &self.authorization)
             .header("Accept", accept);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
         let invalid = |_| RemoteError::Url { url: self.url.clone() };
         let response = match body {
             Some((content_type, bytes)) => {
@@ -193,9 +199,10 @@ impl Remote {
         }
         let answer = self.json(response)?;
         let text = |name: &str| answer[name].as_str().map(str::to_owned);
-        match text("code").zip(text("message")) {
-            Some((code, message)) => Err(RemoteError::Refused { status, code, message }),
-            None => Err(RemoteError::NotHearthMq { url: self.url.clone(), status }),
+        match (text("code").zip(text("message")), text("status")) {
+            (Some((code, message)), _) => Err(RemoteError::Refused { status, code, message }),
+            (None, Some(state)) => Err(RemoteError::NotReady { state }),
+            (None, None) => Err(RemoteError::NotHearthMq { url: self.url.clone(), status }),
         }
     }
 
