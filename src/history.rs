@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
-use crate::mqtt::Timestamp;
+use crate::{mqtt::Timestamp, owners::Owner};
 
 /// What the broker notes of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,37 @@ pub struct ConnectionNotes {
     pub notes: Vec<(Arc<str>, ConnectionRecord)>,
     /// Maximum number of connections of one client; the oldest ones leave.
     pub kept: u16,
+    /// What the owners of these connections may have.
+    pub share: HistoryShare,
+}
+
+/// What one owner may have in all rings together. A ring belongs to the owner of its last connection,
+/// and counts with all its connections.
+///
+/// While an owner has more, the first of its rings leaves, in the order of [`HistoryTidy`]. Connections
+/// of other owners stay: the ring goes on with these, and belongs to the owner of the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryShare {
+    /// Maximum number of connections of one owner.
+    pub records_max: u64,
+    /// The highest version of a ring that leaves and whose last connection has no end.
+    pub over_limit_up_to: u64,
+    /// Maximum number of rings that leave.
+    pub limit: u32,
+}
+
+impl HistoryShare {
+    /// No limit for an owner.
+    pub const UNLIMITED: Self = Self { records_max: u64::MAX, over_limit_up_to: 0, limit: 0 };
+
+    /// Returns whether the ring at this place leaves, if its owner has too many connections and it is
+    /// the first of the owner.
+    pub(crate) const fn removes(&self, place: HistoryPlace) -> bool {
+        match place {
+            HistoryPlace::Closed(_) => true,
+            HistoryPlace::Open(version) => version <= self.over_limit_up_to,
+        }
+    }
 }
 
 /// Which rings leave the store. The oldest leave first: rings of clients whose last connection has
@@ -83,6 +114,13 @@ pub(crate) enum HistoryPlace {
     Open(u64),
 }
 
+impl ConnectionRecord {
+    /// Returns the owner of the connection.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::of(self.username.as_ref(), self.peer.ip())
+    }
+}
+
 impl ClientHistory {
     /// Returns the empty history of a client.
     #[must_use]
@@ -101,6 +139,17 @@ impl ClientHistory {
         self.connections.drain(..excess);
     }
 
+    /// Returns the owner of the ring, which is that of its last connection; `None` if it is empty.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.connections.last().map(ConnectionRecord::owner)
+    }
+
+    /// Removes the connections of the owner of the ring.
+    pub(crate) fn leave(&mut self) {
+        let owner = self.owner();
+        self.connections.retain(|it| Some(it.owner()) != owner);
+    }
+
     /// Returns the place of the ring; `None` if it is empty.
     pub(crate) fn place(&self) -> Option<HistoryPlace> {
         let last = self.connections.last()?;
@@ -109,6 +158,11 @@ impl ClientHistory {
             None => HistoryPlace::Open(last.version),
         })
     }
+}
+
+impl HistoryPlace {
+    /// No place is before this one.
+    pub(crate) const FIRST: Self = Self::Closed(Timestamp(0));
 }
 
 impl HistoryTidy {

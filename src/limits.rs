@@ -158,6 +158,9 @@ pub struct Limits {
     /// those clients leave that have been away for the longest time. A broker whose store is in
     /// memory has at most 100,000.
     pub history_connections_max: u64,
+    /// Maximum number of those of one user, or of one address for clients without a user name; 0 = a
+    /// quarter of all. Beyond it, the user loses its own oldest histories.
+    pub history_connections_per_user_max: u64,
 }
 
 impl Default for Limits {
@@ -219,6 +222,7 @@ impl Default for Limits {
             history_per_client_max: 20,
             history_days_max: 7,
             history_connections_max: 1_000_000,
+            history_connections_per_user_max: 0,
         }
     }
 }

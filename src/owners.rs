@@ -24,7 +24,7 @@ pub(crate) use self::{
 use crate::limits::{Limits, OwnLimits};
 
 /// The owner of a resource.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// A user, by name.
     User(Arc<str>),

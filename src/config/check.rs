@@ -50,6 +50,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.audit_entries_max",
     "limits.tokens_max",
     "limits.history_per_client_max",
+    "limits.history_connections_per_user_max",
     "tls.watch_secs",
 ];
 

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Clock,
     durable::{Keeper, StoredRecords},
-    history::{ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryTidy},
+    history::{
+        ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryShare, HistoryTidy,
+    },
     journal::Change,
     mqtt::Timestamp,
     records::{Put, RecordKey},
@@ -51,6 +53,8 @@ pub(crate) struct HistoryLimits {
     pub(crate) age_max: Duration,
     /// Connections of all clients.
     pub(crate) records_max: u64,
+    /// Connections of one owner; 0 = a quarter of all.
+    pub(crate) records_per_owner_max: u64,
 }
 
 /// A connection that has begun or ended.
@@ -140,7 +144,9 @@ impl History {
             return;
         };
         if !notes.is_empty() {
-            let notes = ConnectionNotes { notes: notes.into(), kept: u16::MAX };
+            // The next run removes what is too much.
+            let share = HistoryShare::UNLIMITED;
+            let notes = ConnectionNotes { notes: notes.into(), kept: u16::MAX, share };
             keeper.note(Change::NoteConnections(Box::new(notes)), now);
         }
     }
@@ -197,7 +203,8 @@ impl History {
         let notes: Vec<Note> = waiting.notes.drain(..count).collect();
         waiting.tidied_at = now;
         let tidy = Change::TidyHistory(self.tidy(limits, now));
-        let portion = ConnectionNotes { notes, kept: limits.per_client_max };
+        let share = self.share(limits);
+        let portion = ConnectionNotes { notes, kept: limits.per_client_max, share };
         let Some(keeper) = &self.keeper else {
             let notes = Change::NoteConnections(Box::new(portion));
             let _ = self.in_memory.apply(&[notes, tidy], Durability::Written);
@@ -230,19 +237,33 @@ impl History {
     }
 
     fn tidy(&self, limits: HistoryLimits, now: Timestamp) -> HistoryTidy {
-        let HistoryLimits { per_client_max, age_max, records_max } = limits;
+        let HistoryLimits { per_client_max, age_max, .. } = limits;
         let (oldest, is_off) = (oldest_kept(age_max, now), per_client_max == 0);
-        let is_in_memory = self.keeper.as_ref().is_none_or(|k| k.store().is_immediate());
-        let bound = if is_in_memory { IN_MEMORY_MAX } else { u64::MAX };
         let runs = lock(&self.runs);
         let old_runs = runs.iter().filter(|run| run.at < oldest.millis());
         HistoryTidy {
             closed_before: oldest,
             open_up_to: old_runs.map(|run| run.version).max().unwrap_or(0),
-            records_max: if is_off { 0 } else { records_max.min(bound) },
+            records_max: if is_off { 0 } else { self.records_max(limits) },
             over_limit_up_to: if is_off { u64::MAX } else { self.floor },
             limit: TIDIED_AT_A_TIME,
         }
+    }
+
+    /// Returns what an owner may have: the rings of its online clients stay.
+    fn share(&self, limits: HistoryLimits) -> HistoryShare {
+        let all = self.records_max(limits);
+        let records_max = match limits.records_per_owner_max {
+            0 => all.div_ceil(4),
+            records_max => records_max,
+        };
+        HistoryShare { records_max, over_limit_up_to: self.floor, limit: TIDIED_AT_A_TIME }
+    }
+
+    fn records_max(&self, limits: HistoryLimits) -> u64 {
+        let is_in_memory = self.keeper.as_ref().is_none_or(|k| k.store().is_immediate());
+        let bound = if is_in_memory { IN_MEMORY_MAX } else { u64::MAX };
+        limits.records_max.min(bound)
     }
 
     /// Returns the connections of a client in the order of their versions, with what is still on its
@@ -332,6 +353,7 @@ mod tests {
             per_client_max: 9,
             age_max: Duration::from_secs(60),
             records_max: u64::MAX,
+            records_per_owner_max: 0,
         };
         for number in 0..WAITING_MAX as u64 + 3 {
             history.note(number.to_string().into(), connection(number + 1));

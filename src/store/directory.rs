@@ -12,6 +12,7 @@ mod group;
 mod history;
 mod keys;
 mod new;
+mod owners;
 mod private;
 mod read;
 mod records;

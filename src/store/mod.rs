@@ -16,7 +16,9 @@ pub use error::StoreError;
 pub use memory::MemoryStore;
 
 pub use crate::{
-    history::{ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryTidy},
+    history::{
+        ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryShare, HistoryTidy,
+    },
     journal::{
         CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
         Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,

@@ -6,9 +6,9 @@ use hearthmq::{
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     store::{
         CertificateRecord, Change, ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord,
-        Durability, LoginKey, LoginKind, LoginRecord, PageBounds, QueuePlace, QueuedMessage,
-        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, Store, StoredInFlight,
-        StoredSession, SubscriptionRecord, WillRecord,
+        Durability, HistoryShare, LoginKey, LoginKind, LoginRecord, PageBounds, QueuePlace,
+        QueuedMessage, Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, Store,
+        StoredInFlight, StoredSession, SubscriptionRecord, WillRecord,
     },
 };
 
@@ -70,8 +70,18 @@ pub fn connection(version: u64, ended_at: Option<u64>) -> ConnectionRecord {
 
 /// Notes a connection, of which its client's history keeps this many.
 pub fn note_connection(client_id: &str, record: ConnectionRecord, kept: u16) -> Change {
+    note_within(HistoryShare::UNLIMITED, client_id, record, kept)
+}
+
+/// Notes a connection, whose owner has this share.
+pub fn note_within(
+    share: HistoryShare,
+    client_id: &str,
+    record: ConnectionRecord,
+    kept: u16,
+) -> Change {
     let notes = vec![(client_id.into(), record)];
-    Change::NoteConnections(Box::new(ConnectionNotes { notes, kept }))
+    Change::NoteConnections(Box::new(ConnectionNotes { notes, kept, share }))
 }
 
 /// Returns all sessions, with unordered parts sorted.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use hearthmq::{
     mqtt::Timestamp,
-    store::{Change, ConnectionEnd, ConnectionNotes, ConnectionRecord},
+    store::{Change, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryShare},
 };
 use serde::Deserialize;
 
@@ -43,7 +43,8 @@ impl HistoryLine {
         let connections = self.connections.into_iter();
         let notes = connections.map(|it| it.read().map(|record| (client_id.clone(), record)));
         let notes = notes.collect::<Result<_, _>>()?;
-        Ok(Change::NoteConnections(Box::new(ConnectionNotes { notes, kept: u16::MAX })))
+        let (kept, share) = (u16::MAX, HistoryShare::UNLIMITED);
+        Ok(Change::NoteConnections(Box::new(ConnectionNotes { notes, kept, share })))
     }
 }
 

@@ -23,6 +23,7 @@ impl Core {
             per_client_max: limits.history_per_client_max,
             age_max: Duration::from_secs(u64::from(limits.history_days_max) * SECS_PER_DAY),
             records_max: limits.history_connections_max,
+            records_per_owner_max: limits.history_connections_per_user_max,
         }
     }
 

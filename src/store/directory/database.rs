@@ -103,6 +103,13 @@ impl Database {
         self.space(space).get(key).map_err(|error| self.fault("read", error))
     }
 
+    /// Reads a number; returns 0 if there is none.
+    pub(super) fn read_number(&self, space: Space, key: &[u8]) -> Result<u64, StoreError> {
+        let stored = self.read(space, key)?;
+        let number = stored.map_or(Some(0), |stored| records::decode_number(&stored));
+        number.ok_or_else(|| self.damaged("a counter cannot be read"))
+    }
+
     /// Writes all of `writes` or nothing. Only one thread writes at a time.
     pub(super) fn commit(&self, writes: Writes, durability: Durability) -> Result<(), StoreError> {
         let mode = match durability {

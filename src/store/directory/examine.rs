@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     database::Database,
-    keys::{self, Space, meta},
+    keys::{self, OwnerKey, Space, meta},
     records::{self, Content},
     rings, shared_records,
     view::View,
@@ -74,6 +74,8 @@ pub(super) fn examine(database: &Database) -> Examination {
         highest_revision: Revision(0),
         places: Set::default(),
         connections: 0,
+        owner_places: Set::default(),
+        owners: Map::default(),
     };
     examiner.sessions();
     examiner.parts_of_sessions();
@@ -103,6 +105,10 @@ struct Examiner<'a> {
     places: Set<Vec<u8>>,
     /// The number of connections of all histories.
     connections: u64,
+    /// The places of histories among those of their owners, as keys.
+    owner_places: Set<Vec<u8>>,
+    /// The number of connections of the histories of each owner.
+    owners: Map<OwnerKey, u64>,
 }
 
 #[derive(Default)]
@@ -321,6 +327,12 @@ impl Examiner<'_> {
             this.places.insert(key.to_vec());
             Ok(())
         });
+        self.pass(Space::OwnerOrder, "places of histories of owners", |this, key, value| {
+            let place = keys::split_owner_place(key).filter(|_| value.is_empty());
+            place.ok_or_else(|| "one cannot be read".to_owned())?;
+            this.owner_places.insert(key.to_vec());
+            Ok(())
+        });
         self.pass(Space::History, "histories", |this, key, value| {
             let ring = rings::decode(value).ok_or_else(|| "one cannot be read".to_owned())?;
             this.connections += ring.connections.len() as u64;
@@ -328,14 +340,27 @@ impl Examiner<'_> {
             if keys::history(client_id) != key {
                 return Err(format!("the one of {client_id:?} is under a wrong key"));
             }
-            let place = ring.place().map(|place| keys::history_place(place, key));
-            match place.is_some_and(|place| this.places.remove(&place)) {
-                true => Ok(()),
-                false => Err(format!("the one of {client_id:?} has no place")),
+            let no_place = || format!("the one of {client_id:?} has no place");
+            let (place, owner) = ring.place().zip(ring.owner()).ok_or_else(no_place)?;
+            let mut has_place = this.places.remove(&keys::history_place(place, key));
+            if rings::is_counted(value) {
+                let owner = keys::owner(&owner);
+                has_place &= this.owner_places.remove(&keys::owner_place(&owner, place, key));
+                *this.owners.entry(owner).or_default() += ring.connections.len() as u64;
             }
+            has_place.then_some(()).ok_or_else(no_place)
         });
-        for _ in std::mem::take(&mut self.places) {
+        for _ in self.places.drain().chain(self.owner_places.drain()) {
             self.found.fault("histories: a place has no history");
+        }
+        self.pass(Space::OwnerCounts, "owners of histories", |this, key, value| {
+            let counted =
+                key.try_into().ok().and_then(|owner: OwnerKey| this.owners.remove(&owner));
+            let is_right = counted.is_some() && counted == records::decode_number(value);
+            is_right.then_some(()).ok_or_else(|| "one has another number of connections".to_owned())
+        });
+        for _ in std::mem::take(&mut self.owners) {
+            self.found.fault("histories: an owner is not counted");
         }
         let counted = self.view.read(Space::Meta, meta::CONNECTIONS).ok().flatten();
         let counted = counted.map_or(Some(0), |counted| records::decode_number(&counted));

@@ -5,8 +5,9 @@
 //! login of the client, and records of queues the expiry of the message. Format 4 adds the records of
 //! namespaces, and marks withdrawn subscriptions. Format 5 adds source and attributes of a login to the
 //! records of sessions, the time of arrival to messages, and the histories of clients. Format 6 adds groups,
-//! credential and rules of a login to the records of sessions. A change to the meaning of keys or records needs a
-//! new step in [`STEPS`].
+//! credential and rules of a login to the records of sessions. Format 7 counts the histories of each owner, those of
+//! former formats when they are written again. A change to the meaning of keys or records needs a new step in
+//! [`STEPS`].
 
 use std::{
     fs::{self, File},
@@ -29,6 +30,7 @@ type Migration = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 /// The first step migrates from format 0 to format 1.
 const STEPS: &[Migration] = &[
     take_presence_versions,
+    keep_as_it_is,
     keep_as_it_is,
     keep_as_it_is,
     keep_as_it_is,
@@ -67,7 +69,7 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
     remove_presence_versions(directory)
 }
 
-/// Formats 1 to 5 need no change: their records can be read as they are.
+/// Formats 1 to 6 need no change: their records can be read as they are.
 #[expect(clippy::unnecessary_wraps, reason = "a step can fail")]
 fn keep_as_it_is(_: &Path, _: &Database, _: &mut Writes) -> Result<(), StoreError> {
     Ok(())

@@ -1,8 +1,8 @@
 //! The changes of a group to the histories of clients: their rings, and the order in which rings
 //! leave.
 //!
-//! A ring is read when the group first changes it, and written once. Knows the state before the group
-//! and returns the writes.
+//! A ring is read when the group first changes it, and written once. `owners.rs` has the order of
+//! each owner. Knows the state before the group and returns the writes.
 
 use std::{collections::BTreeSet, iter};
 
@@ -11,13 +11,15 @@ use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
     database::{Database, Writes},
-    keys::{self, Space, meta},
+    keys::{self, OwnerKey, Space, meta},
+    owners::OwnerGroup,
     records, rings,
     view::View,
 };
 use crate::{
-    history::{ClientHistory, ConnectionNotes, HistoryPlace, HistoryTidy},
+    history::{ClientHistory, ConnectionNotes, HistoryPlace, HistoryShare, HistoryTidy},
     journal::Change,
+    owners::Owner,
     store::StoreError,
 };
 
@@ -28,21 +30,40 @@ pub(super) struct HistoryGroup<'a> {
     rings: HashMap<Vec<u8>, RingChange, RandomState>,
     /// The places of those that exist now.
     places: BTreeSet<(HistoryPlace, Vec<u8>)>,
+    /// The owners of these rings, before and now.
+    owners: HashMap<OwnerKey, OwnerGroup<'a>, RandomState>,
+    /// The last owner that was looked up, and its key: often the next ring has the same.
+    last_owner: Option<(Owner, OwnerKey)>,
     /// The number of connections of all rings, before the group and now; `None` while no change
     /// needs it.
     records: Option<(u64, u64)>,
 }
 
 struct RingChange {
-    /// The place that the store has.
-    before: Option<HistoryPlace>,
+    /// What the store has.
+    before: Option<RingPlace>,
     /// The ring; `None` if it is gone.
-    now: Option<ClientHistory>,
+    now: Option<(ClientHistory, RingPlace)>,
+}
+
+/// Where a ring is in the orders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RingPlace {
+    place: HistoryPlace,
+    /// `None` for a ring that is not counted for its owner.
+    owner: Option<OwnerKey>,
 }
 
 impl<'a> HistoryGroup<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
-        Self { database, rings: HashMap::default(), places: BTreeSet::new(), records: None }
+        Self {
+            database,
+            rings: HashMap::default(),
+            places: BTreeSet::new(),
+            owners: HashMap::default(),
+            last_owner: None,
+            records: None,
+        }
     }
 
     /// Adds the next change; ignores all but those of histories.
@@ -57,52 +78,114 @@ impl<'a> HistoryGroup<'a> {
     }
 
     fn note(&mut self, connections: &ConnectionNotes) -> Result<(), StoreError> {
+        let mut left = connections.share.limit;
         for (client_id, connection) in &connections.notes {
             let key = keys::history(client_id);
             let ring = self.take(&key)?;
             let mut ring = ring.unwrap_or_else(|| ClientHistory::new(client_id.clone()));
             ring.note(connection, connections.kept);
-            self.put(key, ring)?;
+            if let Some(owner) = self.put(key, ring)? {
+                self.hold_share(&owner, &connections.share, &mut left)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the first rings of an owner while it has more than its share.
+    fn hold_share(
+        &mut self,
+        owner: &OwnerKey,
+        share: &HistoryShare,
+        left: &mut u32,
+    ) -> Result<(), StoreError> {
+        while *left > 0
+            && let Some(group) = self.owners.get_mut(owner)
+            && group.count > share.records_max
+        {
+            let rings = &self.rings;
+            let first = group.first(self.database, owner, |key| rings.contains_key(key))?;
+            let Some((_, key)) = first.filter(|(place, _)| share.removes(*place)) else { break };
+            *left -= 1;
+            if let Some(mut ring) = self.take(&key)? {
+                ring.leave();
+                self.put(key, ring)?;
+            }
         }
         Ok(())
     }
 
     /// Takes a ring out, to put it back changed or not at all.
     fn take(&mut self, key: &[u8]) -> Result<Option<ClientHistory>, StoreError> {
-        let now = match self.rings.entry(key.to_vec()) {
-            Entry::Occupied(entry) => entry.into_mut().now.take(),
-            Entry::Vacant(entry) => {
-                let now = stored(self.database, key)?;
-                let before = now.as_ref().and_then(ClientHistory::place);
-                entry.insert(RingChange { before, now: None });
+        let now = match self.rings.get_mut(key) {
+            Some(change) => change.now.take(),
+            None => {
+                let now = self.stored(key)?;
+                let before = now.as_ref().map(|(_, at)| *at);
+                self.rings.insert(key.to_vec(), RingChange { before, now: None });
                 now
             }
         };
-        if let Some(ring) = &now {
-            self.count()?.1 -= ring.connections.len() as u64;
-            if let Some(place) = ring.place() {
-                self.places.remove(&(place, key.to_vec()));
-            }
+        let Some((ring, RingPlace { place, owner })) = now else { return Ok(None) };
+        let records = ring.connections.len() as u64;
+        self.count()?.1 -= records;
+        self.places.remove(&(place, key.to_vec()));
+        if let Some(owner) = owner {
+            let group = self.owner(owner)?;
+            group.count = group.count.saturating_sub(records);
+            group.places.remove(&(place, key.to_vec()));
         }
-        Ok(now)
+        Ok(Some(ring))
     }
 
-    fn put(&mut self, key: Vec<u8>, ring: ClientHistory) -> Result<(), StoreError> {
-        let Some(place) = ring.place() else { return Ok(()) };
-        self.count()?.1 += ring.connections.len() as u64;
+    /// Reads a ring from the store.
+    fn stored(&mut self, key: &[u8]) -> Result<Option<(ClientHistory, RingPlace)>, StoreError> {
+        let Some(value) = self.database.read(Space::History, key)? else { return Ok(None) };
+        let ring = rings::decode(&value);
+        let damaged = || self.database.damaged("the history of a client cannot be read");
+        let ring = ring.ok_or_else(damaged)?;
+        let Some(place) = ring.place() else { return Ok(None) };
+        let owner = ring.owner().filter(|_| rings::is_counted(&value));
+        let owner = owner.map(|owner| self.key_of(owner));
+        Ok(Some((ring, RingPlace { place, owner })))
+    }
+
+    /// Puts a ring back unless it is empty; returns its owner.
+    fn put(&mut self, key: Vec<u8>, ring: ClientHistory) -> Result<Option<OwnerKey>, StoreError> {
+        let (Some(place), Some(owner)) = (ring.place(), ring.owner()) else { return Ok(None) };
+        let owner = self.key_of(owner);
+        let records = ring.connections.len() as u64;
+        self.count()?.1 += records;
         self.places.insert((place, key.clone()));
+        let group = self.owner(owner)?;
+        group.count += records;
+        group.places.insert((place, key.clone()));
         if let Some(change) = self.rings.get_mut(&key) {
-            change.now = Some(ring);
+            change.now = Some((ring, RingPlace { place, owner: Some(owner) }));
         }
-        Ok(())
+        Ok(Some(owner))
+    }
+
+    fn key_of(&mut self, owner: Owner) -> OwnerKey {
+        match &self.last_owner {
+            Some((last, key)) if *last == owner => *key,
+            _ => {
+                let key = keys::owner(&owner);
+                self.last_owner = Some((owner, key));
+                key
+            }
+        }
+    }
+
+    fn owner(&mut self, owner: OwnerKey) -> Result<&mut OwnerGroup<'a>, StoreError> {
+        match self.owners.entry(owner) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(OwnerGroup::read(self.database, &owner)?)),
+        }
     }
 
     fn count(&mut self) -> Result<&mut (u64, u64), StoreError> {
         if self.records.is_none() {
-            let stored = self.database.read(Space::Meta, meta::CONNECTIONS)?;
-            let stored = stored.map_or(Some(0), |stored| records::decode_number(&stored));
-            let damaged = || self.database.damaged("a counter cannot be read");
-            let stored = stored.ok_or_else(damaged)?;
+            let stored = self.database.read_number(Space::Meta, meta::CONNECTIONS)?;
             self.records = Some((stored, stored));
         }
         Ok(self.records.get_or_insert((0, 0)))
@@ -150,18 +233,23 @@ impl<'a> HistoryGroup<'a> {
     /// Adds the writes.
     pub(super) fn write(&self, writes: &mut Writes) {
         for (key, RingChange { before, now }) in &self.rings {
-            let place = now.as_ref().and_then(ClientHistory::place);
-            if before.is_none() && place.is_none() {
+            let at = now.as_ref().map(|(_, at)| *at);
+            if before.is_none() && at.is_none() {
                 continue;
             }
-            if let Some(before) = before.filter(|before| Some(*before) != place) {
-                writes.insert((Space::HistoryOrder, keys::history_place(before, key)), None);
-            }
-            if let Some(place) = place.filter(|place| Some(*place) != *before) {
-                let key = keys::history_place(place, key);
-                writes.insert((Space::HistoryOrder, key), Some(Vec::new()));
-            }
-            writes.insert((Space::History, key.clone()), now.as_ref().map(rings::encode));
+            let in_order = |at: RingPlace| keys::history_place(at.place, key);
+            let of_owner = |at: RingPlace| {
+                let owner = at.owner?;
+                Some(keys::owner_place(&owner, at.place, key))
+            };
+            move_to(Space::HistoryOrder, before.map(in_order), at.map(in_order), writes);
+            let (before, at) = (before.and_then(of_owner), at.and_then(of_owner));
+            move_to(Space::OwnerOrder, before, at, writes);
+            let ring = now.as_ref().map(|(ring, _)| rings::encode(ring));
+            writes.insert((Space::History, key.clone()), ring);
+        }
+        for (owner, group) in &self.owners {
+            group.write(owner, writes);
         }
         if let Some((before, now)) = self.records
             && before != now
@@ -172,8 +260,15 @@ impl<'a> HistoryGroup<'a> {
     }
 }
 
-fn stored(database: &Database, key: &[u8]) -> Result<Option<ClientHistory>, StoreError> {
-    let Some(value) = database.read(Space::History, key)? else { return Ok(None) };
-    let ring = rings::decode(&value);
-    ring.map(Some).ok_or_else(|| database.damaged("the history of a client cannot be read"))
+/// Adds the writes that move an entry of an order to another key.
+fn move_to(space: Space, before: Option<Vec<u8>>, now: Option<Vec<u8>>, writes: &mut Writes) {
+    if before == now {
+        return;
+    }
+    if let Some(before) = before {
+        writes.insert((space, before), None);
+    }
+    if let Some(now) = now {
+        writes.insert((space, now), Some(Vec::new()));
+    }
 }

@@ -2,12 +2,15 @@
 //!
 //! Numbers in keys are big-endian, so that keys sort by number. Knows no record.
 
+use std::net::IpAddr;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     history::HistoryPlace,
     journal::{QueuePlace, RecordKey, SessionNumber},
     mqtt::{PacketId, Timestamp},
+    owners::Owner,
 };
 
 /// A keyspace.
@@ -42,10 +45,14 @@ pub(super) enum Space {
     History,
     /// The order in which they leave: by place and Client Identifier, without values.
     HistoryOrder,
+    /// The same order for each owner: by owner, place and Client Identifier, without values.
+    OwnerOrder,
+    /// The number of connections in the histories of an owner, by owner.
+    OwnerCounts,
 }
 
 impl Space {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Meta,
         Self::Sessions,
         Self::Wills,
@@ -60,6 +67,8 @@ impl Space {
         Self::Records,
         Self::History,
         Self::HistoryOrder,
+        Self::OwnerOrder,
+        Self::OwnerCounts,
     ];
 
     /// Keyspaces whose keys begin with a session number.
@@ -82,6 +91,8 @@ impl Space {
             Self::Records => "records",
             Self::History => "history",
             Self::HistoryOrder => "history-order",
+            Self::OwnerOrder => "history-owner-order",
+            Self::OwnerCounts => "history-owner-counts",
         }
     }
 }
@@ -183,6 +194,36 @@ pub(super) fn split_history_place(key: &[u8]) -> Option<(HistoryPlace, Vec<u8>)>
         _ => return None,
     };
     Some((place, history.to_vec()))
+}
+
+/// The key of an owner of histories: a part of a hash, because a user name may be long.
+pub(super) type OwnerKey = [u8; 16];
+
+pub(super) fn owner(owner: &Owner) -> OwnerKey {
+    let digest = match owner {
+        Owner::User(name) => Sha256::new().chain_update([0]).chain_update(name.as_bytes()),
+        Owner::Address(IpAddr::V4(address)) => {
+            Sha256::new().chain_update([1]).chain_update(address.octets())
+        }
+        Owner::Address(IpAddr::V6(address)) => {
+            Sha256::new().chain_update([2]).chain_update(address.octets())
+        }
+    };
+    let mut key = OwnerKey::default();
+    key.copy_from_slice(&digest.finalize()[..size_of::<OwnerKey>()]);
+    key
+}
+
+/// Returns the key of the place of a history among those of its owner.
+pub(super) fn owner_place(owner: &OwnerKey, place: HistoryPlace, history: &[u8]) -> Vec<u8> {
+    [owner, &*history_place(place, history)].concat()
+}
+
+/// Returns the owner of a history, its place, and its key.
+pub(super) fn split_owner_place(key: &[u8]) -> Option<(OwnerKey, HistoryPlace, Vec<u8>)> {
+    let (owner, rest) = key.split_first_chunk()?;
+    let (place, history) = split_history_place(rest)?;
+    Some((*owner, place, history))
 }
 
 pub(super) const fn message(number: u64) -> [u8; 8] {

@@ -8,7 +8,10 @@ use crate::{
     mqtt::Timestamp,
 };
 
-const VERSION: u8 = 1;
+/// The version of rings that are counted for their owners. Others are from before format 7, and are
+/// counted when they are written again.
+const VERSION: u8 = 2;
+const VERSION_UNCOUNTED: u8 = 1;
 
 const USERNAME: u8 = 1 << 0;
 const END: u8 = 1 << 1;
@@ -73,9 +76,14 @@ fn encode_connection(
     }
 }
 
+/// Returns whether the ring is counted for its owner.
+pub(super) fn is_counted(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&VERSION)
+}
+
 pub(super) fn decode(bytes: &[u8]) -> Option<ClientHistory> {
     let mut reader = RecordReader::new(bytes);
-    if reader.byte()? != VERSION {
+    if ![VERSION, VERSION_UNCOUNTED].contains(&reader.byte()?) {
         return None;
     }
     let mut ring = ClientHistory::new(reader.text()?.into());

@@ -11,7 +11,9 @@ use hearthmq::{
     mqtt::ReasonCode,
 };
 
-use crate::support::{Client, disk::Disk, packets::*, pass, secs, world, world_within};
+use crate::support::{
+    Client, disk::Disk, forgetful_world_within, packets::*, pass, secs, world, world_within,
+};
 
 async fn history(broker: &Broker, client_id: &str) -> Vec<PastConnection> {
     broker.list_history(client_id, 100).await.unwrap().unwrap()
@@ -112,6 +114,53 @@ async fn the_oldest_connections_leave_a_history_and_old_ends_too() {
     // A connection that lasts does not leave.
     assert_eq!(history(&broker, "car").await.len(), 1);
     drop(stays);
+}
+
+async fn visit_as(broker: &Broker, username: &str, client_id: &str) {
+    let mut packet = connect(client_id);
+    packet.username = Some(username);
+    leave(Client::connected(broker, packet).await).await;
+}
+
+#[actix_rt::test]
+async fn a_user_with_many_connections_pushes_out_its_own_histories_alone() {
+    let disk = Disk::default();
+    for run in 0..2 {
+        let change = |limits: &mut hearthmq::limits::Limits| limits.history_connections_max = 20;
+        let powered = disk.power_within(change).await;
+        let broker = &powered.broker;
+        if run == 0 {
+            visit_as(broker, "ann", "car").await;
+            pass(secs(1)).await;
+        }
+        for number in 0..40 {
+            visit_as(broker, "bob", &format!("bike-{run}-{number}")).await;
+            pass(std::time::Duration::from_millis(5)).await;
+        }
+        pass(secs(1)).await;
+        assert_eq!(reasons(broker, "car").await, [Some(Normal)]);
+        // A quarter of all is the share of one user: its last ones.
+        assert_eq!(disk.histories(), 6);
+        for number in 35..40 {
+            assert_eq!(reasons(broker, &format!("bike-{run}-{number}")).await, [Some(Normal)]);
+        }
+        powered.crash();
+    }
+}
+
+#[actix_rt::test]
+async fn the_share_of_a_user_can_be_set() {
+    let broker = forgetful_world_within(|limits| limits.history_connections_per_user_max = 2).await;
+    for number in 0..4 {
+        visit_as(&broker, "bob", &format!("bike-{number}")).await;
+        pass(secs(1)).await;
+    }
+    // Another client of no user, of this address.
+    leave(Client::connected(&broker, connect("car")).await).await;
+    pass(secs(1)).await;
+    for (client_id, is_known) in [("bike-1", false), ("bike-2", true), ("car", true)] {
+        assert_eq!(broker.list_history(client_id, 9).await.unwrap().is_some(), is_known);
+    }
 }
 
 #[actix_rt::test]

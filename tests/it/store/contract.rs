@@ -6,8 +6,8 @@ use std::{num::NonZeroU64, sync::Arc};
 use hearthmq::{
     mqtt::{Message, Publication, QoS, Timestamp},
     store::{
-        Backlog, Bounds, Change, HistoryTidy, LoginKind, Owner, QueuePlace, SessionNumber,
-        SessionRecord, StoredRetained, WillRecord,
+        Backlog, Bounds, Change, LoginKind, Owner, QueuePlace, SessionNumber, SessionRecord,
+        StoredRetained, WillRecord,
     },
 };
 
@@ -32,8 +32,6 @@ on_every_store!(
     logins_that_were_right_are_kept_until_they_are_forgotten,
     records_are_ordered_by_namespace_and_key,
     a_removed_record_leaves_its_revision,
-    the_history_of_a_client_has_its_last_connections,
-    histories_leave_in_their_order,
     numbers_of_messages_are_taken_wherever_they_are,
     a_group_that_is_applied_again_changes_nothing,
 );
@@ -321,78 +319,6 @@ fn a_removed_record_leaves_its_revision<S: Subject>() {
     let names = records(subject.store()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert_eq!(names, [name("b", "k")]);
     assert_eq!(subject.store().bounds().unwrap().revision.0, 12);
-}
-
-fn the_history_of_a_client_has_its_last_connections<S: Subject>() {
-    let mut subject = S::new();
-    let long = "ü".repeat(30_000);
-    for client_id in ["c", &*long] {
-        let note = |version, ended_at| note_connection(client_id, connection(version, ended_at), 3);
-        apply(subject.store(), &[note(1, None), note(2, None), note(1, Some(5)), note(3, None)]);
-        subject.reopen();
-        apply(subject.store(), &[note(3, Some(9)), note(7, Some(8))]);
-        apply(subject.store(), &[note(1, Some(5))]);
-        for _ in 0..2 {
-            let found = subject.store().history(client_id).unwrap().unwrap();
-            assert_eq!(&*found.client_id, client_id);
-            let expected = [connection(2, None), connection(3, Some(9)), connection(7, Some(8))];
-            assert_eq!(found.connections, expected);
-            subject.reopen();
-        }
-    }
-    assert_eq!(subject.store().history("other").unwrap(), None);
-    assert_eq!(histories(subject.store()).len(), 2);
-}
-
-/// A tidy-up that removes nothing.
-const NOTHING: HistoryTidy = HistoryTidy {
-    closed_before: Timestamp(0),
-    open_up_to: 0,
-    records_max: u64::MAX,
-    over_limit_up_to: 0,
-    limit: u32::MAX,
-};
-
-fn histories_leave_in_their_order<S: Subject>() {
-    let mut subject = S::new();
-    let note =
-        |client_id, version, ended_at| note_connection(client_id, connection(version, ended_at), 9);
-    let left = |subject: &mut S, tidy: HistoryTidy| {
-        apply(subject.store(), &[Change::TidyHistory(tidy)]);
-        subject.reopen();
-        let left = histories(subject.store());
-        left.iter().map(|it| it.client_id.to_string()).collect::<Vec<_>>()
-    };
-    let group = [
-        note("old", 1, Some(10)),
-        note("older", 2, Some(5)),
-        note("back", 3, Some(1)),
-        note("back", 4, None),
-        note("open", 5, None),
-        note("new", 6, Some(30)),
-    ];
-    apply(subject.store(), &group);
-    assert_eq!(left(&mut subject, NOTHING).len(), 5);
-    let tidy = HistoryTidy { closed_before: Timestamp(11), limit: 1, ..NOTHING };
-    assert_eq!(left(&mut subject, tidy), ["back", "new", "old", "open"]);
-    let tidy = HistoryTidy { closed_before: Timestamp(10), open_up_to: 4, ..NOTHING };
-    assert_eq!(left(&mut subject, tidy), ["new", "old", "open"]);
-    // Those with an end leave first, whatever their versions are.
-    let tidy = HistoryTidy { records_max: 2, over_limit_up_to: 5, ..NOTHING };
-    assert_eq!(left(&mut subject, tidy), ["new", "open"]);
-    let tidy = HistoryTidy { records_max: 0, over_limit_up_to: 4, ..NOTHING };
-    assert_eq!(left(&mut subject, tidy), ["open"]);
-    let tidy = HistoryTidy { records_max: 0, over_limit_up_to: 5, ..NOTHING };
-    assert_eq!(left(&mut subject, tidy), [""; 0]);
-    // The changes of a group are made in their order.
-    let group = [
-        note("a", 7, Some(1)),
-        Change::TidyHistory(HistoryTidy { records_max: 1, ..NOTHING }),
-        note("b", 8, Some(2)),
-        Change::TidyHistory(HistoryTidy { records_max: 1, ..NOTHING }),
-    ];
-    apply(subject.store(), &group);
-    assert_eq!(left(&mut subject, NOTHING), ["b"]);
 }
 
 fn numbers_of_messages_are_taken_wherever_they_are<S: Subject>() {

@@ -4,7 +4,8 @@
 use std::{fs, path::Path};
 
 use hearthmq::store::{
-    Change, DirectoryStore, Durability, SessionNumber, Store as _, StoreError, StoreOptions,
+    Change, DirectoryStore, Durability, HistoryShare, SessionNumber, Store as _, StoreError,
+    StoreOptions,
 };
 
 use super::{
@@ -37,7 +38,7 @@ fn a_store_that_is_not_there_is_made_only_by_open() {
 fn set_format(dir: &Path, format: u8) {
     let database = fjall::Database::builder(dir.join("store")).open().unwrap();
     let meta = database.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 6][..]));
+    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 7][..]));
     meta.insert("format", [1, format]).unwrap();
     database.persist(fjall::PersistMode::SyncAll).unwrap();
 }
@@ -46,12 +47,12 @@ fn set_format(dir: &Path, format: u8) {
 fn a_later_format_is_refused() {
     let mut subject = Directory::new();
     subject.close();
-    set_format(subject.dir.path(), 7);
+    set_format(subject.dir.path(), 8);
     for _ in 0..2 {
         let error = DirectoryStore::open(subject.dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 8, known: 7, .. }), "{error}");
         let line = error.to_string();
-        assert!(line.contains("format 7") && line.contains("up to 6; run"), "{line}");
+        assert!(line.contains("format 8") && line.contains("up to 7; run"), "{line}");
     }
 }
 
@@ -69,6 +70,45 @@ fn a_store_of_format_1_is_taken_over() {
         store.retained(&mut |found| assert_eq!(found.owner, None)).unwrap();
         assert_eq!((contents(store).sessions.len(), contents(store).retained.len()), (1, 1));
     }
+}
+
+/// The history of a client that a former format has written counts for its owner from its next
+/// connection on.
+#[test]
+fn a_history_without_a_count_for_its_owner_is_counted_when_it_is_written_again() {
+    let mut subject = Directory::new();
+    let share = HistoryShare { records_max: 2, over_limit_up_to: 0, limit: 9 };
+    let note = |client_id, version: u64| {
+        note_within(share, client_id, connection(version, Some(version)), 9)
+    };
+    apply(subject.store(), &[note("old", 2), note("older", 4)]);
+    subject.close();
+    let database = fjall::Database::builder(subject.dir.path().join("store")).open().unwrap();
+    let options = fjall::KeyspaceCreateOptions::default;
+    let rings = database.keyspace("history", options).unwrap();
+    for entry in rings.iter() {
+        let (key, value) = entry.into_inner().unwrap();
+        rings.insert(key, [&[1], &value[1..]].concat()).unwrap();
+    }
+    for name in ["history-owner-order", "history-owner-counts"] {
+        let keyspace = database.keyspace(name, options).unwrap();
+        for entry in keyspace.iter() {
+            keyspace.remove(entry.key().unwrap()).unwrap();
+        }
+    }
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((rings, database));
+    let clients = |subject: &Directory| {
+        assert_eq!(subject.directory_store().examine().unwrap().faults, [""; 0]);
+        let found = histories(subject.store());
+        found.iter().map(|it| it.client_id.to_string()).collect::<Vec<_>>()
+    };
+    subject.reopen();
+    assert_eq!(clients(&subject), ["old", "older"]);
+    apply(subject.store(), &[note("new", 6), note("newer", 8)]);
+    assert_eq!(clients(&subject), ["new", "newer", "old", "older"]);
+    apply(subject.store(), &[note("old", 10)]);
+    assert_eq!(clients(&subject), ["old", "older"]);
 }
 
 #[test]

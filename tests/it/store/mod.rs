@@ -5,6 +5,7 @@ mod contract;
 mod damage;
 mod directory;
 mod full_disk;
+mod histories;
 mod queues;
 mod random;
 mod readers;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hearthmq::{
     mqtt::{Message, QoS, Timestamp},
     store::{
-        Change, Durability, HistoryTidy, MemoryStore, QueuePlace, QueuedMessage, SentAs,
-        SessionNumber, Store as _,
+        Change, Durability, HistoryShare, HistoryTidy, MemoryStore, QueuePlace, QueuedMessage,
+        SentAs, SessionNumber, Store as _,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -69,8 +69,15 @@ fn tidy() -> impl Strategy<Value = HistoryTidy> {
     )
 }
 
+fn share() -> impl Strategy<Value = HistoryShare> {
+    (0_u64..9, 0_u64..12, 0_u32..4).prop_map(|(records_max, over_limit_up_to, limit)| {
+        HistoryShare { records_max, over_limit_up_to, limit }
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let name = || prop::sample::select(vec!["a", "b", "c/d"]);
+    let client_id = prop::sample::select(vec!["a", "b", "c", "d", "e"]);
     prop_oneof![
         4 => session().prop_map(|session| put(session.0)),
         1 => session().prop_map(Change::EndSession),
@@ -98,9 +105,9 @@ fn change() -> impl Strategy<Value = Change> {
             remove_record("ns", &key.to_string(), revision)
         }),
         1 => (0_u64..9).prop_map(|millis| Change::Clock(Timestamp(millis))),
-        3 => (name(), 1_u64..12, prop::option::of(0_u64..9), 0_u16..4).prop_map(
-            |(client_id, version, ended_at, kept)| {
-                note_connection(client_id, connection(version, ended_at), kept)
+        6 => (share(), client_id, 1_u64..12, prop::option::of(0_u64..9), 0_u16..4).prop_map(
+            |(share, client_id, version, ended_at, kept)| {
+                note_within(share, client_id, connection(version, ended_at), kept)
             }
         ),
         1 => tidy().prop_map(Change::TidyHistory),
