@@ -301,6 +301,7 @@ pub(crate) const fn kind_of(event: &Event) -> FeedKind {
         Event::Subscribed(_) => FeedKind::SessionSubscribed,
         Event::Unsubscribed(_) => FeedKind::SessionUnsubscribed,
         Event::Refused(_) => FeedKind::ClientRefused,
+        Event::Banned(_) => FeedKind::ClientBanned,
         Event::Started(_) => FeedKind::BrokerStarted,
     }
 }

@@ -38,6 +38,8 @@ pub trait Hooks: Send + Sync + 'static {
     fn session_unsubscribed(&self, _event: &SubscriptionChanged) {}
     /// A connection was refused. Their number is limited for each address and in all.
     fn client_refused(&self, _event: &ClientRefused) {}
+    /// A client, user or network was banned.
+    fn client_banned(&self, _event: &ClientBanned) {}
     /// The broker has started, and has the sessions that it had before.
     fn broker_started(&self, _event: &BrokerStarted) {}
 }
@@ -201,6 +203,42 @@ pub struct ClientRefused {
     pub at: Timestamp,
     /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
+}
+
+/// A client, user or network was banned, or its ban was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientBanned {
+    /// What the ban is of: `client_id`, `user` or `address`.
+    pub kind: &'static str,
+    /// The Client Identifier, the user name, their pattern, or the network.
+    pub value: Arc<str>,
+    /// Why, for people.
+    pub reason: Option<Arc<str>>,
+    /// The user name of the caller that has set it.
+    pub by: Option<Arc<str>>,
+    /// Whether the broker has set it, because the client connected too often.
+    pub is_for_flapping: bool,
+    /// When it ends; `None` if it does not end by itself.
+    pub expires_at: Option<Timestamp>,
+    /// When the event happened.
+    pub at: Timestamp,
+    /// The place of the event among all events of the broker since it started, from 1.
+    pub number: u64,
+}
+
+impl ClientBanned {
+    /// Returns the banned Client Identifier; `None` if the ban is of others, or of a pattern.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        Some(&*self.value).filter(|value| self.kind == "client_id" && !value.contains('*'))
+    }
+
+    /// Returns the banned user; `None` if the ban is of others, or of a pattern.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        Some(&*self.value).filter(|value| self.kind == "user" && !value.contains('*'))
+    }
 }
 
 /// The broker has started. Every client is offline unless a later event says otherwise.

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::{
     between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
-    hooks::ClientRefused,
+    hooks::{ClientBanned, ClientRefused},
     mqtt::{DeliveryCounts, ReceiptCall},
     router::ShardNumber,
 };
@@ -27,6 +27,8 @@ pub(crate) enum ToShard {
     BacklogWaits(BacklogWaits),
     /// A connection was refused.
     Refused(Box<ClientRefused>),
+    /// A client, user or network was banned.
+    Banned(Box<ClientBanned>),
     /// What became of deliveries that calls wait for here.
     Receipts(Vec<(ReceiptCall, DeliveryCounts)>),
 }

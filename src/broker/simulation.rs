@@ -133,6 +133,7 @@ impl ShardDoor for SimulatedDoor {
             ToShard::BacklogTaken(_) => "BacklogTaken",
             ToShard::BacklogWaits(_) => "BacklogWaits",
             ToShard::Refused(_) => "Refused",
+            ToShard::Banned(_) => "Banned",
             ToShard::Receipts(_) => "Receipts",
         };
         let registry = self.registry.clone();

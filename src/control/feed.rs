@@ -33,6 +33,8 @@ labels! {
         SessionUnsubscribed = "session_unsubscribed",
         /// A connection was refused.
         ClientRefused = "client_refused",
+        /// A client, user or network was banned.
+        ClientBanned = "client_banned",
         /// The broker has started.
         BrokerStarted = "broker_started",
     }
@@ -40,13 +42,14 @@ labels! {
 
 impl FeedKind {
     /// The kinds that a filter may select.
-    pub const CHANGES: [Self; 7] = [
+    pub const CHANGES: [Self; 8] = [
         Self::ClientConnected,
         Self::ClientDisconnected,
         Self::ClientKeepAliveChanged,
         Self::SessionSubscribed,
         Self::SessionUnsubscribed,
         Self::ClientRefused,
+        Self::ClientBanned,
         Self::BrokerStarted,
     ];
 }

@@ -150,12 +150,12 @@ impl StoredRecords {
         tally.or_insert_with(|| Arc::new(RecordTally::new(find_set_by))).clone()
     }
 
-    /// Adds or replaces a record, and does not wait for it. It is lost if the store cannot be
-    /// written.
-    pub(crate) fn put_behind(&self, put: Put) {
+    /// Adds or replaces a record, and does not wait for it; returns whether the store takes it. It is
+    /// lost if the store cannot be written.
+    pub(crate) fn put_behind(&self, put: Put) -> bool {
         let Put { name, value, expected, expires_at } = put;
         let content = Some((value, expires_at));
-        let _ = self.change(&mut lock(&self.state), name, content, expected);
+        self.change(&mut lock(&self.state), name, content, expected).is_ok()
     }
 
     /// Removes a record, and does not wait for it. It stays if the store cannot be written.

@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::{
-    BrokerStarted, ClientConnected, ClientDisconnected, ClientKeepAliveChanged, ClientRefused,
-    Hooks, SubscriptionChanged,
+    BrokerStarted, ClientBanned, ClientConnected, ClientDisconnected, ClientKeepAliveChanged,
+    ClientRefused, Hooks, SubscriptionChanged,
 };
+use crate::mqtt::Timestamp;
 
 /// The topic of [`Event::Connected`].
 pub(crate) const CLIENT_CONNECTED: &str = "$events/client_connected";
@@ -24,6 +25,8 @@ pub(crate) const SESSION_SUBSCRIBED: &str = "$events/session_subscribed";
 pub(crate) const SESSION_UNSUBSCRIBED: &str = "$events/session_unsubscribed";
 /// The topic of [`Event::Refused`].
 pub(crate) const CLIENT_REFUSED: &str = "$events/client_refused";
+/// The topic of [`Event::Banned`].
+pub(crate) const CLIENT_BANNED: &str = "$events/client_banned";
 /// The topic of [`Event::Started`].
 pub(crate) const BROKER_STARTED: &str = "$events/broker_started";
 
@@ -36,6 +39,7 @@ pub(crate) enum Event {
     Subscribed(SubscriptionChanged),
     Unsubscribed(SubscriptionChanged),
     Refused(ClientRefused),
+    Banned(ClientBanned),
     Started(BrokerStarted),
 }
 
@@ -49,6 +53,7 @@ impl Event {
             Self::Subscribed(event) => hooks.session_subscribed(event),
             Self::Unsubscribed(event) => hooks.session_unsubscribed(event),
             Self::Refused(event) => hooks.client_refused(event),
+            Self::Banned(event) => hooks.client_banned(event),
             Self::Started(event) => hooks.broker_started(event),
         }
     }
@@ -61,6 +66,7 @@ impl Event {
             Self::KeepAliveChanged(event) => event.number,
             Self::Subscribed(event) | Self::Unsubscribed(event) => event.number,
             Self::Refused(event) => event.number,
+            Self::Banned(event) => event.number,
             Self::Started(event) => event.number,
         }
     }
@@ -78,6 +84,9 @@ impl Event {
                 let client_id = event.client_id.as_deref().unwrap_or_default();
                 return (client_id, event.username.as_deref());
             }
+            Self::Banned(event) => {
+                return (event.client_id().unwrap_or_default(), event.username());
+            }
             Self::Started(_) => return ("", None),
         };
         (client_id, username.as_deref())
@@ -88,6 +97,11 @@ impl Event {
         let (client_id, username) = self.client();
         let other = match self {
             Self::Subscribed(event) | Self::Unsubscribed(event) => event.filter.len(),
+            Self::Banned(event) => {
+                let others =
+                    [&event.reason, &event.by].map(|it| it.as_ref().map_or(0, |it| it.len()));
+                event.value.len() + others.iter().sum::<usize>()
+            }
             Self::Connected(_)
             | Self::Disconnected(_)
             | Self::KeepAliveChanged(_)
@@ -110,6 +124,7 @@ impl Event {
                 serde_json::to_vec(&subscription_changed("session.unsubscribed", event))
             }
             Self::Refused(event) => serde_json::to_vec(&refused(event)),
+            Self::Banned(event) => serde_json::to_vec(&banned(event)),
             Self::Started(event) => serde_json::to_vec(&started(event)),
         };
         json.expect("texts, numbers and truth values are JSON")
@@ -262,6 +277,37 @@ fn refused(event: &ClientRefused) -> RefusedJson<'_> {
 }
 
 #[derive(Serialize)]
+struct BannedJson<'e> {
+    clientid: Option<&'e str>,
+    username: Option<&'e str>,
+    event: &'static str,
+    kind: &'static str,
+    value: &'e str,
+    reason: Option<&'e str>,
+    by: Option<&'e str>,
+    flapping: bool,
+    expires_at: Option<Millis>,
+    timestamp: Millis,
+    number: u64,
+}
+
+fn banned(event: &ClientBanned) -> BannedJson<'_> {
+    BannedJson {
+        clientid: event.client_id(),
+        username: event.username(),
+        event: "client.banned",
+        kind: event.kind,
+        value: &event.value,
+        reason: event.reason.as_deref(),
+        by: event.by.as_deref(),
+        flapping: event.is_for_flapping,
+        expires_at: event.expires_at.map(Timestamp::millis),
+        timestamp: event.at.millis(),
+        number: event.number,
+    }
+}
+
+#[derive(Serialize)]
 struct StartedJson<'e> {
     event: &'static str,
     node: &'e str,
@@ -287,11 +333,11 @@ mod tests {
     use super::*;
     use crate::{
         hooks::DisconnectReason,
-        mqtt::{ProtocolVersion, QoS, Timestamp},
+        mqtt::{ProtocolVersion, QoS},
     };
 
     /// Returns one event of each kind, as `docs/events.md` describes them.
-    fn events() -> [Event; 7] {
+    fn events() -> [Event; 8] {
         let text = |text: &str| Arc::<str>::from(text);
         let (client_id, username) = (text("car-17"), Some(text("ann")));
         let (node, peer) = (text("hearthmq"), "192.0.2.7:49152".parse().unwrap());
@@ -348,6 +394,7 @@ mod tests {
             Event::Subscribed(subscribed),
             Event::Unsubscribed(unsubscribed),
             refused(peer),
+            banned(),
             started(),
         ]
     }
@@ -360,6 +407,19 @@ mod tests {
             peer,
             at: Timestamp(1_764_321_095_000),
             number: 4_106,
+        })
+    }
+
+    fn banned() -> Event {
+        Event::Banned(ClientBanned {
+            kind: "client_id",
+            value: "car-17".into(),
+            reason: Some("it connected too often".into()),
+            by: None,
+            is_for_flapping: true,
+            expires_at: Some(Timestamp(1_764_321_396_000)),
+            at: Timestamp(1_764_321_096_000),
+            number: 4_107,
         })
     }
 

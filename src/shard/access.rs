@@ -2,8 +2,17 @@
 
 use std::net::IpAddr;
 
-use super::Core;
-use crate::{auth::ClientCertificate, control::AuditEntry, mqtt::Connect};
+use super::{Core, Shard};
+use crate::{
+    auth::ClientCertificate,
+    between::door::{Sender, ToShard},
+    control::{AuditEntry, Ban},
+    hooks::{
+        ClientBanned,
+        json::{self, Event},
+    },
+    mqtt::{Connect, Timestamp},
+};
 
 impl Core {
     /// Returns whether a client is kept out by what it says of itself, which is not proven yet.
@@ -20,9 +29,46 @@ impl Core {
         by_name(connect.username) || common_name.is_some_and(|name| by_name(Some(name)))
     }
 
+    /// Announces a ban, at the home of the client if it is of one. From any thread.
+    pub(crate) fn announce_ban(&self, ban: &Ban) {
+        let event = event_of(ban);
+        let home = self.home(event.client_id().unwrap_or_default());
+        if let Some(shard) = self.shard(home) {
+            shard.door.send(Sender::Listener, ToShard::Banned(Box::new(event)));
+        }
+    }
+
     /// Notes a change in the audit log.
     pub(crate) fn note_audit(&self, entry: AuditEntry) {
         let entries_max = self.limits_now().audit_entries_max as usize;
         self.audit.note(entry, entries_max, self.clock.now());
+    }
+}
+
+impl Shard {
+    /// Gives the event its number and announces it.
+    pub(in crate::shard) fn announce_banned(&mut self, mut event: ClientBanned, now: Timestamp) {
+        self.announce_any(
+            |_, numbers| {
+                event.number = numbers.next();
+                Some(Event::Banned(event))
+            },
+            json::CLIENT_BANNED,
+            now,
+        );
+    }
+}
+
+/// Returns the event that a ban was set.
+pub(in crate::shard) fn event_of(ban: &Ban) -> ClientBanned {
+    ClientBanned {
+        kind: ban.subject.kind(),
+        value: ban.subject.value(),
+        reason: ban.reason.clone(),
+        by: ban.by.clone(),
+        is_for_flapping: ban.is_for_flapping,
+        expires_at: ban.expires_at_millis.map(Timestamp),
+        at: Timestamp(ban.set_at_millis),
+        number: 0,
     }
 }

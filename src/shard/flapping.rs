@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     Shard,
+    access::event_of,
     bans::{BanContent, name_of},
     connect::AcceptedConnect,
     presence::tell::subject_of,
@@ -87,7 +88,7 @@ impl Shard {
             let secs = limits.flapping_ban_secs;
             self.core.told.flapping(&subject_of(connect), connects, secs);
             if !self.core.bans.has_reached(limits.bans_max as usize)
-                && let Some(name) = banned_name(&connect.client_id)
+                && let Some((subject, name)) = banned_name(&connect.client_id)
             {
                 let content = BanContent {
                     is_for_flapping: true,
@@ -96,19 +97,24 @@ impl Shard {
                     at: now.millis(),
                 };
                 let value = serde_json::to_vec(&content).unwrap_or_default();
-                let put = Put::new(name, value).expiring_at(now.plus_secs(secs.into()));
-                self.core.records.put_behind(put);
+                let expires_at = now.plus_secs(secs.into());
+                let put = Put::new(name, value).expiring_at(expires_at);
+                if self.core.records.put_behind(put) {
+                    let ban = content.into_ban(subject, Some(expires_at), 0);
+                    self.announce_banned(event_of(&ban), now);
+                }
             }
         }
         Err(NoSession::Banned)
     }
 }
 
-/// Returns the name of the ban of one client. An identifier with an asterisk would ban others; such a client
+/// Returns the subject of the ban of one client, and the name of its record. An identifier with an asterisk would ban others; such a client
 /// is only refused while its window lasts.
-fn banned_name(client_id: &str) -> Option<RecordKey> {
+fn banned_name(client_id: &str) -> Option<(BanSubject, RecordKey)> {
     let subject = BanSubject::parse("client_id", client_id).ok()?;
-    name_of(&subject).filter(|_| !subject.is_pattern())
+    let name = name_of(&subject).filter(|_| !subject.is_pattern())?;
+    Some((subject, name))
 }
 
 #[cfg(test)]

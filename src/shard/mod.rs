@@ -283,6 +283,7 @@ impl Shard {
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),
             ToShard::Refused(event) => self.take_refused(*event, now),
+            ToShard::Banned(event) => self.announce_banned(*event, now),
             ToShard::Receipts(reports) => self.take_receipts(&reports),
         }
     }

@@ -49,6 +49,7 @@ impl Broker {
         drop(changing);
         let old = former.and_then(|record| parse(request.subject.clone(), &record));
         let new = content.into_ban(request.subject.clone(), expires_at, revision.0);
+        core.announce_ban(&new);
         let mut changed = AccessChanged::new(old, Some(new));
         changed.sessions_touched = self.end_banned(&request.subject).await;
         Ok(changed)

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use hearthmq::{
     Broker,
     control::{
-        FeedKind, FeedPosition, Follow, KickOptions, LiveClients, SetKeepAlive, WillRequest,
+        AccessControl as _, BanSubject, FeedFilter, FeedKind, FeedPosition, Follow, KickOptions,
+        LiveClients, PutBan, SetKeepAlive, WillRequest,
     },
     hooks::{ClientDisconnected, Hooks},
     mqtt::{Packet, ReasonCode},
@@ -14,7 +15,7 @@ use hearthmq::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, builder, disk::Disk, packets::*, pass, refusing, secs, world, world_with,
+    Client, builder, disk::Disk, packets::*, pass, refusing, secs, world, world_with, world_within,
 };
 
 /// Starts a broker, with a client that watches for events.
@@ -348,6 +349,69 @@ async fn a_refused_client_is_announced_at_a_limited_rate() {
     assert!((20..attempts).contains(&found.len()), "{}", found.len());
     assert!(found.iter().all(|item| item.kind == FeedKind::ClientRefused));
     assert_eq!(found[0].id.number, number.as_u64().unwrap());
+}
+
+#[actix_rt::test]
+async fn a_ban_is_announced_before_the_end_of_its_clients() {
+    let broker = world_within(|limits| limits.flapping_connects_max = 2).await;
+    let mut watcher = watcher(&broker).await;
+    let start = broker.follow(Follow::new(FeedPosition::Start)).await.unwrap().next;
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        kept.push(Client::connected(&broker, connect("car")).await);
+        pass(secs(1)).await;
+    }
+    // One connection too many: the broker bans the client.
+    let mut third = Client::new(&broker, V5);
+    third.send(Packet::Connect(Box::new(connect("car")))).await;
+    for name in ["client_connected", "client_disconnected", "client_connected"] {
+        event(&mut watcher, name).await;
+    }
+    let found = event(&mut watcher, "client_banned").await;
+    let (timestamp, number) = (&found["timestamp"], &found["number"]);
+    let expected = json!({
+        "clientid": "car", "username": null, "event": "client.banned", "kind": "client_id",
+        "value": "car", "reason": "it connected too often", "by": null, "flapping": true,
+        "expires_at": timestamp.as_u64().unwrap() + 300_000, "timestamp": timestamp,
+        "number": number,
+    });
+    assert_eq!(found, expected);
+    // The refusal and the end of the other connection have no order.
+    let mut others = [next(&mut watcher).await, next(&mut watcher).await];
+    others.sort();
+    assert_eq!(others, ["client.disconnected", "client.refused"]);
+
+    let subject = |kind, value| BanSubject::parse(kind, value).unwrap();
+    for (kind, value, username) in [("user", "ann", json!("ann")), ("user", "a*", Value::Null)] {
+        let mut ban = PutBan::new(subject(kind, value));
+        (ban.by, ban.reason, ban.ttl_secs) = (Some("ops".into()), Some("left".into()), Some(60));
+        broker.put_ban(ban).await.unwrap();
+        let found = event(&mut watcher, "client_banned").await;
+        assert_eq!((&found["kind"], &found["value"]), (&json!(kind), &json!(value)));
+        assert_eq!((&found["clientid"], &found["username"]), (&Value::Null, &username));
+        assert_eq!((&found["by"], &found["reason"]), (&json!("ops"), &json!("left")));
+        let set_at = found["timestamp"].as_u64().unwrap();
+        assert_eq!(
+            (&found["flapping"], &found["expires_at"]),
+            (&json!(false), &json!(set_at + 60_000))
+        );
+    }
+    let filter = FeedFilter::default().kinds([FeedKind::ClientBanned]);
+    let follow = Follow::new(start).matching(filter);
+    let found = broker.follow(follow).await.unwrap().items;
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0].id.number, number.as_u64().unwrap());
+}
+
+/// Returns the name of the next event.
+async fn next(watcher: &mut Client) -> String {
+    watcher
+        .receive(|packet| {
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+            let event: Value = serde_json::from_slice(publish.payload).unwrap();
+            event["event"].as_str().unwrap().to_owned()
+        })
+        .await
 }
 
 #[actix_rt::test]

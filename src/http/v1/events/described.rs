@@ -34,6 +34,7 @@ enum EventData {
     ClientKeepaliveChanged(ClientKeepaliveChangedEvent),
     SessionChanged(SessionChangedEvent),
     ClientRefused(ClientRefusedEvent),
+    ClientBanned(ClientBannedEvent),
     BrokerStarted(BrokerStartedEvent),
     SnapshotEnd(SnapshotEndEvent),
     Reset(ResetEvent),
@@ -174,6 +175,39 @@ struct ClientRefusedEvent {
     number: u64,
 }
 
+/// A client, user or network was banned.
+#[derive(Serialize, ToSchema)]
+struct ClientBannedEvent {
+    /// The banned Client Identifier; `null` if the ban is of others, or of a pattern.
+    #[schema(required = true)]
+    clientid: Option<String>,
+    /// The banned user name; `null` if the ban is of others, or of a pattern.
+    #[schema(required = true)]
+    username: Option<String>,
+    /// `client.banned`.
+    #[schema(schema_with = client_banned)]
+    event: String,
+    /// What the ban is of: `client_id`, `user` or `address`.
+    kind: String,
+    /// The Client Identifier, the user name, their pattern, or the network.
+    value: String,
+    /// Why, for people.
+    #[schema(required = true)]
+    reason: Option<String>,
+    /// User name of the caller; `null` for the broker and for an embedding application.
+    #[schema(required = true)]
+    by: Option<String>,
+    /// Whether the broker has set it, because the client connected too often.
+    flapping: bool,
+    /// When it ends by itself, in milliseconds since the Unix epoch; `null` if never.
+    #[schema(required = true)]
+    expires_at: Option<u64>,
+    /// When it happened, in milliseconds since the Unix epoch.
+    timestamp: u64,
+    /// The place among all events of the broker since it started.
+    number: u64,
+}
+
 /// The broker has started: every client is offline unless a later event says otherwise.
 #[derive(Serialize, ToSchema)]
 struct BrokerStartedEvent {
@@ -261,6 +295,10 @@ fn session_changed() -> Schema {
 
 fn client_refused() -> Schema {
     named(["client.refused"])
+}
+
+fn client_banned() -> Schema {
+    named(["client.banned"])
 }
 
 fn broker_started() -> Schema {
