@@ -13,6 +13,7 @@ mod history;
 mod keep_alive;
 mod kick;
 mod overrides;
+mod pins;
 mod publishing;
 mod rechecked;
 mod requesting;
@@ -56,6 +57,7 @@ pub use self::{
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
+    pins::{CertificatePin, ListPins},
     publishing::{
         DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published, Publishing,
         WaitForDeliveries,

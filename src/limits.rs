@@ -133,6 +133,11 @@ pub struct Limits {
     pub keep_alive_override_bytes_per_user_max: u64,
     /// Maximum number of bans in the store.
     pub bans_max: u32,
+    /// Maximum number of certificates that are pinned to client identifiers; they take at most as many
+    /// KiB. A client whose certificate cannot be pinned is refused.
+    pub certificate_pins_max: u32,
+    /// Maximum number of pinned certificates with one Common Name; 0 = a quarter of all.
+    pub certificate_pins_per_user_max: u32,
     /// Maximum number of connections of one client identifier within `flapping_window_secs`; with one
     /// more, the client is banned for `flapping_ban_secs`. 0 = clients may connect as often as they
     /// like.
@@ -214,6 +219,8 @@ impl Default for Limits {
             keep_alive_override_bytes_per_user_max: 0,
             stored_rules_max: 1_000,
             bans_max: 100_000,
+            certificate_pins_max: 100_000,
+            certificate_pins_per_user_max: 0,
             flapping_connects_max: 0,
             flapping_window_secs: 60,
             flapping_ban_secs: 300,

@@ -91,6 +91,8 @@ pub struct CertificateFacts {
     pub serial_number: String,
     /// When it expires, in milliseconds since the Unix epoch.
     pub expires_at_millis: u64,
+    /// The SHA-256 of its public key (SubjectPublicKeyInfo, DER), in lower-case hexadecimal.
+    pub public_key: String,
 }
 
 impl Transport for DuplexStream {

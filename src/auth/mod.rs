@@ -131,6 +131,8 @@ pub struct ListenerLogins {
     pub anonymous: Option<bool>,
     /// Whether a certificate is accepted only if its Common Name has an account.
     pub certificate_needs_account: Option<bool>,
+    /// Whether the first certificate of a client identifier is pinned to it.
+    pub pin_certificates: bool,
 }
 
 impl<'a> Credentials<'a> {
@@ -145,7 +147,11 @@ impl<'a> Credentials<'a> {
             certificate: None,
             peer,
             listener,
-            rules: ListenerLogins { anonymous: None, certificate_needs_account: None },
+            rules: ListenerLogins {
+                anonymous: None,
+                certificate_needs_account: None,
+                pin_certificates: false,
+            },
             proven: false,
             may_pass: false,
         }

@@ -8,8 +8,8 @@ use super::Broker;
 use crate::{
     auth::RevokedCertificates,
     control::{
-        CertificatePage, CertificatePlace, CertificatesChanged, CertificatesError,
-        ClientCertificates, ListRevoked, RevokedCertificate,
+        CertificatePage, CertificatePin, CertificatePlace, CertificatesChanged, CertificatesError,
+        ClientCertificates, ListPins, ListRevoked, RevokedCertificate,
     },
     mqtt::Timestamp,
     records::{Expected, Put, Record, RecordKey, Records as _, RecordsError},
@@ -122,6 +122,22 @@ impl ClientCertificates for Broker {
         // Also without such a connection: a certificate of an authority may be revoked.
         self.recheck().await;
         Ok(CertificatesChanged::new(was_revoked, connections))
+    }
+
+    async fn list_pins(&self, request: ListPins) -> Result<Vec<CertificatePin>, CertificatesError> {
+        let limit = request.limit.min(ListPins::LIMIT_MAX);
+        Ok(self.running.core.pins.list(request.after.as_deref(), limit))
+    }
+
+    async fn find_pin(&self, client_id: &str) -> Result<Option<CertificatePin>, CertificatesError> {
+        Ok(self.running.core.pins.find(client_id))
+    }
+
+    async fn remove_pin(
+        &self,
+        client_id: &str,
+    ) -> Result<Option<CertificatePin>, CertificatesError> {
+        self.running.core.pins.remove(client_id).await.map_err(failure)
     }
 
     async fn restore_certificate(

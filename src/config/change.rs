@@ -16,6 +16,7 @@ const CHANGEABLE: &[&str] = &[
     "auth.http",
     "auth.jwt",
     "auth.known_logins_max",
+    "auth.pin_certificates",
     "auth.policy",
     "auth.postgres",
     "auth.scram",

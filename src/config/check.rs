@@ -46,6 +46,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.keep_alive_override_bytes_per_user_max",
     "limits.stored_rules_max",
     "limits.bans_max",
+    "limits.certificate_pins_per_user_max",
     "limits.flapping_connects_max",
     "limits.audit_entries_max",
     "limits.tokens_max",

@@ -27,6 +27,9 @@ pub struct ListenerConfig {
     /// The same as `certificate_needs_account` in `[auth]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_needs_account: Option<bool>,
+    /// The same as `pin_certificates` in `[auth]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_certificates: Option<bool>,
 }
 
 impl Config {
@@ -38,11 +41,13 @@ impl Config {
     /// Returns the login rules of the listener at this address or path.
     #[must_use]
     pub fn logins_at(&self, address: &str) -> ListenerLogins {
-        let own = self.listeners.iter().find(|own| own.is_for(address));
-        own.map_or_else(ListenerLogins::default, |own| ListenerLogins {
-            anonymous: own.anonymous,
-            certificate_needs_account: own.certificate_needs_account,
-        })
+        let own = self.listener(address);
+        let pins = own.and_then(|own| own.pin_certificates);
+        ListenerLogins {
+            anonymous: own.and_then(|own| own.anonymous),
+            certificate_needs_account: own.and_then(|own| own.certificate_needs_account),
+            pin_certificates: pins.unwrap_or(self.auth.pin_certificates),
+        }
     }
 }
 
@@ -80,6 +85,7 @@ impl ListenerConfig {
             address: String::new(),
             anonymous: Some(false),
             certificate_needs_account: Some(false),
+            pin_certificates: Some(false),
             tls: Some(TlsOverrides {
                 certificate: Some(PathBuf::new()),
                 key: Some(PathBuf::new()),

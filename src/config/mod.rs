@@ -269,6 +269,8 @@ pub struct AuthConfig {
     pub anonymous_with_name: bool,
     /// Whether a client certificate is accepted only if its Common Name has an account.
     pub certificate_needs_account: bool,
+    /// Whether the first certificate that a client identifier shows is pinned to it.
+    pub pin_certificates: bool,
     /// Whether a client certificate suffices; otherwise the password of its account is required
     /// too.
     pub certificate_is_enough: bool,
@@ -306,6 +308,7 @@ impl Default for AuthConfig {
             anonymous: authentication.anonymous,
             anonymous_with_name: authentication.anonymous_with_name,
             certificate_needs_account: authentication.certificate_needs_account,
+            pin_certificates: false,
             certificate_is_enough: authentication.certificate_is_enough,
             verified_secs: authentication.verified_secs,
             scram: false,

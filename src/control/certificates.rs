@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::{CertificatePin, ListPins};
 use crate::mqtt::Timestamp;
 
 /// The certificate of a connected client.
@@ -194,6 +195,31 @@ pub trait ClientCertificates: Send + Sync + 'static {
         &self,
         _certificate: RevokedCertificate,
     ) -> Result<CertificatesChanged, CertificatesError> {
+        Err(CertificatesError::Unavailable)
+    }
+
+    /// Returns some certificates that are pinned to client identifiers.
+    async fn list_pins(
+        &self,
+        _request: ListPins,
+    ) -> Result<Vec<CertificatePin>, CertificatesError> {
+        Err(CertificatesError::Unavailable)
+    }
+
+    /// Returns the certificate that is pinned to a client identifier.
+    async fn find_pin(
+        &self,
+        _client_id: &str,
+    ) -> Result<Option<CertificatePin>, CertificatesError> {
+        Err(CertificatesError::Unavailable)
+    }
+
+    /// Removes the pin of a client identifier, and returns it: the next certificate that the client
+    /// shows is pinned. A connection goes on.
+    async fn remove_pin(
+        &self,
+        _client_id: &str,
+    ) -> Result<Option<CertificatePin>, CertificatesError> {
         Err(CertificatesError::Unavailable)
     }
 

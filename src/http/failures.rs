@@ -144,6 +144,8 @@ failures! {
     CertificateName => [ApiError::invalid_certificate_name()];
     /// The certificate must be revoked.
     NotRevoked => [ApiError::certificate_not_revoked()];
+    /// The client identifier must have a pinned certificate.
+    NotPinned => [ApiError::certificate_not_pinned()];
     /// The revoked certificates have a limit.
     Revoking => [ApiError::too_many_revoked()];
     /// The client or the user must have sticky settings.

@@ -88,6 +88,8 @@ labels! {
         NotAuthorized = "not_authorized",
         /// The client, its user or its address is banned.
         Banned = "banned",
+        /// A certificate could not be pinned, because there were as many as there may be.
+        CertificatePinsMax = "certificate_pins_max",
         /// The authorizer could not load what it needs to decide about the client.
         AuthorizerUnavailable = "authorizer_unavailable",
         /// All clients together had reached the limit of connections.

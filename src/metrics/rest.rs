@@ -94,6 +94,10 @@ labels! {
         RevokedCertificates = "/api/v1/certificates/revoked",
         /// Accepts a certificate again.
         RevokedCertificate = "/api/v1/certificates/revoked/{serial}",
+        /// Certificates that are pinned to client identifiers.
+        CertificatePins = "/api/v1/certificates/pins",
+        /// The certificate that is pinned to a client identifier.
+        CertificatePin = "/api/v1/certificates/pins/{id}",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
         /// The rules in the store.

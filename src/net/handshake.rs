@@ -266,6 +266,7 @@ async fn accept_connect(
     if !may_publish_will {
         return refused("no rule allows to publish the Will");
     }
+    newcomer.check_pin(&client_id, version, is_assigned).await?;
     let certificate = seat_of(&newcomer, &client_id, &identity);
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {

@@ -15,6 +15,7 @@ mod newcomer;
 #[cfg(any(feature = "http", feature = "websocket"))]
 mod origin;
 mod packet_line;
+mod pinning;
 mod proxy;
 mod refusal;
 mod refused;

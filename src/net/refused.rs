@@ -61,7 +61,8 @@ const fn weight(refusal: ConnectRefusal) -> Severity {
         | ConnectRefusal::Redirected
         | ConnectRefusal::ShuttingDown
         | ConnectRefusal::Closed => Severity::Usual,
-        ConnectRefusal::ConnectionsMax
+        ConnectRefusal::CertificatePinsMax
+        | ConnectRefusal::ConnectionsMax
         | ConnectRefusal::ConnectingMax
         | ConnectRefusal::ConnectionsPerAddressMax
         | ConnectRefusal::ConnectRate

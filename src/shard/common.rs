@@ -33,7 +33,7 @@ use crate::{
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
         audit::AuditLog, bans::BanList, certificates::Certificates, connect::Proven,
-        doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
+        doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable, pins::PinTable,
         refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable, system::SystemTopics,
         versions::Versions,
     },
@@ -109,6 +109,8 @@ pub(crate) struct Core {
     pub(crate) audit: AuditLog,
     /// The certificates of clients.
     pub(crate) certificates: Certificates,
+    /// The certificates that are pinned to client identifiers.
+    pub(crate) pins: PinTable,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -153,6 +155,7 @@ impl Core {
             versions,
             overrides: OverrideTable::new(records.clone()),
             sticky: StickyTable::new(records.clone()),
+            pins: PinTable::new(records.clone()),
             bans: BanList::default(),
             audit: AuditLog::new(records.clone()),
             records,

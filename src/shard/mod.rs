@@ -27,6 +27,7 @@ mod numbers;
 pub(crate) mod overrides;
 mod pace;
 mod packets;
+pub(crate) mod pins;
 mod presence;
 mod quota;
 pub(crate) mod refusal;

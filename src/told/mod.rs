@@ -222,6 +222,13 @@ impl Told {
         line!(Severity::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
     }
 
+    /// Logs that the certificate with this serial number was pinned to the identifier of a client.
+    pub(crate) fn certificate_pinned(&self, subject: &Subject<'_>, serial_number: &str) {
+        let Some(left_out) = self.may_tell_all(subject) else { return };
+        let serial_number = &*cut(serial_number);
+        line!(Severity::Usual, subject, left_out, "certificate pinned", { serial_number });
+    }
+
     /// Logs that a client connects too often, and is banned for it.
     pub(crate) fn flapping(&self, subject: &Subject<'_>, connects: u32, banned_secs: u32) {
         let Some(left_out) = self.may_tell_refusal(subject, Severity::Warning) else { return };

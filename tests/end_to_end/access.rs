@@ -31,7 +31,7 @@ fn place() -> Place {
 }
 
 /// Runs a command with an account or a token.
-fn run(program: &Program, variables: &[(&str, &str)], line: &[&str]) -> Output {
+pub(crate) fn run(program: &Program, variables: &[(&str, &str)], line: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hearthmq"))
         .args(line)
         .env_remove("HOME")
@@ -42,11 +42,11 @@ fn run(program: &Program, variables: &[(&str, &str)], line: &[&str]) -> Output {
         .unwrap()
 }
 
-const OPS: &[(&str, &str)] =
+pub(crate) const OPS: &[(&str, &str)] =
     &[("HEARTHMQ_REMOTE_USER", "ops"), ("HEARTHMQ_REMOTE_PASSWORD", PASSWORD)];
 
 /// Runs a command of `ops` that succeeds; returns the JSON of its lines.
-fn done(program: &Program, line: &[&str]) -> Vec<Value> {
+pub(crate) fn done(program: &Program, line: &[&str]) -> Vec<Value> {
     let output = run(program, OPS, line);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line:?}: {errors}");

@@ -24,7 +24,7 @@ fn listening(certificate: &Path, key: &Path) -> Place {
 }
 
 /// Returns TLS listeners that ask for certificates.
-fn asking(pki: &Pki, client_auth: &str) -> Place {
+pub(crate) fn asking(pki: &Pki, client_auth: &str) -> Place {
     let crl: Vec<_> = pki.crl.iter().map(|path| path.display().to_string()).collect();
     listening(&pki.server.chain, &pki.server.key)
         .set(format!("tls.client_ca={}", pki.ca.display()))

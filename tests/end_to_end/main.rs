@@ -28,6 +28,7 @@ mod log_of_clients;
 mod migration;
 mod mosquitto;
 mod open_files;
+mod pins;
 mod presence;
 mod program;
 mod readme;

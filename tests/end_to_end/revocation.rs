@@ -343,7 +343,7 @@ fn rest(program: &Program, line: &str, body: &str) -> (u16, serde_json::Value) {
 }
 
 /// Returns a place whose account `ops` may administer.
-fn administered(place: Place) -> Place {
+pub(crate) fn administered(place: Place) -> Place {
     let file = place.path("data/policy.toml");
     let rule = "[[rules]]\neffect = \"allow\"\nactions = [\"administer\"]\nusers = [\"ops\"]\n";
     fs::write(&file, fs::read_to_string(&file).unwrap() + rule).unwrap();

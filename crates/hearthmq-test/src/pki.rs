@@ -55,6 +55,10 @@ pub struct Pki {
     pub device: Pair,
     /// Valid: CN `device-2`, from the intermediate.
     pub other_device: Pair,
+    /// The device of [`Pki::device`] with a later certificate for the same key.
+    pub renewed_device: Pair,
+    /// The same subject with another key.
+    pub device_with_new_key: Pair,
     /// Valid until 2001.
     pub expired: Pair,
     /// Valid from 4000 on.
@@ -91,6 +95,12 @@ impl Pki {
         let mut not_yet_valid = client("device-4", &[0x44]);
         not_yet_valid.not_before = date_time_ymd(4000, 1, 1);
 
+        let device_key = KeyPair::generate().unwrap();
+        let same_key = KeyPair::from_pem(&device_key.serialize_pem()).unwrap();
+        let of_device = |name: &str, serial_number: &[u8], key| {
+            pair(at, name, &client("device-1", serial_number), key, &issuer, &intermediate_pem)
+        };
+
         let key = KeyPair::generate().unwrap();
         let sec1 = traditional_pem("EC PRIVATE KEY", &key.serialize_der());
         let rsa_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
@@ -105,7 +115,9 @@ impl Pki {
             server_sec1_key: write(at, "server.sec1.key", &(EC_PARAMETERS.to_owned() + &sec1)),
             rsa_server: pair(at, "rsa-server", &server(), rsa_key, &ca_issuer, ""),
             rsa_server_pkcs1_key: write(at, "rsa-server.pkcs1.key", &pkcs1),
-            device: device("device", client("device-1", &[0x9a, 0x1b, 0x2c])),
+            device: of_device("device", &[0x9a, 0x1b, 0x2c], device_key),
+            renewed_device: of_device("renewed-device", &[0x23], same_key),
+            device_with_new_key: of_device("new-key", &[0x24], KeyPair::generate().unwrap()),
             other_device: device("other-device", client("device-2", &[0x22])),
             expired: device("expired", expired),
             not_yet_valid: device("not-yet-valid", not_yet_valid),

@@ -1,4 +1,4 @@
-//! `hearthmq certificates`: the certificates of connected clients, and revoked ones.
+//! `hearthmq certificates`: the certificates of connected clients, revoked ones, and pinned ones.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -25,6 +25,10 @@ pub(in crate::cli) enum CertificatesCommand {
     Revoke(RevokeArguments),
     /// Accept a revoked certificate again
     Accept(NameArguments),
+    /// List the certificates that are pinned to client identifiers
+    Pins(CertificateListArguments),
+    /// Remove the pin of a client identifier; the next certificate that the client shows is pinned
+    Unpin(UnpinArguments),
 }
 
 #[derive(Args)]
@@ -60,6 +64,16 @@ pub(in crate::cli) struct RevokeArguments {
     reason: Option<String>,
 }
 
+#[derive(Args)]
+pub(in crate::cli) struct UnpinArguments {
+    /// The client identifier
+    client_id: String,
+    #[command(flatten)]
+    remote: RemoteOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
 pub(super) fn run(command: CertificatesCommand) -> Result<(), Failure> {
     match command {
         CertificatesCommand::List(arguments) => list(
@@ -76,6 +90,13 @@ pub(super) fn run(command: CertificatesCommand) -> Result<(), Failure> {
         ),
         CertificatesCommand::Revoke(RevokeArguments { name, reason }) => revoke(&name, reason),
         CertificatesCommand::Accept(name) => accept(&name),
+        CertificatesCommand::Pins(arguments) => list(
+            &arguments,
+            "/api/v1/certificates/pins",
+            &["CLIENT", "PINNED AT", "SERIAL NUMBER", "SUBJECT", "ISSUER"],
+            &["client_id", "pinned_at", "serial_number", "subject", "issuer"],
+        ),
+        CertificatesCommand::Unpin(arguments) => unpin(&arguments),
     }
 }
 
@@ -124,6 +145,15 @@ fn accept(name: &NameArguments) -> Result<(), Failure> {
     let target = format!("/api/v1/certificates/revoked/{serial}?issuer={issuer}");
     let changed = name.remote.remote()?.ask("DELETE", &target, None)?;
     told(&format!("{serial_number} is accepted again"), &changed, &name.output)
+}
+
+fn unpin(UnpinArguments { client_id, remote, output }: &UnpinArguments) -> Result<(), Failure> {
+    let target = format!("/api/v1/certificates/pins/{}", encoded(client_id));
+    let changed = remote.remote()?.ask("DELETE", &target, None)?;
+    if output.is_json() {
+        return Ok(write_json(&changed)?);
+    }
+    crate::cli::print(&format!("{client_id} has no pinned certificate any more\n"))
 }
 
 /// Writes what a change has done.

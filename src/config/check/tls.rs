@@ -142,6 +142,7 @@ fn check_client_auth(config: &Config) -> Result<(), Problem> {
         ("tls.crl", !tls.crl.is_empty()),
         ("tls.crl_urls", !tls.crl_urls.is_empty()),
         ("tls.client_id_is_common_name", tls.client_id_is_common_name),
+        ("auth.pin_certificates", config.auth.pin_certificates),
     ] {
         if given && !is_anybody_asked {
             return Err(Problem::new(

@@ -11,6 +11,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "certificate_not_revoked", message)
     }
 
+    /// No certificate is pinned to the client identifier.
+    pub(in crate::http) fn certificate_not_pinned() -> Self {
+        let message = "No certificate is pinned to this client identifier.";
+        Self::new(StatusCode::NOT_FOUND, "certificate_not_pinned", message)
+    }
+
     /// Issuer or serial number cannot be those of a certificate.
     pub(in crate::http) fn invalid_certificate_name() -> Self {
         let message = "The serial number must be hexadecimal digits, at most 128 of them, and the issuer \

@@ -345,7 +345,7 @@ impl<'a> ConnectionPart<'a> {
 
 impl<'a> CertificatePart<'a> {
     fn of(certificate: &'a CertificateFacts) -> Self {
-        let CertificateFacts { subject, issuer, names, serial_number, expires_at_millis } =
+        let CertificateFacts { subject, issuer, names, serial_number, expires_at_millis, .. } =
             certificate;
         Self { subject, issuer, names, serial_number, expires_at: *expires_at_millis }
     }

@@ -28,6 +28,7 @@ mod named;
 mod node;
 mod openapi;
 mod overrides;
+mod pins;
 mod publish;
 mod redirect;
 mod removal;
@@ -82,6 +83,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(keep_alive::routes)
         .configure(advice::routes)
         .configure(certificates::routes)
+        .configure(pins::routes)
         .configure(client::routes)
         .configure(clients::routes)
         .configure(events::routes)

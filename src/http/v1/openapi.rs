@@ -27,7 +27,7 @@ use super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
     advice, audit, bans, certificates, check, client, clients, contents, events, history,
-    keep_alive, kick, logins, node, overrides, publish, redirect, request, resource, rules,
+    keep_alive, kick, logins, node, overrides, pins, publish, redirect, request, resource, rules,
     settings, status, sticky, subscriptions, tokens, topics, users,
 };
 
@@ -106,6 +106,9 @@ use super::{
     certificates::list_revoked,
     certificates::revoke,
     certificates::restore,
+    pins::list_pins,
+    pins::show_pin,
+    pins::remove_pin,
     openapi,
 ))]
 struct V1Calls;
@@ -124,7 +127,7 @@ struct V1Calls;
         (name = "events", description = "Follow which clients are online."),
         (name = "access", description = "Who may do what: rules, API tokens, bans, failed logins; and who has changed what."),
         (name = "users", description = "Accounts in the broker's store."),
-        (name = "certificates", description = "Certificates of connected clients, and revoked ones."),
+        (name = "certificates", description = "Certificates of connected clients, revoked ones, and pinned ones."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
     modifiers(&InCommon),

@@ -2,6 +2,7 @@
 
 use std::{io, net::IpAddr};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate, error::X509Error, extensions::GeneralName, nom,
@@ -115,6 +116,7 @@ pub(super) fn certificate_facts(der: &CertificateDer<'_>) -> Option<CertificateF
         names: names.iter().filter_map(name_of).take(NAMES_MAX).collect(),
         serial_number: hexadecimal(certificate.raw_serial()),
         expires_at_millis: secs.saturating_mul(1000),
+        public_key: hexadecimal_of(digest(&SHA256, certificate.public_key().raw).as_ref()),
     })
 }
 
@@ -143,5 +145,9 @@ pub(super) fn hexadecimal(serial_number: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    significant.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal_of(significant)
+}
+
+fn hexadecimal_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
