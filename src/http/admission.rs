@@ -291,8 +291,9 @@ impl HttpCaller {
         let mut entry = AuditEntry::new(changed.call);
         entry.user.clone_from(&self.identity.username);
         (entry.address, entry.listener) = (Some(self.peer), Some(self.listener().into()));
-        [entry.target, entry.old, entry.new] =
-            [changed.target, changed.old, changed.new].map(|text| text.map(Into::into));
+        [entry.old, entry.new] = [changed.old, changed.new].map(|text| text.map(Into::into));
+        entry.target = changed.target.map(|target| target.name().into());
+        entry.target_kind = changed.target.map(|target| target.kind().into());
         api.0.control.note_audit(entry);
         let user = self.identity.username.as_deref();
         let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };

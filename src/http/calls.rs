@@ -34,7 +34,7 @@ use crate::{
     auth::Action,
     control::{KeepAliveChanged, SetKeepAlive},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Says that a Keep Alive was changed.
@@ -84,8 +84,12 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let KeepAliveChanged { old_secs, new_secs: secs, .. } =
             desk(&request).set_keep_alive(wanted).await?;
         let (old, new) = (old_secs.to_string(), secs.to_string());
-        let changed =
-            Changed { call: "keep-alive", target: Some(&target), old: Some(&old), new: Some(&new) };
+        let changed = Changed {
+            call: "keep-alive",
+            target: Some(ChangedObject::Client(&target)),
+            old: Some(&old),
+            new: Some(&new),
+        };
         caller.tell_changed(&api, changed);
         Ok(Answer::json(&KeepAliveAnswer { success: true, keepalive: secs }))
     };

@@ -78,6 +78,8 @@ struct AuditContent {
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     old: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<Arc<str>>,
@@ -114,6 +116,7 @@ impl AuditLog {
             address: entry.address,
             listener,
             target,
+            kind: entry.target_kind,
             old,
             new,
         };
@@ -159,6 +162,7 @@ fn parse(name: &RecordKey, record: &Record) -> Option<AuditEntry> {
     entry.number = name.key().parse().ok()?;
     entry.at_millis = content.at;
     (entry.user, entry.address, entry.listener) = (content.user, content.address, content.listener);
+    entry.target_kind = content.kind;
     (entry.target, entry.old, entry.new) = (content.target, content.old, content.new);
     Some(entry)
 }

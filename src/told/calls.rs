@@ -12,12 +12,72 @@ const AUDIT: &str = "hearthmq::audit";
 pub(crate) struct Changed<'a> {
     /// Name of the call.
     pub(crate) call: &'a str,
-    /// The changed object: a client identifier, or a pattern.
-    pub(crate) target: Option<&'a str>,
+    /// The changed object.
+    pub(crate) target: Option<ChangedObject<'a>>,
     /// The previous value, if known.
     pub(crate) old: Option<&'a str>,
     /// The new value.
     pub(crate) new: Option<&'a str>,
+}
+
+/// The object of a change. Its kind is the name of its field in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ChangedObject<'a> {
+    /// A client identifier.
+    Client(&'a str),
+    /// A pattern for client identifiers.
+    Clients(&'a str),
+    /// A user name.
+    User(&'a str),
+    /// The identifier of a rule.
+    Rule(&'a str),
+    /// The kind and the value of a ban.
+    Ban(&'a str),
+    /// The name of an API token.
+    Token(&'a str),
+    /// A Topic Name.
+    Topic(&'a str),
+    /// The serial number and the issuer of a certificate.
+    Certificate(&'a str),
+    /// An address, and a user name there.
+    Address(&'a str),
+}
+
+impl<'a> ChangedObject<'a> {
+    /// Returns the clients that a call has selected: by a pattern, or by their user name.
+    pub(crate) const fn selected(is_pattern: bool, name: &'a str) -> Self {
+        if is_pattern { Self::Clients(name) } else { Self::User(name) }
+    }
+
+    /// Returns the name of its kind.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Client(_) => "client_id",
+            Self::Clients(_) => "clients",
+            Self::User(_) => "username",
+            Self::Rule(_) => "rule",
+            Self::Ban(_) => "ban",
+            Self::Token(_) => "token",
+            Self::Topic(_) => "topic",
+            Self::Certificate(_) => "certificate",
+            Self::Address(_) => "address",
+        }
+    }
+
+    /// Returns its name.
+    pub(crate) const fn name(self) -> &'a str {
+        match self {
+            Self::Client(name)
+            | Self::Clients(name)
+            | Self::User(name)
+            | Self::Rule(name)
+            | Self::Ban(name)
+            | Self::Token(name)
+            | Self::Topic(name)
+            | Self::Certificate(name)
+            | Self::Address(name) => name,
+        }
+    }
 }
 
 /// What a call has done that changes nothing to be remembered.
@@ -56,13 +116,19 @@ impl Told {
             return;
         }
         let Some(left_out) = self.allow(LineKind::Change, caller.peer.ip()) else { return };
-        let [client_id, old, new, user] =
-            [changed.target, changed.old, changed.new, caller.user].map(|text| text.map(cut));
+        let [old, new, user] = [changed.old, changed.new, caller.user].map(|text| text.map(cut));
+        let name = changed.target.map(|target| (target.kind(), cut(target.name())));
+        let of_kind = |kind| name.as_ref().filter(|(other, _)| *other == kind).map(|it| &*it.1);
+        let (client_id, clients, username) =
+            (of_kind("client_id"), of_kind("clients"), of_kind("username"));
+        let (rule, ban, token) = (of_kind("rule"), of_kind("ban"), of_kind("token"));
+        let (topic, certificate, address) =
+            (of_kind("topic"), of_kind("certificate"), of_kind("address"));
         tracing::info!(
             target: AUDIT, parent: None,
             peer = %caller.peer, listener = caller.listener, call = changed.call,
-            client_id = client_id.as_deref(), old = old.as_deref(), new = new.as_deref(),
-            user = user.as_deref(), left_out,
+            client_id, clients, username, rule, ban, token, topic, certificate, address,
+            old = old.as_deref(), new = new.as_deref(), user = user.as_deref(), left_out,
             "changed"
         );
     }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 #[cfg(feature = "http")]
-pub(crate) use self::calls::{Changed, Made};
+pub(crate) use self::calls::{Changed, ChangedObject, Made};
 use self::limit::{LeftOut, Limiter, LineKind, Quiet};
 #[cfg(feature = "accounts")]
 pub(crate) use self::logins::{LockOut, LockOuts};

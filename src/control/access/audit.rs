@@ -20,6 +20,9 @@ pub struct AuditEntry {
     pub listener: Option<Arc<str>>,
     /// What was changed: a client identifier, a pattern, or the name of a rule, a ban or a token.
     pub target: Option<Arc<str>>,
+    /// What the target is: `client_id`, `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
+    /// `certificate` or `address`.
+    pub target_kind: Option<Arc<str>>,
     /// The value before, if known.
     pub old: Option<Arc<str>>,
     /// The value from then on.

@@ -58,6 +58,11 @@ struct AuditAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     target: Option<Arc<str>>,
+    /// What the target is: `client_id`, `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
+    /// `certificate` or `address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    target_kind: Option<Arc<str>>,
     /// The value before, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -71,8 +76,8 @@ struct AuditAnswer {
 impl From<AuditEntry> for AuditAnswer {
     fn from(entry: AuditEntry) -> Self {
         let AuditEntry { number, at_millis: at, action, user, address, .. } = entry;
-        let AuditEntry { listener, target, old, new, .. } = entry;
-        Self { number, at, action, user, address, listener, target, old, new }
+        let AuditEntry { listener, target, target_kind, old, new, .. } = entry;
+        Self { number, at, action, user, address, listener, target, target_kind, old, new }
     }
 }
 
@@ -83,7 +88,7 @@ impl From<AuditEntry> for AuditAnswer {
         (status = 200, description = "A page of changes.", body = PageAnswer<AuditAnswer>,
          example = json!({"items": [{"number": 41, "at": 1_764_321_000_000_u64, "action": "kick",
             "user": "admin", "address": "127.0.0.1:50312", "listener": "http://127.0.0.1:8080",
-            "target": "car-17"}]})),
+            "target": "car-17", "target_kind": "client_id"}]})),
         Fails<(Caller, Administration, Parameters)>,
     ),
 )]

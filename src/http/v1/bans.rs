@@ -31,7 +31,7 @@ use super::{
 use crate::{
     control::{AccessChanged, AccessError, Ban, BanSubject, ListBans, PutBan, RemoveBan},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum bytes of a ban: a name and a reason, escaped.
@@ -292,7 +292,12 @@ fn done(api: &Api, caller: &HttpCaller, changed: AccessChanged<Ban>) -> Result<A
     let target = subject.to_string();
     caller.tell_changed(
         api,
-        Changed { call: "ban", target: Some(&target), old: old.as_deref(), new },
+        Changed {
+            call: "ban",
+            target: Some(ChangedObject::Ban(&target)),
+            old: old.as_deref(),
+            new,
+        },
     );
     let (kind, value) = (subject.kind(), subject.value());
     let answer = Answer::json(&BanDone { success: true, kind, value, revision, sessions_touched });

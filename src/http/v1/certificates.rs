@@ -30,7 +30,7 @@ use crate::{
         CertificatePlace, CertificatesError, ConnectedCertificate, ListRevoked, RevokedCertificate,
     },
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum bytes of a body: an issuer and a reason of 1,024 bytes each, with each byte escaped.
@@ -253,7 +253,15 @@ pub(super) async fn revoke(request: HttpRequest, payload: Payload, api: Data<Api
         let changed = api.0.control.revoke(certificate).await?;
         let old = if changed.was_revoked { "revoked" } else { "accepted" };
         let (call, new) = ("certificates/revoked", Some("revoked"));
-        caller.tell_changed(&api, Changed { call, target: Some(&target), old: Some(old), new });
+        caller.tell_changed(
+            &api,
+            Changed {
+                call,
+                target: Some(ChangedObject::Certificate(&target)),
+                old: Some(old),
+                new,
+            },
+        );
         let sessions_touched = changed.connections;
         Ok(Answer::json(&ChangedCertificate { success: true, sessions_touched }))
     };
@@ -288,7 +296,10 @@ pub(super) async fn restore(request: HttpRequest, api: Data<Api>) -> HttpRespons
             return Err(ApiError::certificate_not_revoked());
         }
         let (call, old, new) = ("certificates/revoked", Some("revoked"), Some("accepted"));
-        caller.tell_changed(&api, Changed { call, target: Some(&target), old, new });
+        caller.tell_changed(
+            &api,
+            Changed { call, target: Some(ChangedObject::Certificate(&target)), old, new },
+        );
         Ok(Answer::json(&ChangedCertificate { success: true, sessions_touched: 0 }))
     };
     answer(&api, &request, RestRoute::RevokedCertificate, call).await

@@ -31,7 +31,7 @@ use crate::{
         SubscriptionView, WaitingMessage,
     },
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// The number of items of a page, if the caller does not say.
@@ -332,7 +332,7 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         let cleared = in_time_of_list(&api, cleared).await?;
         let cleared = cleared.ok_or_else(ApiError::client_not_found)?;
         let new = format!("{cleared} messages dropped");
-        let (call, target) = ("clear queue", Some(&*client_id));
+        let (call, target) = ("clear queue", Some(ChangedObject::Client(&client_id)));
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&QueueCleared { cleared, success: true }))
     };

@@ -33,7 +33,7 @@ use crate::{
     auth::Action,
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -206,7 +206,7 @@ async fn change_many(
 fn tell_changed<I>(
     api: &Api,
     caller: &HttpCaller,
-    target: Option<&str>,
+    target: Option<ChangedObject<'_>>,
     results: &[KeepAliveResult<I>],
 ) {
     let changed = results.iter().filter(|result| result.success).count();
@@ -287,6 +287,7 @@ fn of_selected(
         each.is_within_share = caller.has_share(api);
         selector = selector.with_absent();
     }
+    let is_pattern = wanted.clients.is_some();
     let target: Arc<str> = wanted.clients.or(wanted.username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
     let handle = move |client_ids: Vec<String>| {
@@ -299,7 +300,8 @@ fn of_selected(
             let results = change_each(&api, wanted).await;
             let results = client_ids.iter().zip(results);
             let results: Vec<_> = results.map(|(id, it)| KeepAliveResult::of(id, it)).collect();
-            tell_changed(&api, &caller, Some(&target), &results);
+            let target = ChangedObject::selected(is_pattern, &target);
+            tell_changed(&api, &caller, Some(target), &results);
             results.iter().map(walk::line).collect::<Vec<Bytes>>()
         };
         Box::pin(handled) as _

@@ -37,7 +37,7 @@ use crate::{
     auth::Action,
     control::{ControlError, Kick, KickOptions, Kicked, WillRequest},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -96,7 +96,7 @@ pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         caller.permit(&api, &client_id, &[Action::Control])?;
         let kick = kick_by(&caller, &*client_id, options);
         in_time(&api, api.0.control.kick(kick)).await?;
-        let (call, target) = ("kick", Some(&*client_id));
+        let (call, target) = ("kick", Some(ChangedObject::Client(&client_id)));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
         Ok(Answer::json(&Done::NOW))
     };
@@ -221,7 +221,12 @@ async fn kick_listed(
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
-fn tell_kicked<I>(api: &Api, caller: &HttpCaller, target: Option<&str>, results: &[KickResult<I>]) {
+fn tell_kicked<I>(
+    api: &Api,
+    caller: &HttpCaller,
+    target: Option<ChangedObject<'_>>,
+    results: &[KickResult<I>],
+) {
     let kicked = results.iter().filter(|result| result.success).count();
     if kicked == 0 {
         return; // nothing has changed
@@ -257,6 +262,7 @@ fn kick_selected(
     if options.ends_session() {
         selector = selector.with_absent();
     }
+    let is_pattern = clients.is_some();
     let target: Arc<str> = clients.or(username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
     let handle = move |client_ids: Vec<String>| {
@@ -269,7 +275,8 @@ fn kick_selected(
             let kicked = kick_each(&api, wanted).await;
             let results = client_ids.iter().zip(&kicked);
             let results: Vec<_> = results.map(|(id, it)| KickResult::of(id, it)).collect();
-            tell_kicked(&api, &caller, Some(&target), &results);
+            let target = ChangedObject::selected(is_pattern, &target);
+            tell_kicked(&api, &caller, Some(target), &results);
             results.iter().map(walk::line).collect::<Vec<Bytes>>()
         };
         Box::pin(handled) as _

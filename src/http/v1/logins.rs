@@ -23,7 +23,11 @@ use super::{
     rules::administrator,
     target::{Query, raw_segment},
 };
-use crate::{auth::FailedLogins, metrics::RestRoute, told::Changed};
+use crate::{
+    auth::FailedLogins,
+    metrics::RestRoute,
+    told::{Changed, ChangedObject},
+};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     let all = resource("/logins", "GET, HEAD").route(web::get().to(list));
@@ -163,7 +167,8 @@ pub(super) async fn forget(request: HttpRequest, api: Data<Api>) -> HttpResponse
             None => address.to_string(),
             Some(name) => format!("{address} {name}"),
         };
-        let (call, target, new) = ("failed logins", Some(&*target), Some("none"));
+        let (call, target, new) =
+            ("failed logins", Some(ChangedObject::Address(&target)), Some("none"));
         caller.tell_changed(&api, Changed { call, target, old: None, new });
         Ok(Answer::json(&Done::NOW))
     };

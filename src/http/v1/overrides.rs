@@ -30,7 +30,7 @@ use crate::{
     auth::Action,
     control::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -120,7 +120,8 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         if !in_time(&api, api.0.control.remove_override(wanted)).await? {
             return Err(ApiError::override_not_found());
         }
-        let (call, target, new) = ("keep-alive override", Some(&*client_id), Some("none"));
+        let (call, target, new) =
+            ("keep-alive override", Some(ChangedObject::Client(&client_id)), Some("none"));
         caller.tell_changed(&api, Changed { call, target, old: None, new });
         Ok(Answer::json(&Done::NOW))
     };
@@ -158,7 +159,7 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
             api.0.control.remove_override(wanted).await
         };
         let done = removal.carry_out(&api, may_control, ask, remove).await?;
-        let (call, target) = ("keep-alive overrides", Some(pattern.text()));
+        let (call, target) = ("keep-alive overrides", Some(ChangedObject::Clients(pattern.text())));
         let new = format!("{} removed", done.removed);
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&done))

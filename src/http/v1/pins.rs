@@ -24,7 +24,7 @@ use super::{
 use crate::{
     control::{CertificatePin, ListPins},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -142,7 +142,7 @@ pub(super) async fn remove_pin(request: HttpRequest, api: Data<Api>) -> HttpResp
         let client_id = client_id_in_path(&request)?;
         let removed = api.0.control.remove_pin(&client_id).await?;
         let removed = removed.ok_or_else(ApiError::certificate_not_pinned)?;
-        let (call, target) = ("certificates/pins", Some(&*client_id));
+        let (call, target) = ("certificates/pins", Some(ChangedObject::Client(&client_id)));
         let (old, new) = (Some(&*removed.public_key), Some("none"));
         caller.tell_changed(&api, Changed { call, target, old, new });
         Ok(Answer::json(&Done::NOW))

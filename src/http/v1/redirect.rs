@@ -26,7 +26,7 @@ use crate::{
     control::{ClientPattern, Clients, ControlError, Redirect, Redirection},
     metrics::RestRoute,
     mqtt::QoS,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// The permission to publish to this topic is the permission to refuse new clients. A policy must
@@ -118,24 +118,27 @@ pub(super) async fn redirect(
 /// The log line about a redirect.
 struct RedirectLine {
     target: String,
+    /// Whether the target is a client identifier, and no pattern.
+    is_one: bool,
     new: String,
 }
 
 impl RedirectLine {
     fn of(wanted: &Redirect, refuses_connects: bool) -> Self {
-        let target = match &wanted.clients {
-            Clients::One(client_id) => client_id.clone(),
-            Clients::Matching(pattern) => pattern.text().to_owned(),
+        let (target, is_one) = match &wanted.clients {
+            Clients::One(client_id) => (client_id.clone(), true),
+            Clients::Matching(pattern) => (pattern.text().to_owned(), false),
         };
         let how = if wanted.to.is_permanent() { "permanent" } else { "temporary" };
         let also = if refuses_connects { ", new clients too" } else { "" };
-        Self { target, new: format!("{}, {how}{also}", wanted.to.server_reference()) }
+        Self { target, is_one, new: format!("{}, {how}{also}", wanted.to.server_reference()) }
     }
 
     fn tell(&self, api: &Api, caller: &HttpCaller, redirected: usize) {
         let new = format!("{}; {redirected} clients", self.new);
-        let changed =
-            Changed { call: "redirect", target: Some(&self.target), old: None, new: Some(&new) };
+        let of_kind = if self.is_one { ChangedObject::Client } else { ChangedObject::Clients };
+        let target = Some(of_kind(&self.target));
+        let changed = Changed { call: "redirect", target, old: None, new: Some(&new) };
         caller.tell_changed(api, changed);
     }
 }

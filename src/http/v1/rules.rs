@@ -32,7 +32,7 @@ use crate::{
     auth::Action,
     control::{AccessChanged, AccessError, ControlError, PutRule, RemoveRule, StoredRule},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum bytes of a rule.
@@ -325,7 +325,8 @@ fn done(
     let json = |rule: &Option<StoredRule>| rule.as_ref().map(|rule| Arc::clone(&rule.json));
     let (old, new) = (json(&old), json(&new));
     let new = new.as_deref().or(Some("none"));
-    let what = Changed { call: "rule", target: Some(&id), old: old.as_deref(), new };
+    let what =
+        Changed { call: "rule", target: Some(ChangedObject::Rule(&id)), old: old.as_deref(), new };
     caller.tell_changed(api, what);
     let answer = Answer::json(&RuleDone { success: true, id, revision, sessions_touched });
     Ok(match revision {

@@ -21,7 +21,7 @@ use super::{
         },
     },
     body, in_time,
-    settings_of::{admitted, name_of_change, of_user_in_path},
+    settings_of::{admitted, name_of_change, object_of, of_user_in_path},
     target::{ClientInPath, Query, UserInPath, client_id_in_path},
 };
 use crate::{
@@ -234,7 +234,7 @@ async fn carry_out(
     let part = SettingsPart::of(&settings);
     let new = serde_json::to_string(&part).map_err(|_| ApiError::unavailable())?;
     let call = if is_sticky { name_of_change(&of) } else { "settings" };
-    let (target, new) = (Some(&**of.name()), Some(&*new));
+    let (target, new) = (Some(object_of(&of)), Some(&*new));
     caller.tell_changed(api, Changed { call, target, old: None, new });
     Ok(Answer::json(&ChangedSettings { success: true, settings: part }))
 }

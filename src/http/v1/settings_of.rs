@@ -11,7 +11,7 @@ use super::{
     },
     target::{Query, client_id_in_path, username_in_path},
 };
-use crate::{auth::Action, control::SettingsOf};
+use crate::{auth::Action, control::SettingsOf, told::ChangedObject};
 
 /// Stands for all clients in a question about a permission: a rule allows it unless it is only for
 /// clients with certain identifiers.
@@ -41,6 +41,14 @@ pub(super) async fn admitted(
     Query::parse(request.query_string(), &[])?;
     caller.permit(api, &client_id, &[action])?;
     Ok((caller, of))
+}
+
+/// Returns the client or the user whose settings are changed, for the log.
+pub(super) fn object_of(of: &SettingsOf) -> ChangedObject<'_> {
+    match of {
+        SettingsOf::Client(client_id) => ChangedObject::Client(client_id),
+        SettingsOf::User(username) => ChangedObject::User(username),
+    }
 }
 
 /// Returns the name that the log has for a change of these settings.

@@ -27,7 +27,8 @@ use super::{
     resource,
     settings::{SettingsPart, change_of_user},
     settings_of::{
-        ANY_CLIENT, PathOwner, admitted, name_of_change, of_client_in_path, of_user_in_path,
+        ANY_CLIENT, PathOwner, admitted, name_of_change, object_of, of_client_in_path,
+        of_user_in_path,
     },
     target::{ClientInPath, UserInPath},
 };
@@ -35,7 +36,7 @@ use crate::{
     auth::Action,
     control::{ListSettings, QuerySettings, RemoveSettings, SettingsOf, StickySettings},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -250,7 +251,7 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
             api.0.control.remove_settings(wanted).await
         };
         let done = removal.carry_out(&api, may_control, ask, remove).await?;
-        let (call, target) = ("sticky settings", Some(pattern.text()));
+        let (call, target) = ("sticky settings", Some(ChangedObject::Clients(pattern.text())));
         let new = format!("{} removed", done.removed);
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&done))
@@ -294,7 +295,7 @@ async fn remove_stored(
     if !in_time(api, api.0.control.remove_settings(RemoveSettings::new(of.clone()))).await? {
         return Err(ApiError::settings_not_found());
     }
-    let (call, target, new) = (name_of_change(&of), Some(&**of.name()), Some("none"));
+    let (call, target, new) = (name_of_change(&of), Some(object_of(&of)), Some("none"));
     caller.tell_changed(api, Changed { call, target, old: None, new });
     Ok(Answer::json(&Done::NOW))
 }

@@ -29,7 +29,7 @@ use crate::{
     control::{ChangeSubscriptions, SubscriptionChange},
     metrics::RestRoute,
     mqtt::{QoS, ReasonCode, RetainHandling, SubscriptionOptions},
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum Topic Filters of one call.
@@ -198,7 +198,7 @@ async fn change(
     let wanted = ChangeSubscriptions::new(client_id, changes);
     let reasons = in_time(&api, api.0.control.change_subscriptions(wanted)).await?;
     let new = format!("{count} filters");
-    let (call, target, new) = ("subscriptions", Some(&*target), Some(&*new));
+    let (call, target, new) = ("subscriptions", Some(ChangedObject::Client(&target)), Some(&*new));
     caller.tell_changed(&api, Changed { call, target, old: None, new });
     let results = filters.into_iter().zip(reasons);
     Ok(Answer::json(&BulkResults { results: results.map(result).collect() }))

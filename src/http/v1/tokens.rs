@@ -29,7 +29,7 @@ use super::{
 use crate::{
     control::{AccessError, ApiToken, CreateToken},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum bytes of a token that is made: its rules, and some space between them.
@@ -181,7 +181,8 @@ pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api
         token.by.clone_from(&caller.identity.username);
         let made = in_time_of_change(&api, api.0.control.create_token(token)).await;
         let made = made.map_err(token_error)?;
-        let (target, new) = (Some(&*made.token.name), Some(&*made.token.rules));
+        let (target, new) =
+            (Some(ChangedObject::Token(&made.token.name)), Some(&*made.token.rules));
         caller.tell_changed(&api, Changed { call: "token", target, old: None, new });
         Ok(Answer::json(&TokenMade {
             success: true,
@@ -233,7 +234,7 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let removed = in_time_of_change(&api, api.0.control.remove_token(name)).await;
         let removed = removed.map_err(token_error)?;
         let old = removed.old.as_ref().map(|token| &*token.rules);
-        let (target, new) = (Some(name), Some("none"));
+        let (target, new) = (Some(ChangedObject::Token(name)), Some("none"));
         caller.tell_changed(&api, Changed { call: "token", target, old, new });
         Ok(Answer::json(&Done::NOW))
     };

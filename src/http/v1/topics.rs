@@ -33,7 +33,7 @@ use crate::{
     control::{ClearRetained, FindReceivers, ListRetained, RetainedView, SubscribedTo},
     metrics::RestRoute,
     mqtt::{QoS, validate_filter, validate_topic},
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -270,7 +270,7 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         if !in_time(&api, cleared).await? {
             return Err(ApiError::retained_not_found());
         }
-        let (call, target) = ("clear retained", Some(&*topic));
+        let (call, target) = ("clear retained", Some(ChangedObject::Topic(&topic)));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
         Ok(Answer::json(&Done::NOW))
     };

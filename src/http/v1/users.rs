@@ -44,7 +44,7 @@ use crate::{
         UserChanged, UsersError,
     },
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// Maximum bytes of a body, which has a password of 65,535 bytes and 4 KiB of attributes.
@@ -240,7 +240,7 @@ pub(super) async fn create_user(
         let (name, change) = (user.name.clone(), UserChange::Create(Box::new(user)));
         let wanted = ChangeUser::new(name.clone(), change, caller.peer.ip());
         let created = in_time_of_users(&api, api.0.control.change_user(wanted)).await?;
-        let (target, new) = (Some(&*name), Some("created"));
+        let (target, new) = (Some(ChangedObject::User(&name)), Some("created"));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(created)
     };
@@ -279,7 +279,7 @@ pub(super) async fn change_user(
         let new = named(&properties);
         let change = UserChange::Properties(Box::new(properties));
         let done = make(&api, &request, change, caller.peer.ip()).await?;
-        let (target, new) = (Some(&*name), Some(&*new));
+        let (target, new) = (Some(ChangedObject::User(&name)), Some(&*new));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(done)
     };
@@ -312,7 +312,7 @@ pub(super) async fn remove_user(request: HttpRequest, api: Data<Api>) -> HttpRes
         Query::parse(request.query_string(), &[])?;
         let name = name_in_path(&request)?;
         let done = make(&api, &request, UserChange::Remove, caller.peer.ip()).await?;
-        let (target, new) = (Some(&*name), Some("removed"));
+        let (target, new) = (Some(ChangedObject::User(&name)), Some("removed"));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         let sessions_touched = done.sessions.touched;
         Ok(Answer::json(&RemovedUser { success: true, sessions_touched }))

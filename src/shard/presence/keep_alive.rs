@@ -163,6 +163,7 @@ impl Shard {
         entry.user.clone_from(&identity.username);
         (entry.address, entry.listener) = (Some(*peer), Some(listener.clone()));
         entry.target = Some(Arc::clone(found.session.client_id()));
+        entry.target_kind = Some("client_id".into());
         entry.old = Some(old_secs.to_string().into());
         entry.new = Some(new_secs.to_string().into());
         self.core.note_audit(entry);

@@ -95,6 +95,7 @@ fn every_change_is_in_the_audit_log() {
     assert_eq!(items.len(), 3);
     let parts = |at: usize, name: &str| items[at][name].as_str().unwrap_or("-").to_owned();
     assert_eq!([parts(0, "action"), parts(0, "target")], ["rule", "r"]);
+    assert_eq!([parts(0, "target_kind"), parts(2, "target_kind")], ["rule", "ban"]);
     assert_eq!([parts(0, "old"), parts(0, "new")], ["-", rule]);
     assert_eq!(parts(1, "old"), rule);
     assert_eq!([parts(2, "target"), parts(2, "new")], ["user x", "banned: noise"]);

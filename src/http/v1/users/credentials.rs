@@ -31,7 +31,7 @@ use super::{
 use crate::{
     control::{UserChange, UsersError},
     metrics::RestRoute,
-    told::Changed,
+    told::{Changed, ChangedObject},
 };
 
 /// A new password.
@@ -90,7 +90,7 @@ pub(in crate::http::v1) async fn set_password(
         let password = password.ok_or_else(|| ApiError::invalid_body("it has no password"))?;
         let change = UserChange::Password(password);
         let done = make(&api, &request, change, caller.peer.ip()).await?;
-        let (target, new) = (Some(&*name), Some("password"));
+        let (target, new) = (Some(ChangedObject::User(&name)), Some("password"));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(done)
     };
@@ -120,7 +120,7 @@ pub(in crate::http::v1) async fn add_secret(request: HttpRequest, api: Data<Api>
         let done = make(&api, &request, UserChange::AddSecret, caller.peer.ip()).await?;
         let (secret, user) = done.secret.zip(done.user).ok_or_else(ApiError::unavailable)?;
         let id = id_text(secret.id);
-        let (target, new) = (Some(&*name), Some(format!("secret {id}")));
+        let (target, new) = (Some(ChangedObject::User(&name)), Some(format!("secret {id}")));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new: new.as_deref() });
         let sessions_touched = done.sessions.touched;
         let answer =
@@ -161,7 +161,8 @@ pub(in crate::http::v1) async fn remove_secret(
         let id = u64::from_str_radix(raw_segment(&request, "{id}"), 16).ok();
         let id = id.ok_or(UsersError::SecretNotFound)?;
         let done = make(&api, &request, UserChange::RemoveSecret(id), caller.peer.ip()).await?;
-        let (target, old) = (Some(&*name), Some(format!("secret {}", id_text(id))));
+        let (target, old) =
+            (Some(ChangedObject::User(&name)), Some(format!("secret {}", id_text(id))));
         caller.tell_changed(&api, Changed { call: "user", target, old: old.as_deref(), new: None });
         changed(done)
     };
