@@ -112,6 +112,11 @@ struct Running {
     users: Option<users::Users>,
 }
 
+#[cfg(not(feature = "accounts"))]
+impl Running {
+    fn end_uses(&self) {}
+}
+
 /// Without accounts, there are none.
 #[cfg(not(feature = "accounts"))]
 impl crate::control::UserAccounts for Broker {}
@@ -409,6 +414,7 @@ impl Broker {
             running.open.wait().await;
             let threads = running.end();
             running.core.end_history();
+            running.end_uses();
             let keeper = running.core.keeper.clone();
             let joined = spawn_blocking(move || {
                 let _ = threads.into_iter().try_for_each(Arbiter::join);
@@ -422,6 +428,7 @@ impl Broker {
             tracing::warn!("shutdown deadline passed; cutting off the remaining connections");
             running.end();
             running.core.end_history();
+            running.end_uses();
             if let Some(keeper) = running.core.keeper.clone() {
                 let _ = spawn_blocking(move || keeper.stop()).await;
             }

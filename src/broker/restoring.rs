@@ -46,6 +46,8 @@ impl Broker {
         let core = &self.running.core;
         let Some(keeper) = &core.keeper else {
             self.begin_access().await;
+            #[cfg(feature = "accounts")]
+            self.begin_uses();
             return Ok(());
         };
         let (broker, its_keeper) = (self.clone(), Arc::clone(keeper));
@@ -53,6 +55,8 @@ impl Broker {
         self.restore_revoked().await;
         self.restore_drain().await;
         self.begin_access().await;
+        #[cfg(feature = "accounts")]
+        self.begin_uses();
         // Published only once all sessions are there, so that no subscriber misses a Will.
         let registries = &self.running.registries;
         join_all(registries.iter().map(|registry| registry.send(Restored))).await;

@@ -4,6 +4,8 @@
 //! login under way is judged again, and at last the sessions of the user are checked. Knows records; does
 //! not know how a login is checked.
 
+mod uses;
+
 use std::{
     collections::HashSet,
     sync::{

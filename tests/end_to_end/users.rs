@@ -100,6 +100,10 @@ fn an_account_lives_from_its_creation_to_its_removal() {
     program.signal("-TERM");
     assert!(program.wait(PATIENCE).success());
     let mut program = place.start();
+    let again = json(&done(&program, &["show", "car-17"], "")).remove(0);
+    let (used, before) =
+        (&again["secrets"][0]["last_used_at"], &shown["secrets"][0]["last_used_at"]);
+    assert!(used.as_u64() >= before.as_u64() && used.is_u64(), "{again}");
     let (mut car, reason) = log_in(&program, "car-17", &secret, "car-17");
     assert_eq!(reason, ReasonCode::Success);
     let id = shown["secrets"][0]["id"].as_str().unwrap();

@@ -21,6 +21,7 @@ mod secret;
 mod stricter;
 mod tokens;
 mod users;
+mod uses;
 mod verified;
 
 pub use accounts::{
@@ -39,3 +40,4 @@ pub use secret::{SECRET_PREFIX, generate_secret};
 pub use tokens::{NewTokenSecret, TokenAuthenticator, TokenHash, Tokens};
 pub(crate) use users::UserRecords;
 pub use users::{DeviceSecret, SECRETS_PER_USER_MAX, StoredUser, StoredUsers, UserPassword};
+pub(crate) use uses::USE_BUCKETS;

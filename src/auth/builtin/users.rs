@@ -8,22 +8,21 @@
 mod account;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
-use foldhash::fast::RandomState;
 
 pub use self::account::{DeviceSecret, SECRETS_PER_USER_MAX, StoredUser, UserPassword};
 use super::{
     check::{Compared, PasswordCheck},
     password::StoredPassword,
     secret,
+    uses::CredentialUses,
 };
 use crate::{
     auth::{
@@ -34,8 +33,6 @@ use crate::{
     mqtt::Timestamp,
 };
 
-/// Maximum number of credentials whose last use is remembered, 16 bytes each. Further ones have none.
-const LAST_USES_MAX: usize = 4_000_000;
 /// Accounts that are looked at for one with a password.
 const DECOYS_LOOKED_AT: usize = 8;
 
@@ -67,7 +64,7 @@ pub struct StoredUsers {
     records: OnceLock<Arc<dyn UserRecords>>,
     /// How often accounts have changed.
     changes: AtomicU64,
-    last_uses: Mutex<HashMap<u64, u32, RandomState>>,
+    uses: CredentialUses,
 }
 
 impl StoredUsers {
@@ -81,7 +78,7 @@ impl StoredUsers {
             is_in_file,
             records: OnceLock::new(),
             changes: AtomicU64::new(0),
-            last_uses: Mutex::default(),
+            uses: CredentialUses::default(),
         }
     }
 
@@ -100,18 +97,32 @@ impl StoredUsers {
         (self.is_in_file)(name)
     }
 
-    /// Returns when a credential was last used, in seconds since the Unix epoch; `None` if it was not used
-    /// since the broker started.
+    /// Returns when a credential was last used, in seconds since the Unix epoch; `None` if that is not
+    /// known.
     pub(crate) fn last_use(&self, credential: u64) -> Option<u32> {
-        self.last_uses.lock().unwrap_or_else(PoisonError::into_inner).get(&credential).copied()
+        self.uses.last(credential)
     }
 
     /// Forgets the last use of credentials that are gone.
     pub(crate) fn forget_uses(&self, credentials: impl Iterator<Item = u64>) {
-        let mut last_uses = self.last_uses.lock().unwrap_or_else(PoisonError::into_inner);
         for credential in credentials {
-            last_uses.remove(&credential);
+            self.uses.forget(credential);
         }
+    }
+
+    /// Takes over the last uses in a record of a former run.
+    pub(crate) fn restore_uses(&self, record: &[u8]) {
+        self.uses.restore(record);
+    }
+
+    /// Looks at the next buckets of last uses; returns the records of those that have changed.
+    pub(crate) fn take_changed_uses(&self, buckets: usize) -> Vec<(usize, Vec<u8>)> {
+        self.uses.take_changed(buckets)
+    }
+
+    /// Notes that a bucket of last uses could not be stored.
+    pub(crate) fn keep_changed_uses(&self, bucket: usize) {
+        self.uses.keep_changed(bucket);
     }
 
     /// Hashes the password of an account that a caller at this address creates or changes; `None` if too
@@ -133,9 +144,28 @@ impl StoredUsers {
     }
 
     /// Returns the account of this name, unless the file has one.
-    fn account(&self, name: &str) -> Option<(u64, StoredUser)> {
+    pub(super) fn account(&self, name: &str) -> Option<(u64, StoredUser)> {
         let records = self.records.get()?;
         if self.is_in_file(name) { None } else { records.find(name) }
+    }
+
+    /// Checks the password or the device secret that a client has shown for an account.
+    pub(super) async fn check_shown(
+        &self,
+        shown: &Credentials<'_>,
+        name: &str,
+    ) -> Result<Identity, AuthenticationError> {
+        if let Some(secret) = shown.password.filter(|secret| secret::looks_like_one(secret)) {
+            // Whether the name has an account or not: the time must not tell.
+            return self.check_secret(shown, name, secret).await;
+        }
+        let account = self.account(name);
+        if account.is_none() && shown.may_pass {
+            return Err(AuthenticationError::NotMine);
+        }
+        // No password means no guess: it is neither counted nor hashed.
+        let password = shown.password.ok_or(AuthenticationError::BadCredentials)?;
+        self.check_password(shown, name, password, account).await
     }
 
     async fn check_secret(
@@ -221,10 +251,7 @@ impl StoredUsers {
 
     fn note_use(&self, credential: u64, now: Timestamp) {
         let secs = u32::try_from(now.millis() / 1_000).unwrap_or(u32::MAX);
-        let mut last_uses = self.last_uses.lock().unwrap_or_else(PoisonError::into_inner);
-        if last_uses.len() < LAST_USES_MAX || last_uses.contains_key(&credential) {
-            last_uses.insert(credential, secs);
-        }
+        self.uses.note(credential, secs);
     }
 }
 
@@ -239,17 +266,7 @@ impl Authenticator for StoredUsers {
         else {
             return Err(AuthenticationError::NotMine);
         };
-        if let Some(secret) = credentials.password.filter(|secret| secret::looks_like_one(secret)) {
-            // Whether the name has an account or not: the time must not tell.
-            return self.check_secret(&credentials, name, secret).await;
-        }
-        let account = self.account(name);
-        if account.is_none() && credentials.may_pass {
-            return Err(AuthenticationError::NotMine);
-        }
-        // No password means no guess: it is neither counted nor hashed.
-        let password = credentials.password.ok_or(AuthenticationError::BadCredentials)?;
-        self.check_password(&credentials, name, password, account).await
+        self.check_shown(&credentials, name).await
     }
 
     fn generation(&self) -> u64 {
