@@ -5,10 +5,12 @@ use std::{io, path::Path, process::Command};
 use hearthmq::mqtt::{QoS, ReasonCode};
 
 use crate::{
+    access::{OPS, run},
     http::basic,
     mqtt::connect,
     pki::{DEVICE_SERIAL_NUMBER, Pair, Pki},
     program::{PASSWORD, Place, Program},
+    revocation::administered,
     tls::{Tls, VERSIONS},
 };
 
@@ -178,6 +180,32 @@ fn a_client_id_can_be_tied_to_the_common_name() {
             client.expect_closed();
         }
     }
+}
+
+#[test]
+fn an_account_in_the_store_stops_its_certificate_while_the_client_is_connected() {
+    let pki = Pki::new();
+    let place = administered(asking(&pki, "optional").set("auth.certificate_needs_account=true"));
+    let program = place.start();
+    let tls = Tls::new(&pki.ca, VERSIONS[1], Some(&pki.other_device));
+    let log_in = || tls.connect(program.address("mqtts"), connect("car")).unwrap();
+    let users = |line: &[&str]| {
+        let output = run(&program, OPS, &[&["users"], line].concat());
+        assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    assert_eq!(log_in().1, ReasonCode::NotAuthorized);
+    users(&["add", "device-2"]);
+    for (change, undo) in [("disable", "enable"), ("delete", "add")] {
+        let (mut client, reason) = log_in();
+        assert_eq!(reason, ReasonCode::Success);
+        users(&[change, "device-2"]);
+        client.expect_disconnect(ReasonCode::NotAuthorized);
+        assert_eq!(log_in().1, ReasonCode::NotAuthorized);
+        users(&[undo, "device-2"]);
+        assert_eq!(log_in().1, ReasonCode::Success);
+    }
+    // The log names the user in a field of its own.
+    program.line_with(&["changed", "username=\"device-2\"", "call=\"user\""]);
 }
 
 #[test]

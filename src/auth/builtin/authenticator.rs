@@ -29,7 +29,7 @@ use super::{
     file::FileError,
     keys::SaltSecret,
     stricter::{Stricter, is_older},
-    users::StoredUsers,
+    users::{StoredUser, StoredUsers},
 };
 use crate::{
     auth::{
@@ -150,6 +150,11 @@ impl FileAuthenticator {
         }))
     }
 
+    /// Returns the account of this name in the store, unless the file has one.
+    fn stored_account(&self, name: &str) -> Option<StoredUser> {
+        Some(self.stored.get()?.account(name)?.1)
+    }
+
     fn has_account(&self, name: &str) -> bool {
         self.accounts.load().get(name).is_some()
     }
@@ -168,7 +173,10 @@ impl FileAuthenticator {
         let config = self.config.load();
         let of_listener = credentials.rules.certificate_needs_account;
         let needs_account = of_listener.unwrap_or(config.certificate_needs_account);
-        (config.certificate_is_enough && !needs_account) || has_account(&certificate.common_name)
+        let name = &*certificate.common_name;
+        (config.certificate_is_enough && !needs_account)
+            || has_account(name)
+            || self.stored_account(name).is_some()
     }
 
     async fn check_certificate(
@@ -183,13 +191,19 @@ impl FileAuthenticator {
         let of_listener = credentials.rules.certificate_needs_account;
         let config = self.config.load_full();
         let needs_account = of_listener.unwrap_or(config.certificate_needs_account);
-        match self.accounts.load().get(name) {
-            Some(user) if user.is_disabled => return Err(AuthenticationError::NotAllowed),
+        let of_file = self.accounts.load().get(name).map(|user| user.is_disabled);
+        let stored = self.stored_account(name);
+        match of_file.or_else(|| stored.as_ref().map(|user| user.is_disabled)) {
+            Some(true) => return Err(AuthenticationError::NotAllowed),
             None if needs_account => return Err(AuthenticationError::NoAccount),
-            Some(_) | None => {}
+            Some(false) | None => {}
         }
+        let mut credential = None;
         if !config.certificate_is_enough {
-            self.check_password(credentials, name, credentials.password).await?;
+            match self.stored.get().filter(|_| stored.is_some()) {
+                Some(users) => credential = users.check_shown(credentials, name).await?.credential,
+                None => drop(self.check_password(credentials, name, credentials.password).await?),
+            }
         }
         if config.client_id_is_common_name
             && credentials.client_id.is_some_and(|client_id| client_id != name)
@@ -201,7 +215,8 @@ impl FileAuthenticator {
             certificate: Some(Arc::new(certificate.clone())),
             login: Login::Certificate,
             needs_account,
-            ..Identity::default()
+            credential,
+            ..stored.map(StoredUser::into_identity).unwrap_or_default()
         })
     }
 
@@ -323,12 +338,20 @@ impl Authenticator for FileAuthenticator {
         let may_need_none = identity.login == Login::Unknown
             && config.certificate_is_enough
             && !config.certificate_needs_account;
+        // An account in the store counts for a certificate alone: other logins with it are of its own source.
+        let stored = if is_by_certificate { self.stored_account(name) } else { None };
+        let is_replaced = |user: &StoredUser| {
+            identity.credential.is_some_and(|credential| !user.has_credential(credential))
+        };
         match self.accounts.load().get(name) {
             Some(user) if user.is_disabled => Standing::Suspended,
+            None if stored.as_ref().is_some_and(|user| user.is_disabled) => Standing::Suspended,
             _ if is_by_certificate && is_older(&self.stricter.certificate, since) => {
                 Standing::Changed
             }
             _ if needs_none => Standing::Good,
+            None if stored.as_ref().is_some_and(is_replaced) => Standing::Changed,
+            None if stored.is_some() => Standing::Good,
             None if may_need_none => Standing::Suspended,
             // It never had an account, and may get one.
             None if is_by_certificate && !identity.needs_account => Standing::Suspended,
@@ -336,6 +359,16 @@ impl Authenticator for FileAuthenticator {
             Some(user) if user.changed > since => Standing::Changed,
             Some(_) => Standing::Good,
         }
+    }
+
+    fn renewed(&self, identity: &Identity) -> Option<Identity> {
+        if identity.login != Login::Certificate {
+            return None;
+        }
+        let stored = self.stored_account(identity.username.as_deref()?).unwrap_or_default();
+        let is_same = stored.attributes == identity.attributes && stored.groups == identity.groups;
+        let StoredUser { attributes, groups, .. } = stored;
+        (!is_same).then(|| Identity { attributes, groups, ..identity.clone() })
     }
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {

@@ -11,6 +11,7 @@ mod policy;
 mod scram;
 mod standing;
 mod stored;
+mod stored_certificates;
 mod throttle;
 mod tls;
 mod turns;

@@ -22,12 +22,12 @@ use hearthmq::{
     mqtt::{Connect, ReasonCode},
 };
 
-use crate::support::{Client, disk::Disk, packets::*, world_with};
+use crate::support::{Client, disk::Disk, packets::*, pass, secs, world_with};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The sources of the program: a file with the user `ops`, then the store.
-fn sources(config: AuthenticationConfig) -> impl FnOnce(Builder) -> Builder {
+pub(super) fn sources(config: AuthenticationConfig) -> impl FnOnce(Builder) -> Builder {
     let hash = hash_password(b"of the file");
     let text = format!("[[users]]\nname = \"ops\"\npassword_hash = \"{hash}\"\n");
     let accounts = Accounts::parse(Path::new("users.toml"), &text).unwrap();
@@ -43,7 +43,7 @@ async fn world() -> Broker {
     world_with(sources(AuthenticationConfig::default())).await
 }
 
-async fn change(
+pub(super) async fn change(
     broker: &Broker,
     name: &str,
     change: UserChange,
@@ -51,30 +51,34 @@ async fn change(
     broker.change_user(ChangeUser::new(name, change, HERE)).await
 }
 
-async fn create(broker: &Broker, user: NewUser) -> Result<UserChanged, UsersError> {
+pub(super) async fn create(broker: &Broker, user: NewUser) -> Result<UserChanged, UsersError> {
     let name = user.name.clone();
     change(broker, &name, UserChange::Create(Box::new(user))).await
 }
 
-async fn add_secret(broker: &Broker, name: &str) -> (u64, String) {
+pub(super) async fn add_secret(broker: &Broker, name: &str) -> (u64, String) {
     let made = change(broker, name, UserChange::AddSecret).await.unwrap().secret.unwrap();
     (made.id, made.text)
 }
 
-async fn set(broker: &Broker, name: &str, fill: impl FnOnce(&mut AccountProperties)) -> usize {
+pub(super) async fn set(
+    broker: &Broker,
+    name: &str,
+    fill: impl FnOnce(&mut AccountProperties),
+) -> usize {
     let mut properties = AccountProperties::default();
     fill(&mut properties);
     let changed = change(broker, name, UserChange::Properties(Box::new(properties))).await;
     changed.unwrap().sessions.touched
 }
 
-fn with_password(name: &str, password: NewPassword) -> NewUser {
+pub(super) fn with_password(name: &str, password: NewPassword) -> NewUser {
     let mut user = NewUser::new(name);
     user.password = Some(password);
     user
 }
 
-fn plain(password: &str) -> NewPassword {
+pub(super) fn plain(password: &str) -> NewPassword {
     NewPassword::Plain(password.as_bytes().into())
 }
 
@@ -397,4 +401,26 @@ async fn without_a_source_in_the_store_there_are_no_accounts() {
     assert_eq!(broker.find_user("ann").await.unwrap_err(), UsersError::NoSource);
     let outcome = create(&broker, NewUser::new("ann")).await;
     assert_eq!(outcome.unwrap_err(), UsersError::NoSource);
+}
+
+/// Without a shutdown, what was noted an hour ago is stored; a removed secret leaves nothing.
+#[actix_rt::test]
+async fn the_last_use_of_a_secret_outlives_the_broker() {
+    let disk = Disk::default();
+    let power = || disk.power_with(sources(AuthenticationConfig::default()));
+    let first = power().await;
+    create(&first.broker, NewUser::new("car-17")).await.unwrap();
+    let (_, secret) = add_secret(&first.broker, "car-17").await;
+    Client::connected(&first.broker, login("car-17", &secret, connect("c"))).await;
+    let used = first.broker.find_user("car-17").await.unwrap().secrets[0].last_used_at;
+    assert!(used.is_some());
+    pass(secs(3_800)).await;
+    first.crash();
+    let second = power().await;
+    let user = second.broker.find_user("car-17").await.unwrap();
+    assert_eq!(user.secrets[0].last_used_at, used);
+    change(&second.broker, "car-17", UserChange::Remove).await.unwrap();
+    pass(secs(3_800)).await;
+    let records = second.broker.records();
+    assert_eq!(records.list("credential-uses", None, 10).await.unwrap(), []);
 }

@@ -41,6 +41,11 @@ impl FileAuthenticator {
         }
     }
 
+    /// Returns whether the store has an account of this name, which has no SCRAM keys.
+    pub(in crate::auth::builtin) fn has_stored(&self, name: &str) -> bool {
+        self.stored_account(name).is_some()
+    }
+
     /// Waits for the delay that earlier failures of `name` impose, and returns whose login it is.
     pub(in crate::auth::builtin) async fn wait_for_turn(
         &self,

@@ -27,6 +27,7 @@ use crate::auth::{
     AuthenticationError, Authenticator, EnhancedAuthenticator, Exchange, ExchangeStart, Identity,
     Standing, Step,
 };
+use crate::told::cut;
 
 /// Random bytes of the server's nonce; enough to be unique.
 const NONCE_BYTES: usize = 18;
@@ -161,7 +162,7 @@ impl ScramExchange {
         message: &[u8],
     ) -> Result<Step, AuthenticationError> {
         let Challenge { login, gs2_header, nonce, signed } = challenge;
-        let ScramLogin { name, keys, is_decoy, has_account: _ } = login;
+        let ScramLogin { name, keys, is_decoy, has_account } = login;
         let last = ClientFinal::parse(message)?;
         let accounts = &self.accounts;
         let who = accounts.wait_for_turn(&self.shown, name).await?;
@@ -171,6 +172,11 @@ impl ScramExchange {
         // Every wrong proof counts, even if the wrong password is the same. A wrong proof cannot be
         // recognized: it contains signatures of this exchange with two keys, and one of them is unknown.
         accounts.write_down(&who, right.is_some());
+        if right.is_none() && *is_decoy && (*has_account || accounts.has_stored(name)) {
+            // The client gets the answer to a wrong password.
+            let (user, why) = (&*cut(name), "the account has no SCRAM keys");
+            tracing::debug!(user, why, "{MECHANISM} refused");
+        }
         let signature = right.ok_or(AuthenticationError::BadCredentials)?;
         let identity: Identity = accounts.identify(Arc::clone(name), &self.shown)?;
         Ok(Step::Done { identity, data: Some(server_final(&signature).into_bytes()) })

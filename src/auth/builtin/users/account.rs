@@ -10,7 +10,7 @@ use super::super::{
     secret::{self, SecretHash},
 };
 use crate::{
-    auth::{Attributes, Groups},
+    auth::{Attributes, Groups, Identity},
     limits::OwnLimits,
     mqtt::Timestamp,
 };
@@ -114,9 +114,14 @@ impl StoredUser {
     }
 
     /// Returns whether the credential with this number is still one of the account.
-    pub(super) fn has_credential(&self, id: u64) -> bool {
+    pub(in crate::auth::builtin) fn has_credential(&self, id: u64) -> bool {
         self.password.as_ref().is_some_and(|password| password.id == id)
             || self.secrets.iter().any(|secret| secret.id == id)
+    }
+
+    /// Returns an identity with its groups and attributes.
+    pub(in crate::auth) fn into_identity(self) -> Identity {
+        Identity { groups: self.groups, attributes: self.attributes, ..Identity::default() }
     }
 
     /// Returns its form as a record.
