@@ -38,6 +38,11 @@ pub enum RulePlace {
         /// Its position, from 1.
         position: usize,
     },
+    /// Among the rules of the identity itself.
+    Identity {
+        /// Its position in the order in which they are evaluated, from 1; 0 if they cannot be read.
+        position: usize,
+    },
     /// In the store.
     Stored {
         /// Its identifier.

@@ -9,7 +9,10 @@ mod rules;
 #[cfg(feature = "accounts")]
 mod tokens;
 
-use std::sync::{Arc, Weak};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard};
@@ -167,6 +170,16 @@ impl AccessControl for Broker {
 
     async fn find_ban(&self, subject: &BanSubject) -> Result<Ban, AccessError> {
         self.ban_record(subject).ok_or(AccessError::NotFound)
+    }
+
+    fn deciding_ban(
+        &self,
+        client_id: &str,
+        users: &[&str],
+        address: Option<IpAddr>,
+    ) -> Option<BanSubject> {
+        let core = &self.running.core;
+        core.bans.find(client_id, users, address, core.clock.now())
     }
 
     async fn list_bans(&self, request: ListBans) -> Result<Vec<Ban>, AccessError> {

@@ -277,6 +277,10 @@ impl UserAccounts for Broker {
         Ok(self.view(name, revision, &user, false))
     }
 
+    fn is_user_of_file(&self, name: &str) -> bool {
+        self.running.users.as_ref().is_some_and(|users| users.source.is_in_file(name))
+    }
+
     async fn list_users(&self, request: ListUsers) -> Result<Vec<UserView>, UsersError> {
         self.users()?;
         let limit = request.limit.min(ListUsers::LIMIT_MAX);

@@ -7,6 +7,8 @@ mod bans;
 mod rules;
 mod tokens;
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 
 pub use self::{
@@ -138,6 +140,17 @@ pub trait AccessControl: Send + Sync + 'static {
     /// Returns the ban of exactly this subject.
     async fn find_ban(&self, _subject: &BanSubject) -> Result<Ban, AccessError> {
         Err(ControlError::Unavailable.into())
+    }
+
+    /// Returns the ban that keeps out a client with this identifier, one of these user names, and this
+    /// address, if that is known.
+    fn deciding_ban(
+        &self,
+        _client_id: &str,
+        _users: &[&str],
+        _address: Option<IpAddr>,
+    ) -> Option<BanSubject> {
+        None
     }
 
     /// Returns some bans.

@@ -372,6 +372,11 @@ pub trait UserAccounts: Send + Sync + 'static {
         Err(UsersError::NoSource)
     }
 
+    /// Returns whether the file has an account of this name.
+    fn is_user_of_file(&self, _name: &str) -> bool {
+        false
+    }
+
     /// Returns some accounts.
     async fn list_users(&self, _request: ListUsers) -> Result<Vec<UserView>, UsersError> {
         Err(UsersError::NoSource)

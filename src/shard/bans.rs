@@ -76,12 +76,19 @@ impl Names {
     }
 
     fn contain(&self, name: &str, now: Timestamp) -> bool {
-        let is_in = self.exact.get(name).is_some_and(|until| until.holds(now));
-        is_in
-            || self
-                .patterns
-                .values()
-                .any(|(pattern, until)| until.holds(now) && pattern.matches(name))
+        self.find(name, now).is_some()
+    }
+
+    /// Returns the name or the pattern that is banned.
+    fn find(&self, name: &str, now: Timestamp) -> Option<&Arc<str>> {
+        let exact = self.exact.get_key_value(name).filter(|(_, until)| until.holds(now));
+        let mut patterns = self.patterns.iter();
+        exact.map(|(name, _)| name).or_else(|| {
+            let of_pattern = |(_, (pattern, until)): &(&Arc<str>, &(ClientPattern, Until))| {
+                until.holds(now) && pattern.matches(name)
+            };
+            patterns.find(of_pattern).map(|(name, _)| name)
+        })
     }
 
     fn len(&self) -> usize {
@@ -123,11 +130,17 @@ impl Bans {
     }
 
     fn contain_address(&self, address: IpAddr, now: Timestamp) -> bool {
+        self.find_address(address, now).is_some()
+    }
+
+    /// Returns the network that is banned.
+    fn find_address(&self, address: IpAddr, now: Timestamp) -> Option<Network> {
         let address = address.to_canonical();
         let of_kind = (address.is_ipv6(), 0)..=(address.is_ipv6(), 128);
-        self.networks.range(of_kind).any(|((_, bits), same)| {
+        self.networks.range(of_kind).find_map(|((_, bits), same)| {
             let network = Network::around(address, *bits);
-            same.get(&network.address()).is_some_and(|until| until.holds(now))
+            let is_out = same.get(&network.address()).is_some_and(|until| until.holds(now));
+            is_out.then_some(network)
         })
     }
 }
@@ -184,6 +197,22 @@ impl BanList {
         bans.clients.contain(client_id, now)
             || username.is_some_and(|name| bans.users.contain(name, now))
             || bans.contain_address(address, now)
+    }
+
+    /// Returns the ban that keeps a client out; one of an identifier before one of a user, and that before
+    /// one of an address.
+    pub(crate) fn find(
+        &self,
+        client_id: &str,
+        users: &[&str],
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Option<BanSubject> {
+        let bans = self.bans.read().unwrap_or_else(PoisonError::into_inner);
+        let of_client = || bans.clients.find(client_id, now).cloned().map(BanSubject::ClientId);
+        let of_user = || users.iter().find_map(|name| bans.users.find(name, now)).cloned();
+        let of_address = || bans.find_address(address?, now).map(BanSubject::Address);
+        of_client().or_else(|| of_user().map(BanSubject::User)).or_else(of_address)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Bans) -> T) -> T {
@@ -267,6 +296,8 @@ mod tests {
             assert!(!bans.insert(&subject(kind, value), None, 1), "{value}");
             assert!(is_out(&bans, out.0, out.1, out.2), "{value}");
             assert!(!is_out(&bans, stays.0, stays.1, stays.2), "{value}");
+            let found = bans.find(out.0, &[out.1], out.2.parse().ok(), Timestamp(1_000));
+            assert_eq!(found, Some(subject(kind, value)));
             assert!(bans.remove(&subject(kind, value)) && !bans.remove(&subject(kind, value)));
             assert!(!is_out(&bans, out.0, out.1, out.2), "{value}");
             assert_eq!(bans.len.load(Ordering::Acquire), 0);

@@ -171,7 +171,7 @@ impl FilePolicy {
 impl Authorizer for FilePolicy {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         let subject = VariableValues::new(request.identity, request.client_id);
-        if let Some(decision) = own::decide(request, &subject) {
+        if let Some((decision, _)) = own::decide(request, &subject) {
             return decision;
         }
         self.rules
@@ -183,8 +183,8 @@ impl Authorizer for FilePolicy {
 
     fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
         let subject = VariableValues::new(request.identity, request.client_id);
-        if let Some(decision) = own::decide(request, &subject) {
-            return Explanation::new(decision, None);
+        if let Some((decision, position)) = own::decide(request, &subject) {
+            return Explanation::new(decision, Some(RulePlace::Identity { position }));
         }
         let rules = self.rules.load();
         let found = rules.iter().find(|placed| placed.rule.decides(request, &subject));

@@ -24,12 +24,14 @@ use super::{
     body, resource,
     rules::administrator,
     target::Query,
+    users::given,
 };
 use crate::{
     auth::{
         AccessRequest, Action, Attributes, ClientCertificate, Decision, Explanation, Groups,
-        Identity, Login, RulePlace,
+        Identity, Login, OwnRules, RulePlace,
     },
+    control::{BanSubject, UserView},
     metrics::RestRoute,
     mqtt::{QoS, is_of_the_broker, validate_filter, validate_topic},
 };
@@ -65,12 +67,16 @@ struct CheckBody {
     /// The serial number of the client certificate, in lower-case hexadecimal.
     #[serde(default)]
     certificate_serial_number: String,
-    /// Attributes of the identity.
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
-    /// Groups of the identity.
-    #[serde(default)]
-    groups: Vec<String>,
+    /// Attributes of the identity; left out: those of its account in the store.
+    #[serde(default, deserialize_with = "given")]
+    attributes: Option<BTreeMap<String, String>>,
+    /// Groups of the identity; left out: those of its account in the store.
+    #[serde(default, deserialize_with = "given")]
+    groups: Option<Vec<String>>,
+    /// Rules of the identity alone, as its source gives them: a list of rules, or in the form of EMQX.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    acl: Option<serde_json::Value>,
     /// `connect`, `publish`, `subscribe`, `observe`, `control` or `administer`.
     action: CheckedKind,
     /// The Topic Name, or the Topic Filter of a subscription.
@@ -102,8 +108,9 @@ struct CheckAnswer {
     /// `allow` or `deny`.
     #[schema(pattern = "^(allow|deny)$")]
     decision: &'static str,
-    /// What decides: `file`, `stored` or `application` for a rule, `no_rule` if none matches, `broker`
-    /// for topics where only the broker publishes, `authorizer` for that of an application.
+    /// What decides: `ban`, `account` for an account in the store that is disabled, `acl` for a rule of
+    /// the identity, `file`, `stored` or `application` for a rule, `no_rule` if none matches, `broker` for
+    /// topics where only the broker publishes, `authorizer` for that of an application.
     by: &'static str,
     /// The line of the rule in the policy file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,9 +119,27 @@ struct CheckAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     id: Option<Arc<str>>,
-    /// The position of the rule among those of the application, from 1.
+    /// The position of the rule among those of the application or of the identity, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<usize>,
+    /// The ban that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ban: Option<DecidingBan>,
+    /// What the broker does not know of the identity, because it may come from outside (a token, an HTTP
+    /// service, a database), and the question does not say it: `acl`, `attributes`, `groups`. It may
+    /// change the decision.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_known: Vec<&'static str>,
+}
+
+/// The subject of a ban.
+#[derive(Serialize, ToSchema)]
+struct DecidingBan {
+    /// `client_id`, `user` or `address`.
+    kind: &'static str,
+    /// The identifier, the name, the network, or the pattern.
+    #[schema(value_type = String)]
+    value: Arc<str>,
 }
 
 impl CheckAnswer {
@@ -123,7 +148,8 @@ impl CheckAnswer {
             Decision::Allow => "allow",
             Decision::Deny => "deny",
         };
-        Self { decision, by, line: None, id: None, position: None }
+        let not_known = Vec::new();
+        Self { decision, by, line: None, id: None, position: None, ban: None, not_known }
     }
 
     fn of(Explanation { decision, rule, .. }: Explanation, has_rules: bool) -> Self {
@@ -134,6 +160,10 @@ impl CheckAnswer {
             Some(RulePlace::Stored { id }) => {
                 Self { id: Some(id), ..Self::new(decision, "stored") }
             }
+            Some(RulePlace::Identity { position }) => Self {
+                position: Some(position).filter(|position| *position > 0),
+                ..Self::new(decision, "acl")
+            },
             Some(RulePlace::Application { position }) => {
                 Self { position: Some(position), ..Self::new(decision, "application") }
             }
@@ -145,8 +175,8 @@ impl CheckAnswer {
 
 /// Says whether an action would be allowed, and by which rule.
 ///
-/// Conditions on what is left out are undecided: a rule that denies then matches, one that allows does
-/// not.
+/// Bans come first, for actions of MQTT clients. Conditions on what is left out are undecided: a rule that
+/// denies then matches, one that allows does not.
 #[utoipa::path(
     post, path = "/rules/check", tag = "access", operation_id = "checkRules",
     request_body(content = CheckBody, description = "The action.", example = json!(
@@ -164,17 +194,18 @@ pub(super) async fn check(request: HttpRequest, payload: Payload, api: Data<Api>
         Query::parse(request.query_string(), &[])?;
         let asked: body::JsonObject<CheckBody> =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        Ok(Answer::json(&decide(&api, &asked.0)?))
+        Ok(Answer::json(&decide(&api, &asked.0).await?))
     };
     answer(&api, &request, RestRoute::RulesCheck, call).await
 }
 
-fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
+/// Returns the action that is asked about; `None` if only the broker may do it.
+fn action_of(asked: &CheckBody) -> Result<Option<Action<'_>>, ApiError> {
     let topic = asked.topic.as_deref();
     let qos = QoS::from_number(asked.qos);
     let qos = qos.ok_or_else(|| ApiError::invalid_body("qos is 0, 1 or 2"))?;
     let needed = || topic.ok_or_else(|| ApiError::invalid_body("topic is missing"));
-    let action = match asked.action {
+    Ok(Some(match asked.action {
         CheckedKind::Connect => Action::Connect,
         CheckedKind::Observe => Action::Observe,
         CheckedKind::Control => Action::Control,
@@ -183,7 +214,7 @@ fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
             let topic = needed()?;
             validate_topic(topic).map_err(|error| ApiError::invalid_topic(&error.to_string()))?;
             if is_of_the_broker(topic) {
-                return Ok(CheckAnswer::new(Decision::Deny, "broker"));
+                return Ok(None);
             }
             Action::Publish { topic, qos, retain: asked.retain }
         }
@@ -192,8 +223,22 @@ fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
             let filter = parts.map_err(|_| ApiError::invalid_filter())?.filter;
             Action::Subscribe { filter, qos }
         }
+    }))
+}
+
+async fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
+    let Some(action) = action_of(asked)? else {
+        return Ok(CheckAnswer::new(Decision::Deny, "broker"));
     };
-    let identity = identity(asked)?;
+    let account = account_of(api, asked).await;
+    let identity = identity(asked, &account)?;
+    if let Some(ban) = ban_of(api, asked, action) {
+        let ban = Some(DecidingBan { kind: ban.kind(), value: ban.value() });
+        return Ok(CheckAnswer { ban, ..CheckAnswer::new(Decision::Deny, "ban") });
+    }
+    if matches!(&account, KnownAccount::Stored(account) if account.is_disabled) {
+        return Ok(CheckAnswer::new(Decision::Deny, "account"));
+    }
     let address = asked.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let request = AccessRequest {
         identity: &identity,
@@ -203,21 +248,77 @@ fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
         action,
     };
     let authorizer = &api.0.authorizer;
-    Ok(CheckAnswer::of(authorizer.explain(&request), authorizer.stored_rules().is_some()))
+    let has_rules = authorizer.stored_rules().is_some();
+    let not_known = not_known(asked, &account);
+    Ok(CheckAnswer { not_known, ..CheckAnswer::of(authorizer.explain(&request), has_rules) })
+}
+
+/// Returns the ban that keeps out a client; bans do not concern REST callers.
+fn ban_of(api: &Api, asked: &CheckBody, action: Action<'_>) -> Option<BanSubject> {
+    match action {
+        Action::Connect | Action::Publish { .. } | Action::Subscribe { .. } => {}
+        Action::Observe | Action::Control | Action::Administer => return None,
+    }
+    let users = [&asked.username, &asked.certificate_common_name];
+    let users: Vec<&str> = users.into_iter().flatten().map(String::as_str).collect();
+    api.0.control.deciding_ban(&asked.client_id, &users, asked.address)
+}
+
+/// The account of the user that is asked about, as far as the broker knows it.
+enum KnownAccount {
+    /// In the store.
+    Stored(Box<UserView>),
+    /// In the file, or there is no user: nothing else belongs to the identity.
+    Plain,
+    /// Somewhere else, or nowhere.
+    Elsewhere,
+}
+
+async fn account_of(api: &Api, asked: &CheckBody) -> KnownAccount {
+    let Some(name) = asked.certificate_common_name.as_ref().or(asked.username.as_ref()) else {
+        return KnownAccount::Plain;
+    };
+    if api.0.control.is_user_of_file(name) {
+        return KnownAccount::Plain;
+    }
+    match api.0.control.find_user(name).await {
+        Ok(account) => KnownAccount::Stored(Box::new(account)),
+        Err(_) if asked.certificate_common_name.is_some() => KnownAccount::Plain,
+        Err(_) => KnownAccount::Elsewhere,
+    }
+}
+
+/// Returns what neither the broker nor the question says about the identity.
+fn not_known(asked: &CheckBody, account: &KnownAccount) -> Vec<&'static str> {
+    if !matches!(account, KnownAccount::Elsewhere) {
+        return Vec::new();
+    }
+    let parts = [
+        ("acl", asked.acl.is_none()),
+        ("attributes", asked.attributes.is_none()),
+        ("groups", asked.groups.is_none()),
+    ];
+    parts.into_iter().filter_map(|(name, is_missing)| is_missing.then_some(name)).collect()
 }
 
 /// Returns the identity that is asked about.
-fn identity(asked: &CheckBody) -> Result<Identity, ApiError> {
+fn identity(asked: &CheckBody, account: &KnownAccount) -> Result<Identity, ApiError> {
     let certificate = asked.certificate_common_name.as_ref().map(|common_name| {
         Arc::new(ClientCertificate {
             common_name: common_name.clone(),
             serial_number: asked.certificate_serial_number.clone(),
         })
     });
-    let attributes = Attributes::new(
-        asked.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-    );
-    let groups = Groups::new(asked.groups.iter().map(String::as_str));
+    let (of_account, groups_of_account) = match account {
+        KnownAccount::Stored(account) => (account.attributes.clone(), account.groups.clone()),
+        KnownAccount::Plain | KnownAccount::Elsewhere => (Attributes::default(), Groups::default()),
+    };
+    let attributes = asked.attributes.as_ref().map_or(Ok(of_account), |given| {
+        Attributes::new(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    });
+    let groups = asked.groups.as_ref();
+    let groups =
+        groups.map_or(Ok(groups_of_account), |given| Groups::new(given.iter().map(String::as_str)));
     let usual = if certificate.is_some() { Login::Certificate } else { Login::Password };
     Ok(Identity {
         username: asked.username.as_deref().map(Into::into),
@@ -225,6 +326,27 @@ fn identity(asked: &CheckBody) -> Result<Identity, ApiError> {
         login: asked.login.unwrap_or(usual),
         groups: groups.map_err(|error| ApiError::invalid_body(&error.to_string()))?,
         attributes: attributes.map_err(|error| ApiError::invalid_body(&error.to_string()))?,
+        rules: own_rules_of(asked)?,
         ..Identity::default()
     })
+}
+
+/// Returns the rules of the identity alone that the question has.
+#[cfg(feature = "accounts")]
+fn own_rules_of(asked: &CheckBody) -> Result<OwnRules, ApiError> {
+    let Some(acl) = &asked.acl else { return Ok(OwnRules::default()) };
+    if acl.is_null() {
+        return Err(ApiError::invalid_body("acl is a list or an object"));
+    }
+    let invalid =
+        |error: crate::auth::OwnRulesError| ApiError::invalid_body(&format!("acl: {error}"));
+    crate::auth::own_rules(acl).map_err(invalid)
+}
+
+#[cfg(not(feature = "accounts"))]
+fn own_rules_of(asked: &CheckBody) -> Result<OwnRules, ApiError> {
+    Ok(asked
+        .acl
+        .as_ref()
+        .map_or_else(OwnRules::default, |acl| OwnRules::from_json(&acl.to_string())))
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::task::yield_now;
 use utoipa::{IntoParams, ToSchema};
 
+pub(super) use self::forms::given;
 use self::forms::{NewUserBody, ShownUser, UserPatch};
 use super::{
     super::{

@@ -122,10 +122,73 @@ fn only_administrators_see_and_change_rules() {
     }
 }
 
+/// Returns a question about `ann`, of whom everything is said.
+fn known(mut question: Value) -> Value {
+    let of_ann = json!({"username": "ann", "acl": [], "attributes": {}, "groups": []});
+    question.as_object_mut().unwrap().extend(of_ann.as_object().unwrap().clone());
+    question
+}
+
+#[test]
+fn a_check_names_the_ban_that_decides() {
+    let live = live();
+    let question = |action: &str| {
+        let mut question = known(json!({"action": action, "topic": "t", "client_id": "car-1"}));
+        question["address"] = json!("192.0.2.7");
+        question
+    };
+    let allowed = json!({"decision": "allow", "by": "file", "line": 8});
+    for (kind, value) in [("client_id", "car-*"), ("user", "ann"), ("address", "192.0.2.0/24")] {
+        assert_eq!(check(&live, question("publish")), allowed);
+        let ban = json!({kind: value}).to_string();
+        json(&live.call_with("POST /api/v1/bans", &ban));
+        let banned =
+            json!({"decision": "deny", "by": "ban", "ban": {"kind": kind, "value": value}});
+        for action in ["connect", "publish", "subscribe"] {
+            assert_eq!(check(&live, question(action)), banned, "{action}");
+        }
+        // Bans do not concern REST callers.
+        assert_eq!(check(&live, question("observe"))["by"], "no_rule");
+        let value = value.replace('/', "%2F").replace('*', "%2A");
+        json(&live.call(&format!("DELETE /api/v1/bans/{kind}/{value}")));
+    }
+    let mut by_certificate = json!({"action": "connect", "certificate_common_name": "ann"});
+    json(&live.call_with("POST /api/v1/bans", r#"{"user":"ann"}"#));
+    assert_eq!(check(&live, by_certificate.clone())["by"], "ban");
+    by_certificate["certificate_common_name"] = json!("ben");
+    assert_eq!(check(&live, by_certificate)["by"], "file");
+}
+
+#[test]
+fn a_check_takes_rules_of_the_identity_and_says_what_it_does_not_know() {
+    let live = live();
+    let mut question = json!({"username": "ann", "action": "publish", "topic": "a/b"});
+    let unknown = json!(["acl", "attributes", "groups"]);
+    assert_eq!(check(&live, question.clone())["not_known"], unknown);
+    question["acl"] = json!([
+        {"permission": "allow", "action": "publish", "topic": "x"},
+        {"permission": "deny", "action": "publish", "topic": "a/#"},
+    ]);
+    let by_own = json!({"decision": "deny", "by": "acl", "position": 2,
+        "not_known": ["attributes", "groups"]});
+    assert_eq!(check(&live, question.clone()), by_own);
+    question["acl"] = json!([{"effect": "perhaps"}]);
+    let answer = live.call_with("POST /api/v1/rules/check", &question.to_string());
+    assert_eq!(answer.failure(), failed(400, "invalid_body"));
+    for missing in ["acl", "attributes", "groups"] {
+        let mut question = known(json!({"action": "connect"}));
+        question[missing] = Value::Null;
+        let answer = live.call_with("POST /api/v1/rules/check", &question.to_string());
+        assert_eq!(answer.failure(), failed(400, "invalid_body"), "{missing}");
+    }
+    // A client without a user name has no identity from outside.
+    assert_eq!(check(&live, json!({"action": "connect"})).get("not_known"), None);
+}
+
 #[test]
 fn a_check_names_the_rule_that_decides() {
     let live = live();
-    let publish = |topic: &str| json!({"username": "ann", "action": "publish", "topic": topic});
+    let publish = |topic: &str| known(json!({"action": "publish", "topic": topic}));
     let by_file = json!({"decision": "allow", "by": "file", "line": 8});
     assert_eq!(check(&live, publish("secret/a")), by_file);
     json(&live.call_with("PUT /api/v1/rules/s", DENY));
@@ -135,7 +198,7 @@ fn a_check_names_the_rule_that_decides() {
     let by_broker = json!({"decision": "deny", "by": "broker"});
     assert_eq!(check(&live, publish("$SYS/broker/uptime")), by_broker);
     let nobody = json!({"decision": "deny", "by": "no_rule"});
-    assert_eq!(check(&live, json!({"username": "ann", "action": "administer"})), nobody);
+    assert_eq!(check(&live, known(json!({"action": "administer"}))), nobody);
     let subscribe = json!({"action": "subscribe", "topic": "$share/g/secret/#", "qos": 1});
     assert_eq!(check(&live, subscribe), by_file);
 

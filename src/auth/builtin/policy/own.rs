@@ -144,18 +144,18 @@ fn read(text: &str) -> Option<Rules> {
     Some(Rules(rules))
 }
 
-/// Returns what the rules of the identity say; `None` if none of them decides. Rules that cannot be
-/// read, which a later version may have stored, deny.
+/// Returns what the rules of the identity say, and the position of the one that decides, from 1;
+/// `None` if none of them decides. Rules that cannot be read, which a later version may have stored,
+/// deny.
 pub(super) fn decide(
     request: &AccessRequest<'_>,
     subject: &VariableValues<'_>,
-) -> Option<Decision> {
-    match request.identity.rules.read_by(read)? {
-        None => Some(Decision::Deny),
-        Some(Rules(rules)) => {
-            rules.iter().find(|rule| rule.decides(request, subject)).map(Rule::decision)
-        }
-    }
+) -> Option<(Decision, usize)> {
+    let Some(Rules(rules)) = request.identity.rules.read_by(read)? else {
+        return Some((Decision::Deny, 0));
+    };
+    let at = rules.iter().position(|rule| rule.decides(request, subject))?;
+    Some((rules[at].decision(), at + 1))
 }
 
 #[cfg(test)]

@@ -66,6 +66,9 @@ pub(in crate::cli) struct CheckArguments {
     /// A group of the user; may be repeated
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
+    /// A JSON file with the rules of the identity alone, such as the claim `acl` of its token
+    #[arg(long, value_name = "FILE")]
+    acl: Option<PathBuf>,
     /// The QoS
     #[arg(long, value_name = "NUMBER")]
     qos: Option<u8>,
@@ -87,7 +90,7 @@ pub(in crate::cli::remote) fn run(command: &RulesCommand) -> Result<(), Failure>
             common.make("PUT", &path(id), Some(&rule))
         }
         RulesCommand::Check(asked) => {
-            asked.common.make("POST", "/api/v1/rules/check", Some(&asked.question()))
+            asked.common.make("POST", "/api/v1/rules/check", Some(&asked.question()?))
         }
     }
 }
@@ -110,7 +113,7 @@ pub(super) fn json_of(file: Option<&PathBuf>) -> Result<Value, Failure> {
 }
 
 impl CheckArguments {
-    fn question(&self) -> Value {
+    fn question(&self) -> Result<Value, Failure> {
         let mut question = Map::new();
         question.insert("action".to_owned(), self.action.clone().into());
         for (name, value) in [
@@ -130,6 +133,9 @@ impl CheckArguments {
         if let Some(qos) = self.qos {
             question.insert("qos".to_owned(), qos.into());
         }
-        question.into()
+        if let Some(file) = &self.acl {
+            question.insert("acl".to_owned(), json_of(Some(file))?);
+        }
+        Ok(question.into())
     }
 }

@@ -244,7 +244,7 @@ pub(super) struct UserPatch {
 }
 
 /// Tells `null` from a member that is left out.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(in crate::http::v1) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
