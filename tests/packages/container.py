@@ -69,6 +69,7 @@ def image_is_built():
     buildah(
         "bud",
         "--quiet",
+        "--format=docker",  # that of OCI has no health check
         f"--build-context=build={built}",
         f"--build-arg=RUNTIME={BASE}",
         f"--file={DOCKERFILE}",

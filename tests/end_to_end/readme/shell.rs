@@ -23,13 +23,24 @@ pub(crate) fn is_installed(tool: &str) -> bool {
     found
 }
 
+/// Runs a script that starts jobs and may wait for them without end: all of them end after two minutes.
+pub(crate) fn run_with_jobs(block: &Block, script: &str, directory: &Path) -> String {
+    let end = "trap 'kill $(jobs -p) 2>jobs.log || true' EXIT; trap 'exit 1' TERM";
+    let shell = ["timeout", "--kill-after=10", "120", "sh"];
+    run_by(&shell, block, &format!("{end}\n{script}"), directory)
+}
+
 /// Runs a script in a directory, with `hearthmq` on the PATH; returns its standard output.
 pub(crate) fn run(block: &Block, script: &str, directory: &Path) -> String {
+    run_by(&["sh"], block, script, directory)
+}
+
+fn run_by(words: &[&str], block: &Block, script: &str, directory: &Path) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_hearthmq")).parent().unwrap().to_owned();
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([program].into_iter().chain(env::split_paths(&path))).unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-euc", script]).current_dir(directory).env("PATH", path);
+    let mut shell = Command::new(words[0]);
+    shell.args(&words[1..]).args(["-euc", script]).current_dir(directory).env("PATH", path);
     shell.env("PASSWORD", super::broker::PASSWORD).env_remove("HEARTHMQ_CONFIG");
     let output = shell.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
