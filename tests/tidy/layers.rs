@@ -10,7 +10,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("owners", &["limits"]),
     ("hooks", &["labels", "mqtt"]),
     ("metrics", &["labels", "hooks"]),
-    ("history", &["mqtt"]),
+    ("history", &["mqtt", "owners"]),
     ("journal", &["history", "mqtt", "owners"]),
     ("session", &["journal", "mqtt", "limits", "owners"]),
     ("router", &["mqtt", "limits", "owners"]),
