@@ -12,11 +12,13 @@ impl World {
     /// Returns the Reason Code of a DISCONNECT that must have come; `None` if any failure will do.
     pub(crate) fn ended_by_broker(&self, client: usize) -> Option<ReasonCode> {
         use hearthmq::hooks::DisconnectReason::{
-            AuthenticationExpired, KeepaliveTimeout, Kicked, Takeovered,
+            AuthenticationExpired, Banned, KeepaliveTimeout, Kicked, Takeovered,
         };
         let last = self.model.told.iter().rev().find(|(who, _)| *who == client);
         match last {
-            Some((_, Told::Disconnected(Kicked))) => Some(ReasonCode::AdministrativeAction),
+            Some((_, Told::Disconnected(Kicked | Banned))) => {
+                Some(ReasonCode::AdministrativeAction)
+            }
             Some((_, Told::Disconnected(KeepaliveTimeout))) => Some(ReasonCode::KeepAliveTimeout),
             Some((_, Told::Disconnected(AuthenticationExpired))) => Some(ReasonCode::NotAuthorized),
             Some((_, Told::Disconnected(Takeovered))) => Some(ReasonCode::SessionTakenOver),

@@ -9,7 +9,7 @@ use hearthmq::{
 use crate::{
     model::{Sent, Verdict},
     steps::How,
-    vocabulary::{FILTERS, NAMES, TOPICS, WILL_TOPICS},
+    vocabulary::{BANS, FILTERS, NAMES, TOPICS, WILL_TOPICS},
     world::World,
 };
 
@@ -18,6 +18,9 @@ impl World {
         self.say(|| "* everybody comes back".to_owned());
         self.wait(0).await?;
         self.fail(false).await?;
+        for ban in 0..BANS.len() {
+            self.lift_ban(ban).await?;
+        }
         for client in 0..NAMES.len() {
             if self.model.link(client).is_some() {
                 self.cut(client, 0, 0, QoS::AtMostOnce).await?;

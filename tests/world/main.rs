@@ -20,10 +20,12 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+mod access;
 mod asking;
 mod client;
 mod cross;
 mod disk;
+mod draw;
 mod farewell;
 mod finish;
 mod identity;
@@ -52,7 +54,8 @@ use actix_rt::{System, SystemRunner};
 use hearthmq_test::{beats::Beats, line, post};
 
 use self::{
-    steps::{Planned, Step, steps},
+    draw::steps,
+    steps::{Planned, Step},
     watchdog::Watchdog,
     world::World,
 };

@@ -11,11 +11,12 @@ use hearthmq::{
 };
 
 use crate::{
+    access::Undecided,
     client::{Outbound, Says, id, publish},
     line::Line,
     model::{Connected, End, Reply, Sent, Verdict, Will},
     steps::{How, Misdeed, Size, Step, What, WillHow},
-    vocabulary::{FILTERS, NAMES, TOPICS, WILL_TOPICS},
+    vocabulary::{FILTERS, NAMES, TOPICS, USERS, WILL_TOPICS},
     world::World,
 };
 
@@ -34,6 +35,9 @@ impl World {
             Step::ChangeSettings { client, in_flight_max, expiry_secs, removes } => {
                 self.change_settings(client, (in_flight_max, expiry_secs), removes).await
             }
+            Step::Ban { ban, secs } => self.ban(ban, secs).await,
+            Step::LiftBan { ban } => self.lift_ban(ban).await,
+            Step::Deny { client, nth } => self.deny(client, nth).await,
             Step::SlowDown { client } => Box::pin(self.slow_down(client)).await,
             Step::LookBack { client } => self.look_back(client).await,
             Step::Follow { follower, items, to_end } => self.follow(follower, items, to_end).await,
@@ -121,16 +125,17 @@ impl World {
             keep_alive: how.keep_alive_secs,
             client_id: NAMES[client],
             will: will.as_ref().map(|will| last_will(will, is_v5)),
-            username: Some(NAMES[client]),
+            username: Some(USERS[client]),
             password: identity_secs.map(|_| &*password),
             properties: if is_v5 { properties.clone() } else { ConnectProperties::default() },
         };
-        if self.model.refuses_connect(client, how.version, how.clean_start, how.expiry_secs) {
-            return self.connect_in_vain(connect).await;
-        }
-        if self.model.delays_connect(client, how.version, how.clean_start, how.expiry_secs) {
-            self.count("skipped"); // tests/it/overtaken covers it
-            return Ok(());
+        match self.refusal_of(client, how) {
+            Ok(None) => {}
+            Ok(Some(reason)) => return self.connect_in_vain(connect, reason).await,
+            Err(Undecided) => {
+                self.count("skipped");
+                return Ok(());
+            }
         }
         let old = self.clients[client].line.take();
         let bytes = if how.is_narrow { NARROW_PIPE_BYTES } else { PIPE_BYTES };
@@ -441,38 +446,6 @@ impl World {
         let end = End::without_disconnect(DisconnectReason::ProtocolError);
         self.affect(move |model| model.end_connection(client, end));
         Ok(())
-    }
-}
-
-impl Step {
-    /// Returns the client that must be connected.
-    pub(crate) const fn client(&self) -> Option<usize> {
-        match *self {
-            Self::Subscribe { client, .. }
-            | Self::Unsubscribe { client, .. }
-            | Self::Publish { client, .. }
-            | Self::Continue { client, .. }
-            | Self::ContinueAll { client }
-            | Self::Answers { client, .. }
-            | Self::Reads { client, .. }
-            | Self::Halve { client, .. }
-            | Self::Ping { client }
-            | Self::Disconnect { client, .. }
-            | Self::Cut { client, .. }
-            | Self::Misbehave { client, .. } => Some(client),
-            Self::Connect { .. }
-            | Self::HostPublish { .. }
-            | Self::Kick { .. }
-            | Self::SetKeepAlive { .. }
-            | Self::ChangeSettings { .. }
-            | Self::SlowDown { .. }
-            | Self::LookBack { .. }
-            | Self::Follow { .. }
-            | Self::Wait { .. }
-            | Self::Crash { .. }
-            | Self::Cross { .. }
-            | Self::Fail { .. } => None,
-        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     post::Post,
     steps::Step,
     vocabulary::{FILTERS, NAMES, split},
+    watching::HISTORY_SHARE,
     world::World,
 };
 
@@ -66,6 +67,12 @@ impl Hooks for Listener {
 #[derive(Clone, Default)]
 pub(crate) struct Rules(Arc<Mutex<Option<(usize, &'static str)>>>);
 
+impl Rules {
+    pub(crate) fn deny(&self, denied: Option<(usize, &'static str)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+    }
+}
+
 impl Authorizer for Rules {
     fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
         Some(load(request))
@@ -102,7 +109,11 @@ impl World {
     ) -> (Broker, ToldByHooks) {
         let told = ToldByHooks::default();
         pass_office.forget_time();
-        let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
+        let limits = Limits {
+            connects_per_address_per_sec: 0,
+            history_connections_per_user_max: HISTORY_SHARE,
+            ..Limits::default()
+        };
         let broker = Broker::builder()
             .simulated(post.shards())
             .limits(limits)
@@ -178,12 +189,12 @@ impl World {
         self.watch.note(&told, self.model.now);
         self.watch.crashed(self.lost_since);
         let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
-        *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+        self.rules.deny(denied);
         self.post = Post::open(&shards(homes), homes);
         let (plug, rules) = (self.plug.clone(), self.rules.clone());
         let start = Self::start(plug, rules, self.pass_office.clone(), &self.post);
         let (broker, told) = start.await;
-        *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.rules.deny(None);
         self.told = told;
         self.power_since = self.model.now;
         drop(replace(&mut self.broker, broker));
@@ -191,7 +202,7 @@ impl World {
         if self.model.crashed(denied) {
             self.count("subscription withdrawn at a start");
         }
-        Ok(())
+        self.lift_bans_that_end().await
     }
 
     /// Makes the store fail from now on, or work again.
@@ -235,13 +246,23 @@ impl World {
     pub(crate) async fn look_at_store(&mut self) {
         if self.disk.is_failing() {
             self.moment().await;
+            // The next sweep writes the histories of connections that began or ended, and would find it
+            // at any moment.
+            if self.broker.is_storing() && self.watch.take_unswept() {
+                self.wait_for_all_shards().await;
+            }
             self.model.has_trouble = !self.broker.is_storing();
         }
     }
 
-    /// Sends a CONNECT that is refused; an older connection continues.
-    pub(crate) async fn connect_in_vain(&mut self, connect: Connect<'_>) -> Verdict {
-        self.count("CONNECT refused");
+    /// Sends a CONNECT that is refused for this reason; an older connection continues.
+    pub(crate) async fn connect_in_vain(
+        &mut self,
+        connect: Connect<'_>,
+        expected: ReasonCode,
+    ) -> Verdict {
+        let is_banned = expected == ReasonCode::Banned;
+        self.count(if is_banned { "CONNECT of a banned client" } else { "CONNECT refused" });
         let version = connect.version;
         let mut bytes = Vec::new();
         let encoded = encode(&Packet::Connect(Box::new(connect)), version, &mut bytes);
@@ -256,7 +277,9 @@ impl World {
                     Packet::ConnAck(ack) => Some(ack.reason),
                     _ => None,
                 })?;
-                let is_right = reason == Some(Some(ReasonCode::ServerUnavailable));
+                let in_version = |reason: ReasonCode| reason.connect_return_code(version);
+                let said = reason.flatten().map(in_version);
+                let is_right = said == Some(in_version(expected));
                 return if is_right { Ok(()) } else { Err(format!("{reason:?} for CONNECT")) };
             }
         }

@@ -6,6 +6,22 @@
 /// Client Identifiers.
 pub(crate) const NAMES: [&str; 6] = ["ada", "ben", "cai", "dee", "eva", "fay"];
 
+/// The user of each client. Two clients are of one user.
+pub(crate) const USERS: [&str; 6] = ["ada", "ada", "cai", "dee", "eva", "fay"];
+
+/// Bans by kind and value, and the clients that each of them is about. All clients come from 192.0.2.7.
+pub(crate) const BANS: [(&str, &str, &[usize]); 9] = [
+    ("client_id", "ada", &[0]),
+    ("client_id", "cai", &[2]),
+    ("client_id", "*e*", &[1, 3, 4]),
+    ("client_id", "gus", &[]),
+    ("user", "ada", &[0, 1]),
+    ("user", "f*", &[5]),
+    ("user", "ben", &[]),
+    ("address", "192.0.2.0/29", &[0, 1, 2, 3, 4, 5]),
+    ("address", "198.51.100.0/24", &[]),
+];
+
 /// Topics that clients publish to.
 pub(crate) const TOPICS: [&str; 9] = ["a/1", "a/2", "a/1/c", "b", "b/1", "s/1", "s/2", "$x/1", "/"];
 

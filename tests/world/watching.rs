@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     model::{Told, Verdict},
-    vocabulary::NAMES,
+    vocabulary::{NAMES, USERS},
     world::{MARGIN_MILLIS, World},
 };
 
@@ -21,6 +21,9 @@ use crate::{
 pub(crate) const FOLLOWERS: usize = 2;
 /// The length of a history, which is that of the broker's defaults.
 const HISTORY_LEN: usize = 20;
+/// Maximum number of connections in the histories of one user: fewer than its two clients could have,
+/// and more than one client.
+pub(crate) const HISTORY_SHARE: u64 = 25;
 /// Noted connections that are compared: with those of which the history may have nothing.
 const NOTED_MAX: usize = 3 * HISTORY_LEN;
 /// A connection is in the store at most this long after its CONNACK, and its end after that. The broker
@@ -68,11 +71,14 @@ pub(crate) struct Watch {
     ended: u64,
     /// When somebody has last followed.
     followed_at: Option<u64>,
+    /// Whether a sweep may be about to write the histories of some of them.
+    is_unswept: bool,
 }
 
 impl Watch {
     /// Notes what the hooks have told.
     pub(crate) fn note(&mut self, told: &[(usize, u64, Told)], now: u64) {
+        self.is_unswept |= !told.is_empty();
         for &(client, version, what) in told {
             let noted = &mut self.noted[client];
             let is_online = what == Told::Connected;
@@ -92,6 +98,11 @@ impl Watch {
                 noted.pop_front();
             }
         }
+    }
+
+    /// Returns whether connections have begun or ended since the last question.
+    pub(crate) const fn take_unswept(&mut self) -> bool {
+        std::mem::replace(&mut self.is_unswept, false)
     }
 
     /// Notes that the broker was cut off. What has happened since this time may be lost.
@@ -135,7 +146,12 @@ impl World {
             }
         }
         let missing = noted.find(|noted| !noted.is_uncertain);
-        match missing.filter(|_| found.len() < HISTORY_LEN) {
+        // A user loses histories for its own connections alone.
+        let of_user = (0..NAMES.len()).filter(|other| USERS[*other] == USERS[client]);
+        let of_user = of_user.map(|other| self.watch.noted[other].len().min(HISTORY_LEN + 1));
+        let is_complete =
+            found.len() < HISTORY_LEN && of_user.sum::<usize>() as u64 <= HISTORY_SHARE;
+        match missing.filter(|_| is_complete) {
             Some(missing) => Err(format!("no history of {}: {missing:?}", NAMES[client])),
             None => self.look_at_advice().await,
         }

@@ -7,7 +7,7 @@
 use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
 
 use super::{Copy, End, Model};
-use crate::vocabulary::{FILTERS, NAMES, matches, split};
+use crate::vocabulary::{NAMES, matches, split};
 
 /// How long the broker waits for a client whose session ended with the previous broker.
 const GRACE_MILLIS: u64 = 10_000;
@@ -24,11 +24,7 @@ impl Model {
                 self.is_lost(client);
             }
         }
-        let is_withdrawn = denied.is_some_and(|(client, filter)| {
-            // One permission is for all groups of a filter.
-            let same = FILTERS.into_iter().filter(|other| split(other).1 == split(filter).1);
-            same.filter(|filter| self.withdraw(client, filter)).count() > 0
-        });
+        let is_withdrawn = denied.is_some_and(|(client, filter)| self.denied(client, filter));
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
                 let was_there = session.link.is_some();
@@ -58,14 +54,16 @@ impl Model {
         is_withdrawn
     }
 
-    /// Takes a subscription from a client that is away, and what waits under it alone. What was sent is
-    /// still delivered to the end. Returns whether the client had the subscription.
-    fn withdraw(&mut self, client: usize, filter: &'static str) -> bool {
+    /// Takes a subscription from a client, and what waits under it alone. What was sent is still
+    /// delivered to the end. Returns whether the client had the subscription.
+    pub(super) fn withdraw(&mut self, client: usize, filter: &'static str) -> bool {
         let Some(session) = self.sessions[client].as_mut().filter(|s| s.has(filter)) else {
             return false;
         };
         session.subscriptions.retain(|subscription| subscription.filter != filter);
-        let was_there = session.link.is_some();
+        let is_there = session.link.is_some();
+        // Of a client that reads nothing more, it is not known what was sent.
+        let may_be_sent = session.link.as_ref().is_some_and(|link| link.is_behind);
         let others: Vec<_> = session.subscriptions.iter().map(|other| other.filter).collect();
         let is_under_other = |topic: &str| {
             others.iter().any(|other| split(other).0.is_none() && matches(other, topic))
@@ -83,8 +81,8 @@ impl Model {
             }
             // What was sent may come again, what was not must not.
             copy.is_optional = true;
-            copy.comes_only_again = true;
-            was_there || copy.may_be_lost || copy.received_on.is_some()
+            copy.comes_only_again = !may_be_sent;
+            is_there || copy.may_be_lost || copy.received_on.is_some()
         });
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
             if let Some(at) = group.members.iter().position(|(member, _)| *member == client) {
@@ -97,7 +95,7 @@ impl Model {
                     session.copies.push(Copy {
                         may_be_lost: true,
                         is_optional: true,
-                        comes_only_again: true,
+                        comes_only_again: !may_be_sent,
                         share: Some((filter, group.retain)),
                         is_left_over: group.is_left_over,
                         ..Copy::new(group.message.clone(), form)

@@ -4,6 +4,7 @@
 //! must not receive. It follows the standard; where the standard leaves a choice, the comment names
 //! this broker's choice. It knows no broker, no encoded packets and no sockets.
 
+mod access;
 mod crash;
 mod either;
 mod failing;
@@ -57,6 +58,8 @@ pub(crate) struct Model {
     pub(crate) is_failing: bool,
     /// Whether the broker knows that the store cannot be written.
     pub(crate) has_trouble: bool,
+    /// The bans.
+    pub(crate) bans: Vec<access::Ban>,
     /// Presence events that are due since the last check.
     pub(crate) told: Vec<(usize, Told)>,
 }
