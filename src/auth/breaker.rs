@@ -14,6 +14,8 @@ use tokio::time::Instant;
 const FAILURES_MAX: u32 = 5;
 /// How long; then one call tries whether it is back.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The time after which a single failure is told again.
+const TOLD_FOR: Duration = Duration::from_secs(60);
 
 /// ```text
 ///            FAILURES_MAX in a row
@@ -29,6 +31,8 @@ struct State {
     failures: u32,
     /// Set while it is open.
     open_until: Option<Instant>,
+    /// When a failure was last told.
+    told_at: Option<Instant>,
 }
 
 /// What an outcome has changed.
@@ -36,6 +40,8 @@ struct State {
 pub(super) enum Turned {
     /// Nothing.
     No,
+    /// A first failure, which is told once in a while: why a configuration does not work.
+    Failing,
     /// The service is left alone from now on.
     Open,
     /// The service is back.
@@ -65,10 +71,16 @@ impl Breaker {
             return state.open_until.take().map_or(Turned::No, |_| Turned::Closed);
         }
         state.failures = state.failures.saturating_add(1);
+        let now = Instant::now();
         if state.failures < FAILURES_MAX {
-            return Turned::No;
+            let is_told = state.told_at.is_some_and(|at| now.duration_since(at) < TOLD_FOR);
+            if state.failures > 1 || is_told {
+                return Turned::No;
+            }
+            state.told_at = Some(now);
+            return Turned::Failing;
         }
-        match state.open_until.replace(Instant::now() + PAUSE) {
+        match state.open_until.replace(now + PAUSE) {
             None => Turned::Open,
             Some(_) => Turned::No,
         }
@@ -86,9 +98,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_service_that_fails_is_tried_once_in_a_while() {
         let breaker = Breaker::default();
-        for _ in 1..FAILURES_MAX {
+        for number in 1..FAILURES_MAX {
             assert!(breaker.admits());
-            assert_eq!(breaker.note(false), Turned::No);
+            let told = if number == 1 { Turned::Failing } else { Turned::No };
+            assert_eq!(breaker.note(false), told);
         }
         assert_eq!(breaker.note(false), Turned::Open);
         assert!(!breaker.admits());
@@ -102,5 +115,17 @@ mod tests {
         assert_eq!(breaker.note(true), Turned::Closed);
         assert!(breaker.admits() && breaker.admits());
         assert_eq!(breaker.note(false), Turned::No, "failures count from the beginning");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_now_and_then_is_told_once_in_a_while() {
+        let breaker = Breaker::default();
+        let mut told = 0;
+        for _ in 0..240 {
+            told += u32::from(breaker.note(false) == Turned::Failing);
+            assert_eq!(breaker.note(true), Turned::No);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, 4);
     }
 }

@@ -34,6 +34,8 @@ pub(crate) use self::calls::{Changed, ChangedObject, Made};
 use self::limit::{LeftOut, Limiter, LineKind, Quiet};
 #[cfg(feature = "accounts")]
 pub(crate) use self::logins::{LockOut, LockOuts};
+#[cfg(feature = "postgres")]
+pub(crate) use self::logins::{UnusableAnswer, UnusableAnswers};
 pub(crate) use self::{
     queues::Dropped,
     text::{cut, without_token},

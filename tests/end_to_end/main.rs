@@ -15,6 +15,7 @@ mod access;
 mod backup;
 mod certificates;
 mod command_line;
+mod database;
 mod dead_peers;
 mod fail2ban;
 mod flow;

@@ -26,6 +26,8 @@ pub mod wire;
 
 pub mod beats;
 #[cfg(feature = "transports")]
+pub mod cluster;
+#[cfg(feature = "transports")]
 pub mod pki;
 #[cfg(feature = "transports")]
 pub mod scram;

@@ -26,7 +26,10 @@ use hyper::{
     Request,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 pub use self::options::{AnswerForm, HttpAuthConfig, HttpAuthError};
 use self::{
@@ -189,8 +192,22 @@ impl Service {
         let service = Arc::clone(self);
         let call = self.cache.call(key, move || {
             Box::pin(async move {
-                let asked = timeout(service.time_max, service.call(key, body)).await;
-                let asked = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let by = Instant::now() + service.time_max;
+                // The time in which others have all turns says nothing about the service.
+                let Ok(Ok(_turn)) = timeout_at(by, service.turns.acquire()).await else {
+                    tracing::debug!("calls_at_once_max calls of auth.http take all the time");
+                    return None;
+                };
+                if !service.breaker.admits() {
+                    return None;
+                }
+                // Nor does an answer that is late because its call began late.
+                let is_in_time = Instant::now() + service.time_max / 2 <= by;
+                let asked = match timeout_at(by, service.call(key, body)).await {
+                    Ok(asked) => asked,
+                    Err(_) if is_in_time => Err("no answer in time".to_owned()),
+                    Err(_) => return None,
+                };
                 service.note(&asked);
                 asked.ok()
             })
@@ -199,10 +216,6 @@ impl Service {
     }
 
     async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<ServiceVerdict>, String> {
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
-        if !self.breaker.admits() {
-            return Err(String::new());
-        }
         let mut request = Request::post(self.url.uri().clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
@@ -228,23 +241,25 @@ impl Service {
         Ok(verdict)
     }
 
-    /// Notes the outcome of a call; one that the breaker did not admit has no text.
+    /// Notes the outcome of a call.
     fn note(&self, asked: &Result<Arc<ServiceVerdict>, String>) {
         let service = self.url.host();
         if let Err(why) = asked {
-            if why.is_empty() {
-                return;
-            }
             tracing::debug!(service, why, "the service of auth.http has failed");
         }
         match (self.breaker.note(asked.is_ok()), asked) {
+            (Turned::Failing, Err(why)) => tracing::warn!(
+                service,
+                why,
+                "the service of auth.http has failed; this login is answered Server unavailable"
+            ),
             (Turned::Open, Err(why)) => tracing::warn!(
                 service,
                 why,
                 "the service of auth.http fails; logins that need it are answered Server unavailable"
             ),
             (Turned::Closed, _) => tracing::info!(service, "the service of auth.http is back"),
-            (Turned::Open | Turned::No, _) => {}
+            (Turned::Failing | Turned::Open | Turned::No, _) => {}
         }
     }
 }

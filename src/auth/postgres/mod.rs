@@ -8,6 +8,7 @@ mod rows;
 
 use std::{
     fs,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use futures_util::{StreamExt as _, pin_mut};
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{Row, config::SslMode, error::SqlState, types::Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::options::{PostgresConfig, PostgresError};
@@ -30,10 +31,17 @@ use super::{
     Identity, Login, Renew, Renewal, Standing, StoredPassword,
     breaker::{Breaker, Turned},
 };
-use crate::{mqtt::Timestamp, outbound};
+use crate::{
+    mqtt::Timestamp,
+    outbound,
+    told::{UnusableAnswer, UnusableAnswers},
+};
 
 /// Maximum number of rows that are read: one more than an identity can have rules.
 const ROWS_MAX: usize = 65;
+/// Classes of SQLSTATE that say something about the values of a query, not about the database: a name that
+/// is no number, a subquery with two rows, an error that a function raises.
+const CLASSES_OF_VALUES: [&str; 5] = ["21", "22", "38", "39", "P0"];
 
 /// Admits clients that a PostgreSQL database knows. Cloning copies a pointer.
 #[derive(Clone)]
@@ -54,6 +62,15 @@ struct UserDatabase {
     time_max: Duration,
     refresh: Option<Duration>,
     breaker: Breaker,
+    unusable: UnusableAnswers,
+}
+
+/// Why a query has no rows; a text for the log.
+enum NoRows {
+    /// The database does not answer, or answers nobody.
+    Failed(String),
+    /// It has an error for the values of this user.
+    OfValues(String),
 }
 
 impl PostgresAuthenticator {
@@ -113,7 +130,11 @@ impl UserDatabase {
                 Some(outbound::authorities_in(&config.ca).map_err(unreadable("ca", &config.ca))?)
             }
         };
-        let is_encrypted = database.get_ssl_mode() == tokio_postgres::config::SslMode::Require;
+        let is_encrypted = options::is_encrypted(&database);
+        if !is_encrypted {
+            // `prefer` would fail where the server has a certificate that nobody trusts, as it has by default.
+            database.ssl_mode(SslMode::Disable);
+        }
         let tls = outbound::tls_config(authorities.as_deref(), is_encrypted);
         let tls = tls.map_err(|fault| PostgresError::of("ca", fault.to_string()))?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -131,17 +152,19 @@ impl UserDatabase {
             refresh: (config.refresh_secs > 0)
                 .then(|| Duration::from_secs(config.refresh_secs.into())),
             breaker: Breaker::default(),
+            unusable: UnusableAnswers::default(),
         })
     }
 
     /// Looks a user up; `None` if there is none.
     async fn find(&self, who: &UserLookup) -> Result<Option<FoundUser>, AuthenticationError> {
-        let name = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
-        let found = self.rows(&self.query, &name).await?;
+        let found = self.rows(("query", &self.query), who).await?;
         match &found[..] {
             [] => Ok(None),
-            [row] => rows::account(row).map(Some).map_err(|why| self.misunderstood("query", &why)),
-            [_, ..] => Err(self.misunderstood("query", "more than one row for a user")),
+            [row] => {
+                rows::account(row).map(Some).map_err(|why| self.misunderstood("query", &why, who))
+            }
+            [_, ..] => Err(self.misunderstood("query", "more than one row for a user", who)),
         }
     }
 
@@ -153,10 +176,7 @@ impl UserDatabase {
     ) -> Result<Identity, AuthenticationError> {
         let rows = match self.rules_query.trim().is_empty() {
             true => Vec::new(),
-            false => {
-                let name = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
-                self.rows(&self.rules_query, &name).await?
-            }
+            false => self.rows(("rules_query", &self.rules_query), who).await?,
         };
         let rules = rows::rules(account.acl, &rows);
         Ok(Identity {
@@ -165,7 +185,7 @@ impl UserDatabase {
             login: Login::Password,
             attributes: account.attributes,
             groups: account.groups,
-            rules: rules.map_err(|why| self.misunderstood("rules_query", &why))?,
+            rules: rules.map_err(|why| self.misunderstood("rules_query", &why, who))?,
             ..Identity::default()
         })
     }
@@ -173,37 +193,52 @@ impl UserDatabase {
     /// Runs a query with the user name, the client identifier and the address.
     async fn rows(
         &self,
-        query: &str,
-        parameters: &[Option<&str>; 3],
+        (option, query): (&str, &str),
+        who: &UserLookup,
     ) -> Result<Vec<Row>, AuthenticationError> {
         if !self.breaker.admits() {
             return Err(AuthenticationError::Unavailable);
         }
-        let rows = self.run(query, parameters).await;
-        if let Err(why) = &rows {
+        let rows = self.run(query, who).await;
+        let failure = match &rows {
+            // Otherwise strangers could have the database left alone by names that it refuses.
+            Ok(_) | Err(NoRows::OfValues(_)) => None,
+            Err(NoRows::Failed(why)) => Some(why),
+        };
+        if let Some(why) = failure {
             tracing::debug!(why, "the database of auth.postgres has failed");
         }
-        match (self.breaker.note(rows.is_ok()), &rows) {
-            (Turned::Open, Err(why)) => tracing::warn!(
+        match (self.breaker.note(failure.is_none()), failure) {
+            (Turned::Failing, Some(why)) => tracing::warn!(
+                why,
+                "the database of auth.postgres has failed; this login is answered Server unavailable"
+            ),
+            (Turned::Open, Some(why)) => tracing::warn!(
                 why,
                 "the database of auth.postgres fails; logins that need it are answered Server unavailable"
             ),
             (Turned::Closed, _) => tracing::info!("the database of auth.postgres is back"),
-            (Turned::Open | Turned::No, _) => {}
+            (Turned::Failing | Turned::Open | Turned::No, _) => {}
         }
-        rows.map_err(|_| AuthenticationError::Unavailable)
+        rows.map_err(|why| match why {
+            NoRows::OfValues(why) => self.misunderstood(option, &why, who),
+            NoRows::Failed(_) => AuthenticationError::Unavailable,
+        })
     }
 
-    async fn run(&self, query: &str, parameters: &[Option<&str>; 3]) -> Result<Vec<Row>, String> {
+    async fn run(&self, query: &str, who: &UserLookup) -> Result<Vec<Row>, NoRows> {
+        let parameters = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
         let by = Instant::now() + self.time_max;
-        let late = |_| format!("no answer within {} ms", self.time_max.as_millis());
+        let late = |_| NoRows::Failed(format!("no answer within {} ms", self.time_max.as_millis()));
         let client = timeout_at(by, self.pool.get()).await.map_err(late)?;
-        let client = client.map_err(|error| outbound::with_causes(&error))?;
+        let client = client.map_err(|error| NoRows::Failed(outbound::with_causes(&error)))?;
+        let client = BusyConnection(Some(client));
         let run = async {
             // All three have a type, so that a query may leave out the last ones.
             let types = [Type::TEXT, Type::TEXT, Type::TEXT];
-            let statement = client.prepare_typed_cached(query, &types).await?;
-            let rows = client.query_raw(&statement, parameters).await?;
+            let connection = client.0.as_ref().expect("it leaves at the end");
+            let statement = connection.prepare_typed_cached(query, &types).await?;
+            let rows = connection.query_raw(&statement, parameters).await?;
             pin_mut!(rows);
             let mut read = Vec::new();
             while let Some(row) = rows.next().await {
@@ -214,18 +249,43 @@ impl UserDatabase {
             }
             Ok(read)
         };
-        match timeout_at(by, run).await {
-            Ok(rows) => rows.map_err(|error: tokio_postgres::Error| outbound::with_causes(&error)),
-            Err(elapsed) => {
-                drop(Object::take(client)); // The next login must not wait behind this query.
-                Err(late(elapsed))
-            }
-        }
+        let rows = timeout_at(by, run).await.map_err(late)?;
+        client.give_back();
+        rows.map_err(|error| no_rows(&error))
     }
 
-    fn misunderstood(&self, option: &str, why: &str) -> AuthenticationError {
-        tracing::warn!(option, why, "an answer of the database of auth.postgres cannot be used");
+    /// Logs an answer that cannot be used: nobody logs in by it.
+    fn misunderstood(&self, option: &str, why: &str, who: &UserLookup) -> AuthenticationError {
+        let (address, user) = (who.ip, &*who.username);
+        self.unusable.tell(&UnusableAnswer { source: "auth.postgres", option, why, address, user });
         AuthenticationError::Unavailable
+    }
+}
+
+/// A connection with a query under way. If nobody waits for the query any more, the connection leaves the
+/// pool, because the next login would wait behind the query.
+struct BusyConnection(Option<Object>);
+
+impl BusyConnection {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for BusyConnection {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
+/// Returns what an error of a query is about.
+fn no_rows(error: &tokio_postgres::Error) -> NoRows {
+    let is_of_values =
+        |state: &SqlState| CLASSES_OF_VALUES.iter().any(|class| state.code().starts_with(class));
+    let why = outbound::with_causes(error);
+    match error.code().is_some_and(is_of_values) {
+        true => NoRows::OfValues(why),
+        false => NoRows::Failed(why),
     }
 }
 
@@ -234,6 +294,8 @@ impl UserDatabase {
 struct UserLookup {
     username: Arc<str>,
     client_id: Option<Box<str>>,
+    ip: IpAddr,
+    /// The same for a query.
     address: Box<str>,
     certificate: Option<Arc<ClientCertificate>>,
 }
@@ -282,14 +344,14 @@ impl Authenticator for PostgresAuthenticator {
         let who = UserLookup {
             username: name.into(),
             client_id: credentials.client_id.map(Into::into),
+            ip: credentials.peer.ip(),
             address: credentials.peer.ip().to_string().into(),
             certificate: credentials.certificate.cloned().map(Arc::new),
         };
         let account = database.find(&who).await?.ok_or(AuthenticationError::NotMine)?;
-        let stored: StoredPassword = account
-            .hash
-            .parse()
-            .map_err(|error| database.misunderstood("query", &format!("a hash: {error}")))?;
+        let stored: StoredPassword = account.hash.parse().map_err(|error| {
+            database.misunderstood("query", &format!("the hash: {error}"), &who)
+        })?;
         self.0.passwords.check_elsewhere(&credentials, name, password, &stored).await?;
         if account.is_disabled {
             return Err(AuthenticationError::NotAllowed);

@@ -98,8 +98,18 @@ impl PostgresConfig {
         let database = self.url.as_str().parse::<tokio_postgres::Config>();
         // The error of the parser may quote the password.
         let database = database.map_err(|_| {
-            PostgresError::of("url", "write postgresql://USER@HOST/DATABASE?sslmode=require")
+            PostgresError::of(
+                "url",
+                "write postgresql://USER@HOST/DATABASE?sslmode=require; that mode checks the certificate \
+                 with its name, as verify-full of libpq does, and the authorities are in the option ca",
+            )
         })?;
+        if database.get_hosts().is_empty() && database.get_hostaddrs().is_empty() {
+            return Err(PostgresError::of(
+                "url",
+                "it names no host; write localhost for this machine",
+            ));
+        }
         if self.query.trim().is_empty() {
             return Err(PostgresError::of(
                 "query",
@@ -107,15 +117,11 @@ impl PostgresConfig {
                  mqtt_users WHERE username = $1\"",
             ));
         }
-        let is_local = |host: &Host| match host {
-            Host::Unix(_) => true,
-            Host::Tcp(name) => {
-                let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-                name == "localhost" || name.parse().is_ok_and(is_loopback)
-            }
-        };
-        let is_encrypted = database.get_ssl_mode() == SslMode::Require;
-        if !is_encrypted && !self.allow_plaintext && !database.get_hosts().iter().all(is_local) {
+        let is_encrypted = is_encrypted(&database);
+        if !is_encrypted && !self.ca.as_os_str().is_empty() {
+            return Err(PostgresError::of("ca", "it is for TLS; write sslmode=require in url"));
+        }
+        if !is_encrypted && !self.allow_plaintext && !is_local(&database) {
             return Err(PostgresError::of(
                 "url",
                 "hashes and rules can be changed on the way to another machine: write sslmode=require, or \
@@ -123,5 +129,26 @@ impl PostgresConfig {
             ));
         }
         Ok(database)
+    }
+}
+
+/// Returns whether the connection has TLS. Every other mode of libpq goes on without it if somebody on the
+/// way says that the server has none.
+pub(super) fn is_encrypted(database: &tokio_postgres::Config) -> bool {
+    database.get_ssl_mode() == SslMode::Require
+}
+
+/// Returns whether the database is on this machine. An address counts before the name beside it.
+fn is_local(database: &tokio_postgres::Config) -> bool {
+    let is_loopback = |address: &IpAddr| address.to_canonical().is_loopback();
+    let is_here = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|address| is_loopback(&address))
+        }
+    };
+    match database.get_hostaddrs() {
+        [] => database.get_hosts().iter().all(is_here),
+        addresses => addresses.iter().all(is_loopback),
     }
 }

@@ -1,9 +1,15 @@
 //! What the rows of the database say about a user.
 
 use serde_json::{Map, Value};
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{
+    Row,
+    types::{FromSql, Type},
+};
 
-use crate::auth::{Attributes, Groups, OwnRules, own_rules};
+use crate::{
+    auth::{Attributes, Groups, OwnRules, own_rules},
+    outbound::with_causes,
+};
 
 /// What is known of a user.
 pub(super) struct FoundUser {
@@ -18,7 +24,12 @@ pub(super) struct FoundUser {
 /// Reads the row of a user: the hash in the first column. Of the others, `disabled` is a flag, `groups` a
 /// list, `acl` JSON with rules, and every other text an attribute.
 pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
-    let hash: Option<String> = row.try_get(0).map_err(|error| error.to_string())?;
+    if row.is_empty() {
+        return Err("it has no column; the first one is the hash".to_owned());
+    }
+    let hash: Option<String> = read(row, 0, "text")?;
+    // A column of the type character(n) is filled up with spaces.
+    let hash = hash.map(|hash| hash.trim_end_matches(' ').to_owned());
     let mut account = FoundUser {
         hash: hash.ok_or("the first column, the hash, is null")?,
         is_disabled: false,
@@ -29,24 +40,21 @@ pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
     let mut attributes = Vec::new();
     for (at, column) in row.columns().iter().enumerate().skip(1) {
         let name = column.name();
-        let wrong = |error: tokio_postgres::Error| format!("column {name}: {error}");
         match (name, column.type_()) {
             ("disabled", _) => {
                 // A null is no permission to log in.
-                account.is_disabled =
-                    row.try_get::<_, Option<bool>>(at).map_err(wrong)? != Some(false);
+                account.is_disabled = read::<bool>(row, at, "boolean")? != Some(false);
             }
             ("groups", _) => {
-                let names: Option<Vec<String>> = row.try_get(at).map_err(wrong)?;
+                let names: Option<Vec<String>> = read(row, at, "text[]")?;
                 let groups = Groups::new(names.unwrap_or_default());
-                account.groups = groups.map_err(|error| error.to_string())?;
+                account.groups = groups.map_err(|error| format!("column groups: {error}"))?;
             }
             ("acl", _) => {
-                account.acl =
-                    row.try_get::<_, Option<Value>>(at).map_err(wrong)?.unwrap_or_default();
+                account.acl = read::<Value>(row, at, "json or jsonb")?.unwrap_or_default();
             }
             (_, kind) if is_text(kind) => {
-                let value: Option<String> = row.try_get(at).map_err(wrong)?;
+                let value: Option<String> = read(row, at, "text")?;
                 attributes.extend(value.map(|value| (name.to_owned(), value)));
             }
             _ => {}
@@ -54,6 +62,16 @@ pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
     }
     account.attributes = Attributes::new(attributes).map_err(|error| error.to_string())?;
     Ok(account)
+}
+
+/// Reads a value; `None` if it is null.
+fn read<'r, T: FromSql<'r>>(row: &'r Row, at: usize, wanted: &str) -> Result<Option<T>, String> {
+    let column = &row.columns()[at];
+    let (name, kind) = (column.name(), column.type_());
+    if !T::accepts(kind) {
+        return Err(format!("column {name} has the type {kind}; it must be {wanted}"));
+    }
+    row.try_get(at).map_err(|error| format!("column {name}: {}", with_causes(&error)))
 }
 
 fn is_text(kind: &Type) -> bool {
@@ -83,19 +101,16 @@ fn rule(row: &Row) -> Result<Value, String> {
     let mut members = Map::new();
     for (at, column) in row.columns().iter().enumerate() {
         let name = column.name();
-        let wrong = |error: tokio_postgres::Error| format!("column {name}: {error}");
         let value = match column.type_() {
-            kind if is_text(kind) => {
-                row.try_get::<_, Option<String>>(at).map_err(wrong)?.map(Value::String)
-            }
-            &Type::BOOL => row.try_get::<_, Option<bool>>(at).map_err(wrong)?.map(Value::Bool),
-            &Type::INT2 => row.try_get::<_, Option<i16>>(at).map_err(wrong)?.map(Value::from),
-            &Type::INT4 => row.try_get::<_, Option<i32>>(at).map_err(wrong)?.map(Value::from),
-            &Type::INT8 => row.try_get::<_, Option<i64>>(at).map_err(wrong)?.map(Value::from),
+            kind if is_text(kind) => read(row, at, "text")?.map(Value::String),
+            &Type::BOOL => read(row, at, "boolean")?.map(Value::Bool),
+            &Type::INT2 => read::<i16>(row, at, "smallint")?.map(Value::from),
+            &Type::INT4 => read::<i32>(row, at, "integer")?.map(Value::from),
+            &Type::INT8 => read::<i64>(row, at, "bigint")?.map(Value::from),
             &Type::TEXT_ARRAY | &Type::VARCHAR_ARRAY => {
-                row.try_get::<_, Option<Vec<String>>>(at).map_err(wrong)?.map(Value::from)
+                read::<Vec<String>>(row, at, "text[]")?.map(Value::from)
             }
-            &Type::JSON | &Type::JSONB => row.try_get::<_, Option<Value>>(at).map_err(wrong)?,
+            &Type::JSON | &Type::JSONB => read::<Value>(row, at, "jsonb")?,
             other => return Err(format!("column {name} has the type {other}, which no rule has")),
         };
         match (name, value) {
