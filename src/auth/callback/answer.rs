@@ -126,13 +126,22 @@ pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
         match &*name.trim().to_ascii_lowercase() {
             "no-store" | "no-cache" => return Some(Duration::ZERO),
             "max-age" => {
-                let secs = value.trim().trim_matches('"').parse().ok()?;
-                found = Some(Duration::from_secs(secs).min(KEPT_MAX));
+                // Of two, the shorter one counts.
+                let time = seconds(value.trim().trim_matches('"')).min(KEPT_MAX);
+                found = Some(found.map_or(time, |other: Duration| other.min(time)));
             }
             _ => {}
         }
     }
     found
+}
+
+/// Returns the time of a directive: the longest one if the number is too large (RFC 9111, 1.2.2), and none
+/// if it is no number, so that the answer is used once (4.2.1).
+fn seconds(text: &str) -> Duration {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let secs = text.parse().ok().filter(|_| is_number);
+    secs.map_or(if is_number { Duration::MAX } else { Duration::ZERO }, Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -209,6 +218,17 @@ mod tests {
         assert_eq!(kept("private, Max-Age=7"), Some(Duration::from_secs(7)));
         assert_eq!(kept("max-age=7, no-store"), Some(Duration::ZERO));
         assert_eq!(kept("max-age=9999999999"), Some(KEPT_MAX));
+        assert_eq!(kept("max-age=99999999999999999999999"), Some(KEPT_MAX));
         assert_eq!(kept("private"), None);
+        assert_eq!(kept("max-age=\"30\""), Some(Duration::from_secs(30)));
+        assert_eq!(kept("max-age=60, max-age=5"), Some(Duration::from_secs(5)));
+        for none in
+            ["max-age=soon", "max-age=", "max-age", "max-age=-1", "max-age=+5", "max-age=1.5"]
+        {
+            assert_eq!(kept(none), Some(Duration::ZERO), "{none}");
+        }
+        assert_eq!(kept("max-age=soon, no-store"), Some(Duration::ZERO));
+        assert_eq!(kept("no-cache=\"set-cookie\""), Some(Duration::ZERO));
+        assert_eq!(kept("s-maxage=9, stale-if-error=60, must-revalidate"), None);
     }
 }

@@ -187,6 +187,11 @@ impl Jwks {
 
     /// Reads the set; returns whether that succeeded. The caller has the turn.
     async fn read(&self) -> bool {
+        {
+            // A login that ends while it reads is followed by the same pause.
+            let mut state = self.state();
+            (state.read_at, state.is_good) = (Some(Instant::now()), false);
+        }
         let read = match &self.place {
             Place::File(path) => read_file(path),
             Place::Url(url, caller) => fetch(url, caller).await,

@@ -1,19 +1,25 @@
 //! A real HTTP service that knows clients: what it is asked, what its answers mean, and what happens
 //! when it is slow, down, wrong and back.
 
-use std::{net::TcpListener, thread, time::Duration};
+use std::{net::TcpListener, path::Path, thread, time::Duration};
 
+use futures_util::future::join_all;
 use hearthmq::auth::{
-    AnswerForm, AuthenticationError, Authenticator, Credentials, HttpAuthConfig, HttpAuthenticator,
-    Identity, ThrottleConfig,
+    AnswerForm, AuthenticationError, Authenticator, ClientCertificate, Credentials, HttpAuthConfig,
+    HttpAuthenticator, Identity, ThrottleConfig,
 };
+use hearthmq::mqtt::Timestamp;
 use hearthmq_test::{
     free_address,
     receiver::{Call, Receiver},
 };
 use serde_json::{Value, json};
 
-use super::{now, shown};
+use super::{
+    badly::{BYTES_MAX, BadServer, Badly, receiver_with},
+    now, shown,
+};
+use crate::pki::Pki;
 
 type Outcome = Result<Identity, AuthenticationError>;
 
@@ -175,7 +181,7 @@ async fn logins_with_the_same_question_share_a_call() {
         receiver
     });
     let logins = (0..8).map(|_| log_in(&authenticator, "ann"));
-    let all = futures_util::future::join_all(logins).await;
+    let all = join_all(logins).await;
     assert!(all.iter().all(Result::is_ok));
     assert!(service.join().unwrap().is_quiet());
 }
@@ -262,6 +268,145 @@ async fn a_token_file_and_headers_go_with_each_request() {
     });
     assert!(log_in(&authenticator, "ann").await.is_ok());
     assert_eq!(service.join().unwrap(), ("Bearer secret-token".to_owned(), "north".to_owned()));
+}
+
+#[actix_rt::test]
+async fn a_user_beside_a_certificate_is_the_same_user() {
+    let receiver = Receiver::start();
+    let with_token =
+        HttpAuthConfig { body: r#"{"token":"${token}"}"#.to_owned(), ..config(&receiver) };
+    let (by_name, by_token) = (open(&config(&receiver)), open(&with_token));
+    let said = || answer(&json!({"result": "allow", "username": "ann"}));
+    let service = answering(receiver, [said(), said(), said(), said()]);
+    for (name, expected) in
+        [("ann", None), ("ben", Some(AuthenticationError::OtherThanCertificate))]
+    {
+        let certificate = ClientCertificate { common_name: name.into(), serial_number: "1".into() };
+        // The name that the client has sent, and the one that the service says.
+        let sent = Credentials { certificate: Some(&certificate), ..shown("ann", name.as_bytes()) };
+        assert_eq!(by_name.authenticate(sent).await.err(), expected, "{name}");
+        let bearer = Some(name.as_bytes());
+        let sent = Credentials { username: None, password: None, bearer, ..sent };
+        assert_eq!(by_token.authenticate(sent).await.err(), expected, "{name}");
+    }
+    service.join().unwrap();
+}
+
+async fn be_unavailable(how: Badly) {
+    let allow = json!({"result": "allow"}).to_string();
+    let server = BadServer::start(Err((how, allow.clone())));
+    let url = format!("http://{}/", server.address);
+    let config =
+        HttpAuthConfig { url: url.as_str().into(), timeout_ms: 500, ..HttpAuthConfig::default() };
+    let authenticator = open(&config);
+    assert_eq!(log_in(&authenticator, "ann").await, UNAVAILABLE, "{how:?}");
+    let written = server.written().await;
+    assert!(how == Badly::EndlessInterim || written < BYTES_MAX, "{how:?}: {written}");
+    server.set(Ok(allow));
+    // The same time may be short for a busy machine; failures are followed by a pause.
+    while log_in(&authenticator, "ann").await == UNAVAILABLE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn whatever_a_service_answers_takes_bounded_time_and_memory() {
+    join_all(Badly::ALL.map(be_unavailable)).await;
+}
+
+#[actix_rt::test]
+async fn a_service_over_tls_must_have_a_trusted_certificate_for_its_name() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let receiver = receiver_with(&pki.server);
+    let port = receiver.address.port();
+    thread::spawn(move || {
+        loop {
+            receiver.next().answer_bytes(&answer(&json!({"result": "allow"})));
+        }
+    });
+    for (host, ca, is_trusted) in [
+        ("localhost", &*pki.ca, true),
+        ("127.1.2.3", &*pki.ca, false),
+        ("localhost", &*other.ca, false),
+        ("localhost", Path::new(""), false),
+    ] {
+        let url = format!("https://{host}:{port}/");
+        let config = HttpAuthConfig {
+            url: url.as_str().into(),
+            ca: ca.to_owned(),
+            timeout_ms: 30_000,
+            ..HttpAuthConfig::default()
+        };
+        let outcome = log_in(&open(&config), "ann").await;
+        match is_trusted {
+            true => assert!(outcome.is_ok(), "{host} {ca:?}: {outcome:?}"),
+            false => assert_eq!(outcome, UNAVAILABLE, "{host} {ca:?}"),
+        }
+    }
+}
+
+/// The time in which a login waits for others is no failure of the service.
+#[actix_rt::test]
+async fn logins_that_wait_for_others_do_not_have_the_service_left_alone() {
+    let receiver = Receiver::start();
+    let one_by_one =
+        HttpAuthConfig { calls_at_once_max: 1, timeout_ms: 1_000, ..config(&receiver) };
+    let authenticator = open(&one_by_one);
+    let names: Vec<_> = (0..8).map(|number| format!("n{number}")).collect();
+    let all = join_all(names.iter().map(|name| log_in(&authenticator, name))).await;
+    assert!(all.iter().all(|outcome| *outcome == UNAVAILABLE), "{all:?}");
+    drop(receiver.next()); // the only call
+    let service = answering(receiver, [answer(&json!({"result": "allow"}))]);
+    let by = tokio::time::Instant::now() + Duration::from_secs(4);
+    let ann = log_in(&authenticator, "ann").await;
+    // On a busy machine the time may be over before the answer is there.
+    assert!(ann.is_ok() || tokio::time::Instant::now() > by, "{ann:?}");
+    service.join().unwrap();
+}
+
+/// With `expire_at` in the past, whatever `Cache-Control` says.
+#[actix_rt::test]
+async fn an_admission_that_has_expired_is_not_kept() {
+    let receiver = Receiver::start();
+    let authenticator = open(&config(&receiver));
+    let until = |expire_at: Value| {
+        answer_with(
+            "Cache-Control: max-age=3600\r\n",
+            &json!({"result": "allow", "expire_at": expire_at}),
+        )
+    };
+    let past = [json!(now() - 1), json!(0), json!(-5), json!(now() as f64 - 0.5)];
+    let count = past.len();
+    let service = answering(receiver, past.map(until));
+    for _ in 0..count {
+        let identity = log_in(&authenticator, "ann").await.unwrap();
+        assert!(identity.has_expired(Timestamp(now() * 1_000)), "{:?}", identity.expires_at);
+    }
+    let (receiver, calls) = service.join().unwrap();
+    assert_eq!(calls.len(), count, "each was asked for");
+    // A time far away is a time; one that is none is a failure.
+    let service = answering(receiver, [until(json!(1e300)), until(json!("tomorrow"))]);
+    assert!(log_in(&authenticator, "far").await.unwrap().expires_at.is_some());
+    assert_eq!(log_in(&authenticator, "text").await, UNAVAILABLE);
+    service.join().unwrap();
+}
+
+/// `cache_refused_secs` is the most, also where the service says more.
+#[actix_rt::test]
+async fn a_refusal_is_kept_no_longer_than_the_configuration_says() {
+    let receiver = Receiver::start();
+    let never = HttpAuthConfig { cache_refused_secs: 0, ..config(&receiver) };
+    let authenticator = open(&never);
+    let said = |result| answer_with("Cache-Control: max-age=3600\r\n", &json!({"result": result}));
+    let service = answering(receiver, ["deny", "deny", "ignore", "allow"].map(said));
+    for expected in [Some(BAD), Some(BAD), Some(NOT_MINE), None, None] {
+        let outcome = log_in(&authenticator, "ann").await;
+        match expected {
+            Some(expected) => assert_eq!(outcome, expected),
+            None => assert!(outcome.is_ok(), "{outcome:?}"),
+        }
+    }
+    service.join().unwrap();
 }
 
 #[test]

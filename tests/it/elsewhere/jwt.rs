@@ -124,6 +124,11 @@ async fn the_algorithm_is_that_of_the_configuration() {
     // {"alg":"none"} and {"sub":"ann"}, without a signature.
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.";
     assert_eq!(log_in(&files.open(), unsigned).await, BAD);
+    // The right key, by another algorithm of its kind.
+    for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
+        let other = encode(&Header::new(algorithm), &ann(json!({})), &signer.key).unwrap();
+        assert_eq!(log_in(&files.open(), &other).await, BAD, "{algorithm:?}");
+    }
     let mut both = Files::new(&["RS256", "HS256"]);
     both.config.keys = files.config.keys.clone();
     assert_eq!(log_in(&both.open(), &forged).await, BAD, "the key is not one for HMAC");

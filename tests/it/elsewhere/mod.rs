@@ -1,5 +1,6 @@
 //! Identities from elsewhere: tokens, an HTTP service, a database.
 
+mod badly;
 mod callback;
 mod jwks;
 mod jwt;

@@ -247,6 +247,7 @@ async fn a_slow_query_delays_nobody_else_and_ends_in_the_server() {
         };
         let ann = log_in(&authenticator, "ann", "secret").await;
         assert!(ann.is_ok(), "abandoned: {is_abandoned}, {ann:?}");
+        assert_eq!(count(), "1", "she has not waited for it");
         drop(slow);
         cluster.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hearthmq'",
