@@ -247,7 +247,8 @@ impl Installation {
         settings.set("mqtt", "tcp", Vec::<toml::Value>::new());
         let mut taken: Vec<(Listening, &Security)> = Vec::new();
         for (listener, security) in &self.listeners {
-            let listening = listener.take(&mut settings, report);
+            let own = if self.has_own_security { security } else { &self.security };
+            let listening = listener.take(own.has_rules(), &mut settings, report);
             taken.extend(listening.map(|listening| (listening, security)));
         }
         if taken.iter().any(|(listening, _)| listening.wants_certificate_too) {
@@ -257,6 +258,13 @@ impl Installation {
                 "A client with a certificate and a password must have the Common Name of the \
                  certificate as its user name, on all listeners",
             );
+            if taken.iter().any(|(listening, _)| listening.logs_in_by_certificate) {
+                report.differs(
+                    None,
+                    "auth.certificate_is_enough = false holds for all listeners: clients that had a \
+                     certificate alone are refused without a password",
+                );
+            }
         }
         self.take_security(&taken, &mut settings, accounts, report)?;
         self.choose_http_port(&mut settings);

@@ -22,6 +22,7 @@ mod flow;
 mod full_queues;
 mod history;
 mod https;
+mod imported;
 mod keep_alive;
 mod listeners;
 mod log;

@@ -52,7 +52,21 @@ const PUBLICATIONS: [(usize, &str, bool); 8] = [
     (7, "news", false),
 ];
 
-struct Mosquitto(Child);
+pub(crate) struct Mosquitto(Child);
+
+impl Mosquitto {
+    /// Starts it with a configuration, and waits until it listens here.
+    pub(crate) fn start(config: &Path, address: SocketAddr) -> Self {
+        let mut command = Command::new("/usr/sbin/mosquitto");
+        command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = Self(command.spawn().unwrap());
+        while TcpStream::connect(address).is_err() {
+            assert_eq!(running.0.try_wait().unwrap(), None, "Mosquitto does not start");
+            thread::sleep(Duration::from_millis(10));
+        }
+        running
+    }
+}
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
@@ -61,7 +75,7 @@ impl Drop for Mosquitto {
     }
 }
 
-fn is_installed(tool: &str) -> bool {
+pub(crate) fn is_installed(tool: &str) -> bool {
     Command::new(tool).arg("--help").output().is_ok()
 }
 
@@ -69,7 +83,7 @@ fn password(user: usize) -> String {
     format!("old secret {user}")
 }
 
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     output
@@ -111,14 +125,7 @@ fn start_mosquitto(place: &Place, address: SocketAddr) -> Mosquitto {
     // Without what Mosquitto itself refuses.
     let own = format!("include_dir {}\n", place.path("conf.d").display());
     fs::write(place.path("runs.conf"), own).unwrap();
-    let mut command = Command::new("/usr/sbin/mosquitto");
-    command.arg("-c").arg(place.path("runs.conf"));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Mosquitto(command.spawn().unwrap());
-    while TcpStream::connect(address).is_err() {
-        thread::sleep(Duration::from_millis(10));
-    }
-    running
+    Mosquitto::start(&place.path("runs.conf"), address)
 }
 
 fn login(address: SocketAddr, user: usize, password: &str) -> Option<Client<TcpStream>> {
@@ -167,11 +174,15 @@ fn check(address: SocketAddr) {
     assert_eq!(String::from_utf8_lossy(&arrived.stdout), format!("{topic} go\n"));
 }
 
-fn import(place: &Place, arguments: &[&str]) -> Output {
+pub(crate) fn import(place: &Place, arguments: &[&str]) -> Output {
+    import_command(place, arguments).output().unwrap()
+}
+
+pub(crate) fn import_command(place: &Place, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
     command.args(["import", "mosquitto", "--config", "mosquitto.conf"]).args(arguments);
     command.current_dir(place.path("")).env("HEARTHMQ_ADMIN_PASSWORD", PASSWORD);
-    command.output().unwrap()
+    command
 }
 
 #[test]
@@ -212,7 +223,7 @@ fn an_installation_of_mosquitto_is_imported_and_its_clients_log_in() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"), "{again:?}");
 
     let program = place.start();
-    import_users(&program, &place.path("hearthmq.users.ndjson"));
+    import_users(&program, "admin", &place.path("hearthmq.users.ndjson"));
     check(address);
     // The weak hashes were replaced at these logins, and the passwords are the same.
     check(address);
@@ -224,11 +235,11 @@ fn an_installation_of_mosquitto_is_imported_and_its_clients_log_in() {
     });
 }
 
-fn import_users(program: &Program, lines: &Path) {
+pub(crate) fn import_users(program: &Program, administrator: &str, lines: &Path) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
     command.args(["users", "import"]).arg(lines);
     command.env("HEARTHMQ_REMOTE_URL", format!("http://{}", program.address("http")));
-    command.env("HEARTHMQ_REMOTE_USER", "admin").env("HEARTHMQ_REMOTE_PASSWORD", PASSWORD);
+    command.env("HEARTHMQ_REMOTE_USER", administrator).env("HEARTHMQ_REMOTE_PASSWORD", PASSWORD);
     run(&mut command);
 }
 

@@ -44,6 +44,11 @@ impl Topics {
         }
     }
 
+    const fn is_empty(&self) -> bool {
+        let Self { deny, read, write, read_write } = self;
+        deny.is_empty() && read.is_empty() && write.is_empty() && read_write.is_empty()
+    }
+
     fn rules(self, deny: i64, allow: i64) -> impl Iterator<Item = NewRule> {
         let both = [PUBLISH, SUBSCRIBE];
         [
@@ -110,9 +115,22 @@ pub(super) fn read_acl_file(
         rules.extend(own.map(|rule| rule.users([name.clone()])));
     }
     let (deny, allow) = (priority::PATTERN_DENY, priority::PATTERN_ALLOW);
+    if !(patterns.is_empty() && named_patterns.is_empty()) {
+        rules.extend(without_patterns());
+    }
     rules.extend(named_patterns.rules(deny, allow).map(|rule| rule.users(["*"])));
     rules.extend(patterns.rules(deny, allow));
     Ok(rules)
+}
+
+/// Returns the rules for names with a wildcard: where there are patterns, none of them holds for such a client,
+/// also if it has no variable.
+fn without_patterns() -> [NewRule; 2] {
+    let deny = || NewRule::deny(priority::PATTERN_DENY, &[PUBLISH, SUBSCRIBE]);
+    let names = ["*+*", "*#*"];
+    let mut by_client_id = deny();
+    by_client_id.clients = Some(names.map(str::to_owned).to_vec());
+    [deny().users(names), by_client_id]
 }
 
 /// Returns the place of a user in the list, where it is added if it is new.

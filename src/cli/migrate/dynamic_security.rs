@@ -1,7 +1,8 @@
 //! Accounts, groups and rules of a `dynamic-security.json`.
 //!
 //! Mosquitto asks the roles of a client, then those of its groups, each by priority, highest first;
-//! within a role, the entries by priority, highest first; the first that matches decides. Here the rule
+//! within a role, the entries by priority, highest first; the first that matches decides. Of a SUBSCRIBE,
+//! a role asks its literal entries before its patterns, whatever their priorities. Here the rule
 //! with the smallest priority is asked first. So the roles are numbered in the order in which they are
 //! asked, each with its users or its group.
 
@@ -129,7 +130,10 @@ pub(super) fn read_dynamic_security(
         MigrateError::Malformed { path: path.to_owned(), problem: error.to_string() }
     })?;
     let place = Place::new(&Arc::from(path), 0);
-    let mut taking = Taking { place, report, next: priority::ROLES, rules: Vec::new() };
+    // Only a file of Mosquitto 2.1 has this form of a password.
+    let has_variables = file.clients.iter().any(|client| client.encoded_password.is_some());
+    let (next, rules) = (priority::ROLES, Vec::new());
+    let mut taking = Taking { place, report, has_variables, next, rules };
     let users = taking.clients(&file, accounts);
     for (subject, role) in taking.asked(&file) {
         taking.role(&subject, role);
@@ -141,6 +145,8 @@ pub(super) fn read_dynamic_security(
 struct Taking<'r> {
     place: Place,
     report: &'r mut Report,
+    /// Whether `%u` and `%c` stand for user name and client identifier: since Mosquitto 2.1.
+    has_variables: bool,
     /// The priority of the next rule.
     next: i64,
     rules: Vec<NewRule>,
@@ -250,11 +256,12 @@ impl Taking<'_> {
             );
         }
         let mut entries: Vec<&RoleEntry> = role.acls.iter().collect();
-        entries.sort_by_key(|entry| entry.priority.saturating_neg());
+        let is_pattern = |entry: &RoleEntry| entry.acltype != "subscribeLiteral";
+        entries.sort_by_key(|entry| (is_pattern(entry), entry.priority.saturating_neg()));
         for entry in entries {
             let Some(action) = self.action(role, entry) else { continue };
-            let topic = match topic_of(&entry.topic, true) {
-                Ok(topic) => topic,
+            let topics = match self.topics(entry) {
+                Ok(topics) => topics,
                 Err(why) => {
                     self.not_taken(&entry.shown(role), &why);
                     continue;
@@ -267,7 +274,7 @@ impl Taking<'_> {
                 true => NewRule::allow(at, &[action]),
                 false => NewRule::deny(at, &[action]),
             }
-            .topics(vec![topic.clone()]);
+            .topics(topics);
             match subject {
                 RoleSubject::Users(users) => rule.users = Some(users.clone()),
                 RoleSubject::Group(group) => rule.groups = Some(vec![group.clone()]),
@@ -279,6 +286,24 @@ impl Taking<'_> {
             self.rules.push(rule);
             self.next += 1;
         }
+    }
+
+    /// Returns the topics of a rule for an entry.
+    fn topics(&mut self, entry: &RoleEntry) -> Result<Vec<String>, String> {
+        let has_variable = ["%u", "%c"].iter().any(|variable| entry.topic.contains(variable));
+        if self.has_variables || !has_variable {
+            return topic_of(&entry.topic, true).map(|topic| vec![topic]);
+        }
+        self.report.differs(
+            Some(&self.place),
+            "%u and %c in the topics of roles have no meaning before Mosquitto 2.1, of which no password of \
+             this file is: what allows them allows these letters alone",
+        );
+        let mut topics = vec![topic_of(&entry.topic, false)?];
+        if !entry.allow {
+            topics.push(topic_of(&entry.topic, true)?); // in case it is of 2.1 after all
+        }
+        Ok(topics)
     }
 
     /// Returns the action of a rule for an entry; `None` if there is none, which is reported.

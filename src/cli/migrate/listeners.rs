@@ -125,9 +125,11 @@ impl Listener {
         }
     }
 
-    /// Takes the listener over. Returns `None` if it is not one of MQTT.
+    /// Takes the listener over. Returns `None` if it is not one of MQTT, or if its clients would be allowed
+    /// more than before. `has_rules` says whether rules depend on user names.
     pub(super) fn take(
         &self,
+        has_rules: bool,
         settings: &mut MosquittoSettings,
         report: &mut Report,
     ) -> Option<Listening> {
@@ -161,6 +163,9 @@ impl Listener {
             return None;
         }
         let has_tls = self.last("certfile").is_some() && self.last("keyfile").is_some();
+        if has_tls && !self.has_possible_names(has_rules, report) {
+            return None;
+        }
         let (key, scheme, path) = match (is_websocket, has_tls) {
             (false, false) => ("tcp", "mqtt", ""),
             (false, true) => ("tls", "mqtts", ""),
@@ -190,6 +195,37 @@ impl Listener {
             logs_in_by_certificate: is_name,
             wants_certificate_too: wants_certificate && !is_name,
         })
+    }
+
+    /// Returns whether the user names of a TLS listener can be the same here. Reports why not.
+    fn has_possible_names(&self, has_rules: bool, report: &mut Report) -> bool {
+        let options = ["use_identity_as_username", "use_subject_as_username"];
+        let mut by_certificate = options.iter().filter(|name| self.flag(name));
+        let Some(line) = by_certificate.next().and_then(|name| self.last(name)) else {
+            return true;
+        };
+        if !self.flag("require_certificate") {
+            report.not_taken(
+                line,
+                "without require_certificate Mosquitto refuses every client of the listener, so it is left \
+                 out",
+            );
+            return false;
+        }
+        if has_rules && self.flag("use_subject_as_username") {
+            report.not_taken(
+                self.last("use_subject_as_username").unwrap_or(line),
+                "the rules are about subjects of certificates, and a user name here is a Common Name, so the \
+                 listener is left out; write it with rules of your own",
+            );
+            return false;
+        }
+        report.differs(
+            Some(&line.place),
+            "a client with a certificate that sends a user name too must send the Common Name; Mosquitto \
+             ignores what it sends",
+        );
+        true
     }
 
     fn take_connections(&self, settings: &mut MosquittoSettings, report: &mut Report) {

@@ -52,6 +52,14 @@ impl Security {
         self.lines.iter().rev().find(|line| line.name == name)
     }
 
+    /// Returns whether rules name users, or the user name is part of their topics.
+    pub(super) fn has_rules(&self) -> bool {
+        self.lines.iter().any(|line| {
+            line.name == "acl_file"
+                || (line.name.contains("plugin") && line.value.contains(DYNAMIC_SECURITY))
+        })
+    }
+
     /// Returns the line with the file of dynamic security. Reports other plugins.
     fn dynamic_security(&self, report: &mut Report) -> Option<&Line> {
         let is_plugin = |line: &&Line| {
@@ -128,11 +136,21 @@ impl Security {
         };
         let named = with_name.then_some(named).into_iter().flatten();
         let who: Vec<_> = named.chain(anonymous.then(String::new)).collect();
-        if !who.is_empty() {
+        let prefix = settings.client_id_prefix.as_ref();
+        if let Some((_, prefix)) = prefix {
+            // What a client identifier of dynamic security allows.
+            let begins = |ids: &Vec<String>| ids.iter().all(|id| id.starts_with(prefix));
+            let is_kept = |rule: &NewRule| rule.clients.as_ref().is_none_or(begins);
+            rules.retain(|rule| rule.effect == "deny" || is_kept(rule));
+        }
+        let fault = prefix.and_then(|(place, text)| Some((place, text, unnameable(text)?)));
+        if let Some((place, text, why)) = fault {
+            let what = format!("clientid_prefixes {text}");
+            report.not_taken_at(place, &what, &format!("{why}; so no rule allows to connect"));
+        } else if !who.is_empty() {
             let mut connect =
                 NewRule::allow(priority::CONNECT, &["connect"]).users(who).listeners(&only);
-            connect.clients =
-                settings.client_id_prefix.as_ref().map(|(_, text)| vec![format!("{text}*")]);
+            connect.clients = prefix.map(|(_, text)| vec![format!("{text}*")]);
             rules.push(connect);
         }
         Ok(SecuredListener { rules, anonymous, any_name })
