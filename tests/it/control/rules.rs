@@ -41,6 +41,28 @@ async fn a_rule_ends_what_it_denies_and_its_removal_allows_it_again() {
     assert_eq!(gone, Err(AccessError::NotFound));
 }
 
+/// What only a rule of the store allowed ends with it.
+#[actix_rt::test]
+async fn the_removal_of_a_rule_that_allows_ends_what_it_allowed() {
+    let broker = world_where(FilePolicy::new(Vec::new())).await;
+    let allow = r#"{"effect":"allow","clients":["b*"]}"#;
+    broker.put_rule(rule("b", allow)).await.unwrap();
+    let allow = r#"{"effect":"allow","clients":["*"],"actions":["connect"]}"#;
+    broker.put_rule(rule("all", allow)).await.unwrap();
+    let mut ben = Client::connected(&broker, connect("ben")).await;
+    ben.subscribe("a", QOS_0).await;
+    let mut ann = Client::connected(&broker, connect("ann")).await;
+    let removed = broker.remove_rule(RemoveRule::new("b")).await.unwrap();
+    assert_eq!(removed.sessions_touched, 1, "the subscription has ended");
+    broker.publish("a", b"x", QOS_0, false).await.unwrap();
+    ben.ping().await;
+    let removed = broker.remove_rule(RemoveRule::new("all")).await.unwrap();
+    assert_eq!(removed.sessions_touched, 2);
+    for client in [&mut ann, &mut ben] {
+        client.expect_disconnect(ReasonCode::NotAuthorized).await;
+    }
+}
+
 #[actix_rt::test]
 async fn rules_of_the_store_hold_before_the_first_client_of_a_later_run() {
     let disk = Disk::default();
