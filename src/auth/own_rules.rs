@@ -39,6 +39,20 @@ impl OwnRules {
         self.0.as_ref().map(|own| &*own.text)
     }
 
+    /// Returns those rules that deny, which hold on after those that allow have expired. Rules that cannot
+    /// be read stay as they are.
+    pub(crate) fn without_allowing(&self) -> Self {
+        let Some(text) = self.as_json() else { return Self::default() };
+        let Ok(mut rules) = serde_json::from_str::<Vec<serde_json::Value>>(text) else {
+            return self.clone();
+        };
+        rules.retain(|rule| rule["effect"] != "allow");
+        match rules.is_empty() {
+            true => Self::default(),
+            false => Self::from_json(&serde_json::Value::Array(rules).to_string()),
+        }
+    }
+
     /// Returns whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -168,6 +168,7 @@ fn of_login(login: &LoginRecord) -> Value {
         "groups": login.groups,
         "credential": login.credential,
         "rules": login.rules,
+        "rules_expire_at": login.rules_expire_at.map(|at| at.millis()),
     })
 }
 

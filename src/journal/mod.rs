@@ -201,6 +201,8 @@ pub struct LoginRecord {
     pub credential: Option<u64>,
     /// The rules of the identity alone, as JSON.
     pub rules: Option<Box<str>>,
+    /// When these rules expire.
+    pub rules_expire_at: Option<Timestamp>,
 }
 
 /// The subject of a client certificate.

@@ -190,6 +190,9 @@ pub(crate) struct Presence {
     pub(crate) proven: Option<Proven>,
     /// Whether the client has not connected since the broker started.
     pub(crate) is_restored: bool,
+    /// Of an absent client whose own rules have expired: the identity by which its session collects
+    /// messages since.
+    pub(crate) after_expiry: Option<Box<Identity>>,
 }
 
 /// The connection of a session: the door to it, and the way to wake it when there is output.

@@ -202,6 +202,7 @@ pub fn login(kind: LoginKind) -> LoginRecord {
         },
         credential: (kind == LoginKind::Password).then_some(7),
         rules: (kind == LoginKind::Other).then(|| r#"[{"effect":"allow"}]"#.into()),
+        rules_expire_at: None,
     }
 }
 

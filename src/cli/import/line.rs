@@ -88,6 +88,7 @@ struct LoginOfSession {
     groups: Vec<Box<str>>,
     credential: Option<u64>,
     rules: Option<Box<str>>,
+    rules_expire_at: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -328,6 +329,7 @@ impl LoginOfSession {
             groups: self.groups.into(),
             credential: self.credential,
             rules: self.rules,
+            rules_expire_at: self.rules_expire_at.map(Timestamp),
         })
     }
 }

@@ -294,6 +294,7 @@ impl Shard {
             version: self.numbers.version_floor(),
             proven: Some(self.core.proves_now(method)),
             is_restored: true,
+            after_expiry: None,
         }
     }
 }
@@ -322,6 +323,7 @@ impl Slot {
             groups: identity.groups.iter().map(Into::into).collect(),
             credential: identity.credential,
             rules: identity.rules.as_json().map(Into::into),
+            rules_expire_at: identity.expires_at.filter(|_| !identity.rules.is_empty()),
         })
     }
 }
@@ -345,8 +347,8 @@ pub(in crate::shard) fn identity_of(record: &SessionRecord) -> Identity {
         groups: login.map(groups_of).unwrap_or_default(),
         credential: login.and_then(|login| login.credential),
         rules: login.map(rules_of).unwrap_or_default(),
-        renewal: Renewal::default(), // As is this.
-        expires_at: None,            // It ends connections alone.
+        renewal: Renewal::default(), // It is for connections alone.
+        expires_at: login.and_then(|login| login.rules_expire_at),
         prepared: Prepared::default(),
     }
 }

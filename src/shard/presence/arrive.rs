@@ -136,6 +136,7 @@ impl Shard {
                 version,
                 proven: Some(connect.proven.clone()),
                 is_restored: false,
+                after_expiry: None,
             };
         }
         self.set_timer(slot);
@@ -424,6 +425,7 @@ impl Shard {
             version: 0,
             proven: None,
             is_restored: false,
+            after_expiry: None,
         };
         self.insert_slot(session, presence, account)
     }

@@ -173,6 +173,7 @@ impl Shard {
     /// Does what is due for a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
         self.tell_identity_expired(slot, now);
+        self.expire_rules(slot, now);
         self.revert_keep_alive_if_due(slot, now);
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
@@ -208,6 +209,7 @@ impl Shard {
             found.expires_at,
             found.weeds_at(),
             found.identity_expires_at(),
+            found.rules_expire_at(),
             found.identity_renews_at(),
             reverts_at,
         ];

@@ -5,9 +5,10 @@
 //! credentials were.
 
 use crate::{
+    auth::{AccessRequest, Action, Decision, Identity},
     hooks::DisconnectReason,
-    mqtt::{ReasonCode, Timestamp},
-    shard::{Departure, Shard, Slot, doors::ToConnection},
+    mqtt::{QoS, ReasonCode, Timestamp},
+    shard::{Departure, Presence, Shard, Slot, doors::ToConnection},
 };
 
 /// The departure of a client whose credentials have expired. It may return with new ones.
@@ -29,7 +30,43 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Returns when the own rules of an absent client expire; `None` if it has none, is connected, or they
+    /// have expired.
+    pub(in crate::shard) fn rules_expire_at(&self) -> Option<Timestamp> {
+        let Presence { identity, after_expiry, .. } = &self.presence;
+        let is_absent = self.connected.is_none();
+        let is_due = is_absent && after_expiry.is_none() && !identity.rules.is_empty();
+        identity.expires_at.filter(|_| is_due)
+    }
+}
+
 impl Shard {
+    /// Has the session of an absent client collect only what is allowed without its own rules, once they
+    /// have expired. Its subscriptions stay, so that it collects all again when its client is back.
+    pub(in crate::shard) fn expire_rules(&mut self, slot: u32, now: Timestamp) {
+        let Some(found) = self.slot_mut(slot) else { return };
+        if found.rules_expire_at().is_some_and(|at| at <= now) {
+            let identity = &found.presence.identity;
+            let rules = identity.rules.without_allowing();
+            found.presence.after_expiry = Some(Box::new(Identity { rules, ..identity.clone() }));
+        }
+    }
+
+    /// Returns whether a session collects messages of this topic: its own rules have not expired, or the
+    /// client may subscribe to the topic without them.
+    pub(in crate::shard) fn collects(&self, found: &Slot, topic: &str, qos: QoS) -> bool {
+        let Some(identity) = found.presence.after_expiry.as_deref() else { return true };
+        let request = AccessRequest {
+            identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            listener: &found.presence.listener,
+            action: Action::Subscribe { filter: topic, qos },
+        };
+        self.core.authorizer.authorize(&request) == Decision::Allow
+    }
+
     /// Tells the connection of a slot if the credentials of its client have expired.
     pub(in crate::shard) fn tell_identity_expired(&mut self, slot: u32, now: Timestamp) {
         let Some(found) = self.slot_mut(slot) else { return };

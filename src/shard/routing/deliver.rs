@@ -96,6 +96,10 @@ impl Shard {
         if slot.generation != target.place.generation || slot.is_suspended {
             return None;
         }
+        let (topic, qos) = (message.publication.topic, target.qos);
+        if !self.collects(slot, topic, qos) {
+            return None;
+        }
         // Only a message in memory can be dropped for this one; the oldest may be in the store.
         if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {
             self.read_page(target.place.slot);

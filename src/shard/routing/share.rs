@@ -177,6 +177,9 @@ impl Shard {
             return false;
         };
         search.refused += 1; // Unless it takes the message.
+        if !self.collects(slot, message.publication.topic, member.qos) {
+            return false;
+        }
         let is_choosy = search.effort != Effort::Whatever;
         if is_choosy {
             // The plan is older than the member's departure; a new one may name a connected member.

@@ -1,6 +1,9 @@
 //! Rules of one identity, which the policy asks before its own: of connected and of absent clients.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use hearthmq::{
@@ -8,11 +11,12 @@ use hearthmq::{
         Attributes, AuthenticationError, Authenticator, Credentials, FilePolicy, Identity,
         OwnRules, Rule, own_rules,
     },
-    mqtt::{Connect, ReasonCode},
+    mqtt::{Connect, ReasonCode, Timestamp},
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::support::{Client, disk::Disk, packets::*, world_with};
+use crate::support::{Client, disk::Disk, packets::*, pass, secs, world_with};
 
 /// Gives each client the rules that its user name is.
 struct ByName;
@@ -79,6 +83,79 @@ async fn own_rules_of_an_absent_client_outlive_the_broker() {
     let mut client = Client::new(&second.broker, V5);
     assert!(client.connect(lasting()).await, "the session is there");
     assert_eq!(client.receive_payload().await, "waits");
+}
+
+/// Gives each client the rules that its user name is, for ten minutes of virtual time.
+#[derive(Clone, Copy)]
+struct ForTenMinutes {
+    start: Instant,
+    started: Timestamp,
+}
+
+#[async_trait]
+impl Authenticator for ForTenMinutes {
+    async fn authenticate(&self, shown: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        let identity = ByName.authenticate(shown).await?;
+        let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap();
+        let expires_at = Some(self.started.plus_millis(passed + 600_000));
+        Ok(Identity { expires_at, ..identity })
+    }
+}
+
+/// The subscriptions stay: a client that is back collects all again.
+#[actix_rt::test]
+async fn an_absent_client_collects_nothing_that_only_expired_rules_allowed() {
+    let disk = Disk::default();
+    let rules = json!([
+        {"effect": "deny", "actions": ["subscribe"], "topics": ["open/a/secret"]},
+        {"effect": "allow"},
+    ]);
+    let rules = rules.to_string();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let started = Timestamp(u64::try_from(since.as_millis()).unwrap());
+    let source = ForTenMinutes { start: Instant::now(), started };
+    let power = || {
+        let open = json!([{"effect": "allow", "actions": ["subscribe"], "topics": ["open/#"]}]);
+        let open = FilePolicy::new(serde_json::from_value::<Vec<Rule>>(open).unwrap());
+        disk.power_with(|builder| builder.authenticator(source).authorizer(open))
+    };
+    let lasting = || Connect { username: Some(&rules), ..connect_lasting("c", V5) };
+    let publish = async |broker: &hearthmq::Broker, text: &str| {
+        for topic in ["open/a", "own/a", "shared/a"] {
+            let payload = format!("{text} {topic}");
+            broker.publish(topic, payload.as_bytes(), QOS_1, false).await.unwrap();
+        }
+    };
+    let first = power().await;
+    let mut client = Client::connected(&first.broker, lasting()).await;
+    for filter in ["open/+", "own/#", "$share/g/shared/#"] {
+        client.subscribe(filter, QOS_1).await;
+    }
+    client.vanish().await;
+    publish(&first.broker, "before").await;
+    pass(secs(601)).await;
+    publish(&first.broker, "after").await;
+    first.crash();
+    // The record of the session has the expiry.
+    let second = power().await;
+    publish(&second.broker, "later").await;
+    let mut client = Client::new(&second.broker, V5);
+    assert!(client.connect(lasting()).await, "the session is there");
+    let mut received = Vec::new();
+    for _ in 0..5 {
+        received.push(client.receive_payload().await);
+    }
+    received.sort_unstable();
+    let expected =
+        ["after open/a", "before open/a", "before own/a", "before shared/a", "later open/a"];
+    assert_eq!(received, expected);
+    publish(&second.broker, "now").await;
+    let mut received = Vec::new();
+    for _ in 0..3 {
+        received.push(client.receive_payload().await);
+    }
+    received.sort_unstable();
+    assert_eq!(received, ["now open/a", "now own/a", "now shared/a"]);
 }
 
 #[test]

@@ -29,6 +29,7 @@ const VERSION_WITH_MORE: u8 = 4;
 const GROUPS: u8 = 1 << 0;
 const CREDENTIAL: u8 = 1 << 1;
 const RULES: u8 = 1 << 2;
+const RULES_EXPIRE: u8 = 1 << 3;
 
 pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     let SessionRecord {
@@ -112,6 +113,7 @@ fn more_of(login: &LoginRecord) -> Flags {
         .with(GROUPS, !login.groups.is_empty())
         .with(CREDENTIAL, login.credential.is_some())
         .with(RULES, login.rules.is_some())
+        .with(RULES_EXPIRE, login.rules_expire_at.is_some())
 }
 
 fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
@@ -125,6 +127,9 @@ fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
     }
     if let Some(rules) = &login.rules {
         writer.binary(rules.as_bytes());
+    }
+    if let Some(at) = login.rules_expire_at {
+        writer.time(at);
     }
 }
 
@@ -143,12 +148,13 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Op
     let count = if flags.has(ATTRIBUTES) { reader.length()? } else { 0 };
     let attributes = (0..count).map(|_| Some((reader.text()?.into(), reader.text()?.into())));
     let attributes = attributes.collect::<Option<_>>()?;
-    let more = GROUPS | CREDENTIAL | RULES;
+    let more = GROUPS | CREDENTIAL | RULES | RULES_EXPIRE;
     let more = if has_more { Flags(reader.byte()?).known(more)? } else { Flags(0) };
     let count = if more.has(GROUPS) { reader.length()? } else { 0 };
     let groups = (0..count).map(|_| Some(reader.text()?.into())).collect::<Option<_>>()?;
     let credential = if more.has(CREDENTIAL) { Some(reader.number()?) } else { None };
     let rules = if more.has(RULES) { Some(reader.text()?.into()) } else { None };
+    let rules_expire_at = if more.has(RULES_EXPIRE) { Some(reader.time()?) } else { None };
     Some(LoginRecord {
         kind,
         method,
@@ -160,6 +166,7 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Op
         groups,
         credential,
         rules,
+        rules_expire_at,
     })
 }
 

@@ -67,6 +67,7 @@ fn session() -> SessionRecord {
             groups: ["cars".into(), "night".into()].into(),
             credential: Some(u64::MAX),
             rules: Some("[]".into()),
+            rules_expire_at: Some(Timestamp(9)),
         }),
     }
 }
