@@ -21,17 +21,17 @@ const USE_BYTES: usize = 12;
 pub(crate) const USE_BUCKETS: usize = 4_096;
 
 /// The last uses of credentials.
-pub(super) struct CredentialUses(Mutex<Buckets>);
+pub(super) struct CredentialUses(Mutex<UseBuckets>);
 
-struct Buckets {
-    all: Vec<Bucket>,
+struct UseBuckets {
+    all: Vec<UseBucket>,
     len: usize,
     /// The bucket that is looked at next.
     next: usize,
 }
 
 #[derive(Default)]
-struct Bucket {
+struct UseBucket {
     /// Seconds since the Unix epoch, by the number of the credential.
     uses: HashMap<u64, u32, RandomState>,
     has_changed: bool,
@@ -39,8 +39,8 @@ struct Bucket {
 
 impl Default for CredentialUses {
     fn default() -> Self {
-        let all = std::iter::repeat_with(Bucket::default).take(USE_BUCKETS).collect();
-        Self(Mutex::new(Buckets { all, len: 0, next: 0 }))
+        let all = std::iter::repeat_with(UseBucket::default).take(USE_BUCKETS).collect();
+        Self(Mutex::new(UseBuckets { all, len: 0, next: 0 }))
     }
 }
 
@@ -104,12 +104,12 @@ impl CredentialUses {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Buckets> {
+    fn lock(&self) -> MutexGuard<'_, UseBuckets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Buckets {
+impl UseBuckets {
     /// Notes a use; returns whether there was room for it.
     fn put(&mut self, credential: u64, secs: u32) -> bool {
         let uses = &mut self.all[bucket_of(credential)].uses;
@@ -122,7 +122,7 @@ impl Buckets {
     }
 }
 
-impl Bucket {
+impl UseBucket {
     fn record(&self) -> Vec<u8> {
         let mut record = Vec::with_capacity(self.uses.len() * USE_BYTES);
         for (number, secs) in &self.uses {

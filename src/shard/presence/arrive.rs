@@ -128,16 +128,8 @@ impl Shard {
             found.expires_at = None;
             found.recent_topic = None; // It was decided for another connection.
             found.set_account(account);
-            found.presence = Presence {
-                identity: connect.identity.clone(),
-                peer: connect.peer,
-                listener: connect.listener.clone(),
-                connected_at: now,
-                version,
-                proven: Some(connect.proven.clone()),
-                is_restored: false,
-                after_expiry: None,
-            };
+            let proven = Some(connect.proven.clone());
+            found.presence = Presence { version, proven, ..presence_of(connect, now) };
         }
         self.set_timer(slot);
         if existing.is_some() {
@@ -417,17 +409,7 @@ impl Shard {
     ) -> u32 {
         let usage = self.core.queue_usage.clone();
         let session = Session::new(connect.client_id.clone(), usage);
-        let presence = Presence {
-            identity: connect.identity.clone(),
-            peer: connect.peer,
-            listener: connect.listener.clone(),
-            connected_at: now,
-            version: 0,
-            proven: None,
-            is_restored: false,
-            after_expiry: None,
-        };
-        self.insert_slot(session, presence, account)
+        self.insert_slot(session, presence_of(connect, now), account)
     }
 
     /// Returns the override of the client, unless its Keep Alive is off.
@@ -481,3 +463,17 @@ fn begin_override(
 /// the client has an authentication method, a CONNACK only has an identifier of 27 bytes that the
 /// broker assigned, and numbers.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
+
+/// Returns the presence of a client whose version and login are not noted yet.
+fn presence_of(connect: &AcceptedConnect, now: Timestamp) -> Presence {
+    Presence {
+        identity: connect.identity.clone(),
+        peer: connect.peer,
+        listener: connect.listener.clone(),
+        connected_at: now,
+        version: 0,
+        proven: None,
+        is_restored: false,
+        after_expiry: None,
+    }
+}
