@@ -71,6 +71,15 @@ fn lists_from_urls_are_fetched_and_the_last_good_ones_stay() {
     program.signal("-HUP");
     program.line_with(&["WARN", "devices.crl", "older than the list in use, or of another issuer"]);
     client.ping();
+    shell(&place.path(""), "openssl crl -in ca.crl -outform DER -out forged");
+    let mut forged = fs::read(place.path("forged")).unwrap();
+    *forged.last_mut().unwrap() ^= 1; // the end of its signature
+    let ca = fs::read(place.path("ca.crl")).unwrap();
+    fs::write(place.path("ca.crl"), forged).unwrap();
+    program.signal("-HUP");
+    program.line_with(&["WARN", "ca.crl", "its signature is not that of"]);
+    client.ping();
+    fs::write(place.path("ca.crl"), ca).unwrap();
     fs::write(place.path("devices.crl"), good).unwrap();
     revoke(&place);
     program.signal("-HUP");
