@@ -376,15 +376,6 @@ fn calls_that_change_something_and_calls_that_are_refused_are_told() {
     ));
     changed("redirect", "limited-1", "b.example:1883, temporary; 1 clients");
 
-    let body = r#"{"user":"limited"}"#;
-    program.send(format!(
-        "POST /api/v1/bans HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {right}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    let banned = json!({"call": "ban", "ban": "user limited", "new": "banned"});
-    assert_eq!(line(&program, "changed", &banned).get("client_id"), None);
-
     let refused = |reason: &str, user: &str, call: &str| {
         let fields = json!({
             "level": "WARN", "target": "hearthmq::calls", "listener": http,
