@@ -15,9 +15,12 @@ pub enum ControlError {
     #[error("an interval of 0 is not allowed")]
     InvalidInterval,
     /// The client identifier is too long for a sticky value: `client_id_bytes_max` allows no such
-    /// client, or it has more than 4,096 bytes.
-    #[error("client identifier is too long for a sticky value")]
-    ClientIdTooLong,
+    /// client, or the store no such name.
+    #[error("client identifier is too long for a sticky value: it may have {bytes_max} bytes")]
+    ClientIdTooLong {
+        /// The most bytes that it may have.
+        bytes_max: usize,
+    },
     /// The user name is too long for sticky settings.
     #[error("user name is too long for sticky settings")]
     UsernameTooLong,

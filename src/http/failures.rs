@@ -130,7 +130,7 @@ failures! {
     /// The call changes settings of a client.
     Setting => [
         ControlError::InvalidSetting("message_rate").into(),
-        ControlError::ClientIdTooLong.into(),
+        ControlError::ClientIdTooLong { bytes_max: 1_024 }.into(),
         ControlError::TooManyOverrides.into(),
         ControlError::SessionNotLasting.into(),
     ];

@@ -113,16 +113,17 @@ pub struct RecordKey {
 
 /// Maximum bytes of a namespace: the store writes its length into one byte.
 const NAMESPACE_BYTES_MAX: usize = 255;
-/// Maximum bytes of a key in its namespace. Keys are compared often, and stores limit their length.
-const KEY_BYTES_MAX: usize = 4_096;
 
 impl RecordKey {
+    /// Maximum bytes of a key in its namespace. Keys are compared often, and stores limit their length.
+    pub const KEY_BYTES_MAX: usize = 4_096;
+
     /// Names a record; returns `None` if the namespace is empty or longer than 255 bytes, or the
     /// key is longer than 4,096 bytes.
     #[must_use]
     pub fn new(namespace: &str, key: &str) -> Option<Self> {
-        let fits =
-            (1..=NAMESPACE_BYTES_MAX).contains(&namespace.len()) && key.len() <= KEY_BYTES_MAX;
+        let fits = (1..=NAMESPACE_BYTES_MAX).contains(&namespace.len())
+            && key.len() <= Self::KEY_BYTES_MAX;
         fits.then(|| Self { namespace: namespace.into(), key: key.into() })
     }
 

@@ -85,7 +85,8 @@ impl OverrideTable {
     }
 
     fn name_of(&self, client_id: &str) -> Result<RecordKey, ControlError> {
-        self.0.name(client_id).ok_or(ControlError::ClientIdTooLong)
+        let bytes_max = RecordKey::KEY_BYTES_MAX;
+        self.0.name(client_id).ok_or(ControlError::ClientIdTooLong { bytes_max })
     }
 }
 

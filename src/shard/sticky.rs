@@ -157,7 +157,10 @@ impl StickyTable {
 
     fn name_of(&self, of: &SettingsOf) -> Result<RecordKey, ControlError> {
         let (prefix, too_long) = match of {
-            SettingsOf::Client(_) => (OF_CLIENT, ControlError::ClientIdTooLong),
+            SettingsOf::Client(_) => {
+                let bytes_max = RecordKey::KEY_BYTES_MAX - OF_CLIENT.len();
+                (OF_CLIENT, ControlError::ClientIdTooLong { bytes_max })
+            }
             SettingsOf::User(_) => (OF_USER, ControlError::UsernameTooLong),
         };
         self.0.name(&format!("{prefix}{}", of.name())).ok_or(too_long)

@@ -134,8 +134,9 @@ impl StickyBounds {
     /// # Errors
     /// The identifier is too long.
     pub(crate) fn check_client_id(&self, client_id: &str) -> Result<(), ControlError> {
-        let fits = client_id.len() <= self.client_id_bytes_max;
-        fits.then_some(()).ok_or(ControlError::ClientIdTooLong)
+        let bytes_max = self.client_id_bytes_max;
+        let fits = client_id.len() <= bytes_max;
+        fits.then_some(()).ok_or(ControlError::ClientIdTooLong { bytes_max })
     }
 }
 

@@ -17,9 +17,9 @@ impl From<ControlError> for ApiError {
                                cannot be changed.";
                 Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
             }
-            ControlError::ClientIdTooLong => {
-                let message = "The client id has more bytes than client_id_bytes_max allows, or \
-                               more than 4096, which is too long for a sticky value.";
+            ControlError::ClientIdTooLong { bytes_max } => {
+                let message =
+                    format!("The client id of a sticky value may have at most {bytes_max} bytes.");
                 Self::bad_request("client_id_too_long", message)
             }
             ControlError::UsernameTooLong => {

@@ -225,7 +225,10 @@ async fn one_user_has_a_share_of_the_sticky_settings() {
         request.is_within_share = true;
         SettingsOfClients::change_settings(&broker, request).await.map(|_| ())
     };
-    assert_eq!(set(&"x".repeat(101), Some(1)).await, Err(ControlError::ClientIdTooLong));
+    assert_eq!(
+        set(&"x".repeat(101), Some(1)).await,
+        Err(ControlError::ClientIdTooLong { bytes_max: 100 })
+    );
     assert_eq!(set("a", Some(1)).await, Ok(()));
     assert_eq!(set("b", Some(1)).await, Err(ControlError::TooManyOverridesOfUser));
     assert_eq!(set("a", Some(2)).await, Ok(()));

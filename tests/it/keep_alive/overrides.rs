@@ -153,7 +153,12 @@ async fn a_sticky_value_that_cannot_be_set_is_not_stored() {
     let try_to = async |request| LiveClients::set_keep_alive(&broker, request).await;
     let sticky = |id: &str| SetKeepAlive::new(id, 300).sticky();
     assert_eq!(try_to(sticky("car")).await, Err(ControlError::KeepAliveDisabled));
-    assert_eq!(try_to(sticky(&"x".repeat(4_097))).await, Err(ControlError::ClientIdTooLong));
+    // The broker's limit comes first, and then that of the store.
+    let too_long = async |bytes| try_to(sticky(&"x".repeat(bytes))).await;
+    let limit = |bytes_max| Err(ControlError::ClientIdTooLong { bytes_max });
+    assert_eq!(too_long(4_097).await, limit(1_024));
+    broker.set_limits(Limits { client_id_bytes_max: 60_000, ..broker.node().limits });
+    assert_eq!(too_long(4_097).await, limit(4_096));
     let zero = SetKeepAlive::new("bus", 0).sticky();
     assert_eq!(try_to(zero).await, Err(ControlError::InvalidInterval));
     assert!(try_to(sticky("van").dry_run()).await.is_ok());
@@ -179,7 +184,8 @@ async fn one_user_has_a_share_of_the_sticky_values() {
         request.is_within_share = true;
         LiveClients::set_keep_alive(&broker, request).await.map(|_| ())
     };
-    assert_eq!(shared(&"x".repeat(1_001), "ann").await, Err(ControlError::ClientIdTooLong));
+    let too_long = Err(ControlError::ClientIdTooLong { bytes_max: 1_000 });
+    assert_eq!(shared(&"x".repeat(1_001), "ann").await, too_long);
     for id in ["a", "b", "c"] {
         assert_eq!(shared(id, "ann").await, Ok(()));
     }

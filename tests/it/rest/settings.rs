@@ -111,6 +111,9 @@ fn settings_are_changed_by_a_merge_patch() {
     assert_eq!(patch("secret", "{}").failure(), failed(403, "forbidden"));
     assert_eq!(patch("offline", "{}").failure(), failed(404, "client_not_online"));
     assert_eq!(patch("clean", "{}").failure(), failed(409, "session_not_lasting"));
+    let too_long = patch("too-long", r#"{"sticky":true}"#);
+    assert_eq!(too_long.failure(), failed(400, "client_id_too_long"));
+    assert!(too_long.body.contains("at most 1024 bytes"), "{}", too_long.body);
 }
 
 #[test]

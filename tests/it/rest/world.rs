@@ -63,6 +63,7 @@ impl Fleet {
             "full" => Err(ControlError::Unavailable),
             "slow" => Err(ControlError::Timeout),
             "stuck" => std::future::pending().await,
+            "too-long" => Err(ControlError::ClientIdTooLong { bytes_max: 1_024 }),
             _ => Ok(()),
         }
     }
