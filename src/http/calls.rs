@@ -171,6 +171,24 @@ pub(super) fn reserve(
     room.map(Some).ok_or_else(ApiError::busy)
 }
 
+/// Takes more of the room of an answer that is being made, so that it may have `bytes`.
+///
+/// # Errors
+/// There is no room for them.
+pub(super) fn reserve_more(
+    api: &Api,
+    caller: &HttpCaller,
+    room: &mut Option<OwnShare>,
+    bytes: usize,
+) -> Result<(), ApiError> {
+    let Some(room) = room else {
+        *room = reserve(api, caller, bytes)?;
+        return Ok(());
+    };
+    let more = bytes.min(ANSWERS.own).saturating_sub(room.amount());
+    if room.grow(more, ANSWERS) { Ok(()) } else { Err(ApiError::busy()) }
+}
+
 /// Headers of an answer besides those that all have.
 pub(super) type AnswerHeaders = SmallVec<[(&'static str, String); 1]>;
 

@@ -14,13 +14,14 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
-        Api, ApiError,
+        Api,
         admission::{self, CallEffect},
-        calls::{Answer, answer},
+        calls::answer,
         failures::{Caller, Fails, Parameters, Permission},
     },
-    contents::PageAnswer,
-    cursor, in_time, resource,
+    cursor, in_time,
+    page::{AskedPage, PageAnswer},
+    resource,
     target::Query,
 };
 use crate::{
@@ -28,9 +29,6 @@ use crate::{
     control::{AdviceCertainty, KeepAliveAdvice, ListKeepAliveAdvice},
     metrics::RestRoute,
 };
-
-/// The number of items of a page without `limit`.
-const LIMIT_DEFAULT: u64 = 100;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     let advice = resource("/keep-alive/advice", "GET, HEAD")
@@ -137,27 +135,21 @@ pub(super) async fn advice(request: HttpRequest, api: Data<Api>) -> HttpResponse
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let query = Query::parse(request.query_string(), &["limit", "cursor", "listener"])?;
-        let limit = query.number("limit", 1..=ListKeepAliveAdvice::LIMIT_MAX as u64)?;
-        let mut wanted = ListKeepAliveAdvice::new(limit.unwrap_or(LIMIT_DEFAULT) as usize);
+        let asked = AskedPage::within(&query, ListKeepAliveAdvice::LIMIT_MAX as u64)?;
+        let mut wanted = ListKeepAliveAdvice::new(asked.limit);
         wanted.listener = query.text("listener")?.map(Into::into);
-        if let Some(cursor) = query.text("cursor")? {
-            wanted.after = Some(place_of(&cursor)?);
-        }
+        wanted.after = asked.place(place_of)?;
         caller.permit(&api, "", &[Action::Observe])?;
+        let mut text = asked.begin(&api, &caller)?;
         let page = in_time(&api, api.0.control.list_keep_alive_advice(wanted)).await?;
-        let items = page.items.iter().map(ShownAdvice::of).collect();
-        let next =
-            page.next.map(|(address, listener)| cursor::after(&format!("{address} {listener}")));
-        Ok(Answer::json(&PageAnswer { items, next }))
+        page.items.iter().try_for_each(|advice| text.push(&ShownAdvice::of(advice)))?;
+        let key = |(address, listener)| cursor::after(&format!("{address} {listener}"));
+        Ok(text.end(page.next.map(key)))
     };
     answer(&api, &request, RestRoute::KeepAliveAdvice, call).await
 }
 
-fn place_of(cursor: &str) -> Result<(IpAddr, Arc<str>), ApiError> {
-    let key = cursor::key_of(cursor)?;
-    let place = || {
-        let (address, listener) = key.split_once(' ')?;
-        Some((address.parse().ok()?, listener.into()))
-    };
-    place().ok_or_else(cursor::invalid)
+fn place_of(key: &str) -> Option<(IpAddr, Arc<str>)> {
+    let (address, listener) = key.split_once(' ')?;
+    Some((address.parse().ok()?, listener.into()))
 }

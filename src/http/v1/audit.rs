@@ -13,11 +13,11 @@ use super::{
     super::{
         Api, ApiError,
         admission::CallEffect,
-        calls::{Answer, answer},
+        calls::answer,
         failures::{Administration, Caller, Fails, Parameters},
     },
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor, resource,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     rules::administrator,
     target::Query,
 };
@@ -94,21 +94,20 @@ impl From<AuditEntry> for AuditAnswer {
 )]
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let mut question = ListAudit::new(limit);
-        if let Some(text) = query.text("cursor")? {
-            question.after = cursor::key_of(&text)?.parse().map_err(|_| cursor::invalid())?;
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let mut question = ListAudit::new(page.limit);
+        if let Some(number) = page.place(|key| key.parse().ok())? {
+            question.after = number;
         }
+        let text = page.begin(&api, &caller)?;
         let found = api.0.control.list_audit(question).await;
         let found = found.map_err(|error| {
             ApiError::of_access(error, ApiError::not_found, ApiError::invalid_body)
         })?;
-        let last = found.last().filter(|_| found.len() == limit);
-        let next = last.map(|last| cursor::after(&last.number.to_string()));
-        let items: Vec<_> = found.into_iter().map(AuditAnswer::from).collect();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let is_full = found.len() == page.limit;
+        let key = |last: &AuditEntry| last.number.to_string();
+        text.answer(found, is_full, key, |entry| Ok(AuditAnswer::from(entry)))
     };
     answer(&api, &request, RestRoute::Audit, call).await
 }

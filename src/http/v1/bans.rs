@@ -21,9 +21,8 @@ use super::{
         parameters::{Plus, decode},
     },
     body,
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor,
     etag::{self, ETAG, Preconditions},
+    page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::{administrator, in_time_of_change},
     target::{Query, raw_segment},
@@ -155,24 +154,19 @@ struct BanDone {
 )]
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        let mut question = ListBans::new(limit);
-        question.after = after
-            .map(|key| {
-                let (kind, value) = key.split_once('/')?;
-                BanSubject::parse(kind, value).ok()
-            })
-            .map(|subject| subject.ok_or_else(cursor::invalid))
-            .transpose()?;
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let mut question = ListBans::new(page.limit);
+        question.after = page.place(|key| {
+            let (kind, value) = key.split_once('/')?;
+            BanSubject::parse(kind, value).ok()
+        })?;
+        let text = page.begin(&api, &caller)?;
         let bans = api.0.control.list_bans(question).await.map_err(ban_error)?;
-        let last = bans.last().filter(|_| bans.len() == limit).map(|ban| &ban.subject);
         // A page that is full may be the last one; the next one is then empty.
-        let next = last.map(|last| cursor::after(&format!("{}/{}", last.kind(), last.value())));
-        let items = bans.into_iter().map(BanAnswer::from).collect::<Vec<_>>();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let is_full = bans.len() == page.limit;
+        let key = |ban: &Ban| format!("{}/{}", ban.subject.kind(), ban.subject.value());
+        text.answer(bans, is_full, key, |ban| Ok(BanAnswer::from(ban)))
     };
     answer(&api, &request, RestRoute::Bans, call).await
 }

@@ -20,8 +20,9 @@ use super::{
         parameters::{Plus, decode},
     },
     body::{self, JsonObject},
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor, resource,
+    cursor,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     target::{Query, raw_segment},
 };
 use crate::{
@@ -165,31 +166,28 @@ async fn admit(
 )]
 pub(super) async fn list_certificates(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        admit(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let after = query.text("cursor")?.map(|text| place_of(&text)).transpose()?;
-        let page = api.0.control.connected_certificates(after.as_ref(), limit);
-        let next = page
-            .next
-            .map(|(at, client_id, number)| cursor::after(&format!("{at}:{number}:{client_id}")));
-        let items: Vec<_> =
-            page.items.iter().map(|shown| ListedCertificate::from(&**shown)).collect();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let caller = admit(&api, &request, CallEffect::Looks).await?;
+        let asked = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let after = asked.place(place_of)?;
+        let mut text = asked.begin(&api, &caller)?;
+        let page = api.0.control.connected_certificates(after.as_ref(), asked.limit);
+        page.items.iter().try_for_each(|found| text.push(&ListedCertificate::from(&**found)))?;
+        let next = page.next;
+        Ok(text.end(
+            next.map(|(at, client_id, number)| {
+                cursor::after(&format!("{at}:{number}:{client_id}"))
+            }),
+        ))
     };
     answer(&api, &request, RestRoute::Certificates, call).await
 }
 
-/// Returns the place of a cursor.
-fn place_of(text: &str) -> Result<CertificatePlace, ApiError> {
-    let key = cursor::key_of(text)?;
+/// Returns the place of a key.
+fn place_of(key: &str) -> Option<CertificatePlace> {
     let mut parts = key.splitn(3, ':');
     let mut number = || parts.next()?.parse::<u64>().ok();
-    let (at, seat) = (number(), number());
-    match (at, seat, parts.next()) {
-        (Some(at), Some(seat), Some(client_id)) => Ok((at, client_id.to_owned(), seat)),
-        _ => Err(cursor::invalid()),
-    }
+    let (at, seat) = (number()?, number()?);
+    Some((at, parts.next()?.to_owned(), seat))
 }
 
 /// Lists the certificates that were revoked here, by serial number.
@@ -206,19 +204,16 @@ fn place_of(text: &str) -> Result<CertificatePlace, ApiError> {
 )]
 pub(super) async fn list_revoked(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        admit(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?.min(ListRevoked::LIMIT_MAX);
-        let mut question = ListRevoked::new(limit);
-        if let Some(text) = query.text("cursor")? {
-            question.after = Some(cursor::key_of(&text)?.to_string());
-        }
+        let caller = admit(&api, &request, CallEffect::Looks).await?;
+        let mut page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        page.limit = page.limit.min(ListRevoked::LIMIT_MAX);
+        let text = page.begin(&api, &caller)?;
+        let mut question = ListRevoked::new(page.limit);
+        question.after = page.after.as_deref().map(str::to_owned);
         let found = api.0.control.list_revoked(question).await?;
-        let last = found.last().filter(|_| found.len() == limit);
-        let next =
-            last.map(|last| cursor::after(&format!("{}:{}", last.serial_number, last.issuer)));
-        let items: Vec<ShownRevoked> = found.into_iter().map(Into::into).collect();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let is_full = found.len() == page.limit;
+        let key = |last: &RevokedCertificate| format!("{}:{}", last.serial_number, last.issuer);
+        text.answer(found, is_full, key, |found| Ok(ShownRevoked::from(found)))
     };
     answer(&api, &request, RestRoute::RevokedCertificates, call).await
 }

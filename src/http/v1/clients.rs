@@ -9,7 +9,7 @@ use actix_web::{
     web::{self, Bytes, Data, Payload, ServiceConfig},
 };
 use futures_util::{Stream, stream::try_unfold};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
 use utoipa::{IntoParams, ToSchema};
@@ -25,7 +25,9 @@ use super::{
     },
     body::{self, BULK_BYTES_MAX, JsonObject},
     bulk::{self, Items},
-    cursor, in_time_of_list, resource,
+    cursor, in_time_of_list,
+    page::{AskedPage, LIMIT_DEFAULT, LIMIT_MAX},
+    resource,
     summary::{ClientInList, Fields, ShownClient},
     target::Query,
     walk,
@@ -36,10 +38,6 @@ use crate::{
     metrics::RestRoute,
 };
 
-/// The number of clients of a page, if the caller does not say.
-const LIMIT_DEFAULT: usize = 100;
-/// Maximum number of clients of a page.
-const LIMIT_MAX: usize = 10_000;
 /// The number of clients that a stream reads at once.
 const STREAMED_AT_ONCE: usize = 1_000;
 
@@ -119,17 +117,15 @@ pub(super) struct Wanted {
 }
 
 /// A page of the list.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(as = ClientPage)]
-pub(super) struct ListAnswer<'a> {
+#[expect(dead_code, reason = "only described here; items are written one by one")]
+pub(super) struct ListAnswer {
     /// The clients, in the order of their identifiers.
-    #[schema(value_type = Vec<ClientInList>)]
-    items: Vec<ShownClient<'a>>,
+    items: Vec<ClientInList>,
     /// The cursor of the next page; absent if nothing follows.
-    #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
     /// The number of all clients that match, with `count`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
 }
 
@@ -141,7 +137,7 @@ pub(super) struct ListAnswer<'a> {
     get, path = "/clients", tag = "clients", operation_id = "listClients", params(Wanted),
     responses(
         (status = 200, description = "A page of clients, or a line for each client.", content(
-            (ListAnswer<'static> = "application/json", example = json!(
+            (ListAnswer = "application/json", example = json!(
                 {"items": [{"client_id": "car-17", "online": true}], "next": "AWNhci0xNw"})),
             (ClientInList = "application/x-ndjson",
              example = json!({"client_id": "car-17", "online": true})))),
@@ -164,7 +160,7 @@ pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpRe
         {"client_ids": ["car-17", "nobody"], "connected": true, "fields": ["online"]})),
     responses(
         (status = 200, description = "A page of clients, or a line for each client.", content(
-            (ListAnswer<'static> = "application/json",
+            (ListAnswer = "application/json",
              example = json!({"items": [{"client_id": "car-17", "online": true}]})),
             (ClientInList = "application/x-ndjson",
              example = json!({"client_id": "car-17", "online": true})))),
@@ -204,6 +200,7 @@ async fn list(
         let lines = lines(place, ListClients { limit: STREAMED_AT_ONCE, ..wanted }, fields);
         return Ok(Answer::lines_or_cut(lines));
     }
+    let mut text = AskedPage { after: None, limit: wanted.limit }.begin(api, caller)?;
     let count = CountClients::new(wanted.filter.clone()).by(caller.as_data());
     let control = &api.0.control;
     let page = in_time_of_list(api, control.list_clients(wanted)).await?;
@@ -211,9 +208,8 @@ async fn list(
         true => Some(in_time_of_list(api, control.count_clients(count)).await?),
         false => None,
     };
-    let items = page.clients.iter().map(|client| ShownClient { client, fields }).collect();
-    let next = page.next.as_deref().map(cursor::after);
-    Ok(Answer::json(&ListAnswer { items, next, total }))
+    page.clients.iter().try_for_each(|client| text.push(&ShownClient { client, fields }))?;
+    Ok(text.end_counted(page.next.as_deref().map(cursor::after), total))
 }
 
 /// Returns whether the caller wants lines of JSON.
@@ -323,8 +319,8 @@ impl Wanted {
             let ids = client_ids.items.iter().map(|item| bulk::client_id_in(Some(item)));
             filter = filter.among(ids.collect::<Result<Vec<String>, _>>()?);
         }
-        let limit = self.limit.map(|limit| ranged("limit", limit, 1, LIMIT_MAX as u64));
-        let limit = limit.transpose()?.map_or(LIMIT_DEFAULT, |limit| limit as usize);
+        let limit = self.limit.map(|limit| ranged("limit", limit, 1, LIMIT_MAX));
+        let limit = limit.transpose()?.unwrap_or(LIMIT_DEFAULT) as usize;
         let question = ListClients::new(filter, limit);
         match self.cursor {
             Some(cursor) => Ok(question.after(cursor::key_of(&cursor)?)),

@@ -4,6 +4,8 @@
 //! Looking needs `observe` for the client, clearing needs `control`. Payloads belong to others, so
 //! they need `administer` as well.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
@@ -16,10 +18,11 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
-        calls::{Answer, answer, reserve},
+        calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoClient, Parameters, Permission},
     },
     cursor, in_time, in_time_of_list,
+    page::{AskedPage, PageAnswer, PageParameters, PageText},
     publish::UserPropertyItem,
     resource,
     target::{ClientInPath, Query, client_id_in_path},
@@ -34,11 +37,6 @@ use crate::{
     told::{Changed, ChangedObject},
 };
 
-/// The number of items of a page, if the caller does not say.
-pub(super) const LIMIT_DEFAULT: u64 = 100;
-/// Maximum number of items of a page.
-pub(super) const LIMIT_MAX: u64 = 10_000;
-
 pub(super) fn routes(config: &mut ServiceConfig) {
     let subscriptions = resource("/clients/{id}/subscriptions", "GET, HEAD")
         .route(web::get().to(subscriptions))
@@ -48,34 +46,6 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route(web::head().to(queue))
         .route(web::delete().to(clear));
     config.service(subscriptions).service(queue);
-}
-
-/// Returns the number of items that a page may have.
-pub(super) fn limit_of(query: &Query<'_>) -> Result<usize, ApiError> {
-    let limit = query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
-/// The place and the size of a page.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only described here")]
-pub(super) struct PageParameters {
-    /// Maximum number of items of the page.
-    #[param(minimum = 1, maximum = 10_000, default = 100)]
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    cursor: Option<String>,
-}
-
-/// A page of a list.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PageAnswer<T> {
-    /// The items of this page.
-    pub(super) items: Vec<T>,
-    /// The cursor of the next page; absent if nothing follows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<String>,
 }
 
 /// A subscription of a client.
@@ -117,16 +87,17 @@ pub(super) async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpR
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = client_id_in_path(&request)?;
         let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let mut wanted = ListSubscriptions::new(&*client_id, limit_of(&query)?);
-        if let Some(cursor) = query.text("cursor")? {
-            wanted = wanted.after(cursor::key_of(&cursor)?);
+        let asked = AskedPage::of(&query)?;
+        let mut wanted = ListSubscriptions::new(&*client_id, asked.limit);
+        if let Some(after) = &asked.after {
+            wanted = wanted.after(Arc::clone(after));
         }
         caller.permit(&api, &client_id, &[Action::Observe])?;
+        let mut text = asked.begin(&api, &caller)?;
         let page = in_time(&api, api.0.control.list_subscriptions(wanted)).await?;
         let page = page.ok_or_else(ApiError::client_not_found)?;
-        let items = page.subscriptions.iter().map(shown_subscription).collect();
-        let next = page.next.as_deref().map(cursor::after);
-        Ok(Answer::json(&PageAnswer { items, next }))
+        page.subscriptions.iter().try_for_each(|it| text.push(&shown_subscription(it)))?;
+        Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
     answer(&api, &request, RestRoute::ClientSubscriptions, call).await
 }
@@ -214,8 +185,7 @@ impl ShownProperties {
     }
 }
 
-/// Bytes that a page with payloads may have. The room is taken before the page is made, so that a caller
-/// that leaves its answers unread does not have the broker make more.
+/// Bytes that a page with payloads may have.
 pub(super) const PAYLOADS_BYTES: usize = 8 * 1024 * 1024;
 
 /// Whether to show payloads.
@@ -246,22 +216,23 @@ pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = client_id_in_path(&request)?;
         let query = Query::parse(request.query_string(), &["limit", "cursor", "payload"])?;
-        let mut wanted = ListQueue::new(&*client_id, limit_of(&query)?);
-        if let Some(cursor) = query.text("cursor")? {
-            wanted = wanted.after(position_of(&cursor)?);
+        let asked = AskedPage::of(&query)?;
+        let mut wanted = ListQueue::new(&*client_id, asked.limit);
+        if let Some(position) = asked.place(position_of)? {
+            wanted = wanted.after(position);
         }
         caller.permit(&api, &client_id, &[Action::Observe])?;
-        let mut room = None;
-        if query.flag("payload")? == Some(true) {
+        let mut text = if query.flag("payload")? == Some(true) {
             caller.permit(&api, &client_id, &[Action::Administer])?;
-            room = reserve(&api, &caller, PAYLOADS_BYTES)?;
             wanted = wanted.with_payloads();
-        }
+            PageText::begin(&api, &caller, PAYLOADS_BYTES)?
+        } else {
+            asked.begin(&api, &caller)?
+        };
         let page = in_time_of_list(&api, api.0.control.list_queue(wanted)).await?;
         let page = page.ok_or_else(ApiError::client_not_found)?;
-        let items = page.messages.iter().map(shown_message).collect();
-        let next = page.next.map(cursor_of);
-        Ok(Answer::json(&PageAnswer { items, next }).within(room))
+        page.messages.iter().try_for_each(|message| text.push(&shown_message(message)))?;
+        Ok(text.end(page.next.map(cursor_of)))
     };
     answer(&api, &request, RestRoute::ClientQueue, call).await
 }
@@ -287,18 +258,14 @@ fn cursor_of(position: QueuePosition) -> String {
     }
 }
 
-fn position_of(cursor: &str) -> Result<QueuePosition, ApiError> {
-    let key = cursor::key_of(cursor)?;
-    let position = || {
-        let (kind, number) = key.split_at_checked(1)?;
-        let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX)?;
-        match kind {
-            "s" => Some(QueuePosition::Stored(number)),
-            "m" => Some(QueuePosition::InMemory(number)),
-            _ => None,
-        }
-    };
-    position().ok_or_else(cursor::invalid)
+fn position_of(key: &str) -> Option<QueuePosition> {
+    let (kind, number) = key.split_at_checked(1)?;
+    let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX)?;
+    match kind {
+        "s" => Some(QueuePosition::Stored(number)),
+        "m" => Some(QueuePosition::InMemory(number)),
+        _ => None,
+    }
 }
 
 /// Says how many messages were dropped.

@@ -14,12 +14,13 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
-        calls::{Answer, answer},
+        calls::answer,
         failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
         parameters::check_client_id,
     },
-    contents::{PageAnswer, limit_of},
-    in_time, resource,
+    in_time,
+    page::{AskedPage, PageAnswer},
+    resource,
     target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
@@ -124,7 +125,8 @@ fn example() -> serde_json::Value {
 )]
 pub(super) async fn history(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     show(&request, &api, RestRoute::ClientHistory, |request| {
-        let limit = limit_of(&Query::parse(request.query_string(), &["limit"])?)?;
+        let AskedPage { limit, .. } =
+            AskedPage::of(&Query::parse(request.query_string(), &["limit"])?)?;
         Ok(ListHistory::new(client_id_in_path(request)?, limit))
     })
     .await
@@ -148,7 +150,7 @@ pub(super) async fn history_by_query(request: HttpRequest, api: Data<Api>) -> Ht
         let query = Query::parse(request.query_string(), &["id", "limit"])?;
         let client_id = query.text("id")?.ok_or_else(|| ApiError::missing_parameter("id"))?;
         check_client_id(&client_id)?;
-        Ok(ListHistory::new(client_id, limit_of(&query)?))
+        Ok(ListHistory::new(client_id, AskedPage::of(&query)?.limit))
     })
     .await
 }
@@ -163,10 +165,11 @@ async fn show(
         let caller = admission::admit(api, request, CallEffect::Looks).await?;
         let wanted = wanted(request)?;
         caller.permit(api, &wanted.client_id, &[Action::Observe])?;
+        let mut text = AskedPage { after: None, limit: wanted.limit }.begin(api, &caller)?;
         let found = in_time(api, api.0.control.list_history(wanted)).await?;
         let found = found.ok_or_else(ApiError::client_not_found)?;
-        let items = found.iter().map(ShownConnection::of).collect();
-        Ok(Answer::json(&PageAnswer { items, next: None }))
+        found.iter().try_for_each(|connection| text.push(&ShownConnection::of(connection)))?;
+        Ok(text.end(None))
     };
     answer(api, request, route, call).await
 }

@@ -18,8 +18,8 @@ use super::{
         parameters::{Plus, decode},
     },
     Done,
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor, resource,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     rules::administrator,
     target::{Query, raw_segment},
 };
@@ -93,21 +93,16 @@ struct FailedItems {
 )]
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        let after = after.map(|key| place_of(&key).ok_or_else(cursor::invalid)).transpose()?;
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let after = page.place(place_of)?;
+        let text = page.begin(&api, &caller)?;
         let mut found = api.0.authenticator.failed_logins(None, None);
         found.sort_by_key(|one| (one.address, one.is_rest));
         found.retain(|one| after.is_none_or(|after| (one.address, one.is_rest) > after));
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let last = found.last().filter(|_| has_more);
-        let next =
-            last.map(|last| cursor::after(&format!("{} {}", last.address, u8::from(last.is_rest))));
-        let items: Vec<_> = found.into_iter().map(FailedAnswer::from).collect();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let has_more = page.cut(&mut found);
+        let key = |last: &FailedLogins| format!("{} {}", last.address, u8::from(last.is_rest));
+        text.answer(found, has_more, key, |found| Ok(FailedAnswer::from(found)))
     };
     answer(&api, &request, RestRoute::Logins, call).await
 }

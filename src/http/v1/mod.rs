@@ -28,6 +28,7 @@ mod named;
 mod node;
 mod openapi;
 mod overrides;
+mod page;
 mod pins;
 mod publish;
 mod redirect;

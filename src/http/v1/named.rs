@@ -5,20 +5,18 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
+use serde::Serialize;
 use tokio::{task::yield_now, time::Instant};
 use utoipa::IntoParams;
 
 use super::{
-    super::{Api, ApiError},
-    LIST_TIMEOUTS,
-    contents::PageAnswer,
-    cursor, in_time,
+    super::{Api, ApiError, admission::HttpCaller, calls::Answer},
+    LIST_TIMEOUTS, cursor, in_time,
+    page::AskedPage,
     target::Query,
 };
 use crate::control::ControlError;
 
-/// The number of items of a page without `limit`.
-const LIMIT_DEFAULT: u64 = 100;
 /// The largest number of items of a page, and of an answer of the broker.
 const LIMIT_MAX: usize = 1_000;
 
@@ -34,35 +32,29 @@ pub(super) struct NamedPageParameters {
     cursor: Option<String>,
 }
 
-/// Which page a caller wants.
-pub(super) struct NamedPage {
-    /// The name behind which it begins.
-    after: Option<Arc<str>>,
-    limit: usize,
-}
+/// Which page a caller wants. Its cursors are names.
+pub(super) struct NamedPage(AskedPage);
 
 impl NamedPage {
     /// Parses the query of a call.
     pub(super) fn of(request: &HttpRequest) -> Result<Self, ApiError> {
         let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = query.number("limit", 1..=LIMIT_MAX as u64)?.unwrap_or(LIMIT_DEFAULT) as usize;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        Ok(Self { after, limit })
+        AskedPage::within(&query, LIMIT_MAX as u64).map(Self)
     }
 
-    /// Returns the items of the page, as far as the caller may see them. `ask` returns up to a number
+    /// Answers with the items of the page, as far as the caller may see them. `ask` returns up to a number
     /// of items behind a name, in the order of the names. A page ends early, with a cursor, if the
     /// search for them takes the time of a list.
-    pub(super) async fn read<T, A: From<T>>(
+    pub(super) async fn read<T, A: From<T> + Serialize>(
         self,
-        api: &Api,
+        (api, caller): (&Api, &HttpCaller),
         name: impl Fn(&T) -> &str,
         may_see: impl Fn(&str) -> bool,
         ask: impl AsyncFn(Option<Arc<str>>, usize) -> Result<Vec<T>, ControlError>,
-    ) -> Result<PageAnswer<A>, ApiError> {
-        let Self { mut after, limit } = self;
+    ) -> Result<Answer, ApiError> {
+        let mut text = self.0.begin(api, caller)?;
+        let AskedPage { mut after, limit } = self.0;
         let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
-        let mut items = Vec::new();
         loop {
             let asked = LIMIT_MAX.min(4 * limit);
             let found = in_time(api, ask(after.clone(), asked)).await?;
@@ -70,19 +62,19 @@ impl NamedPage {
             for found in found {
                 let its_name = name(&found);
                 let is_shown = may_see(its_name);
-                if is_shown && items.len() == limit {
-                    return Ok(PageAnswer { items, next: after.map(|name| cursor::after(&name)) });
+                if is_shown && text.items == limit {
+                    return Ok(text.end(after.map(|name| cursor::after(&name))));
                 }
                 after = Some(its_name.into());
                 if is_shown {
-                    items.push(found.into());
+                    text.push(&A::from(found))?;
                 }
             }
             if is_last {
-                return Ok(PageAnswer { items, next: None });
+                return Ok(text.end(None));
             }
             if Instant::now() >= by {
-                return Ok(PageAnswer { items, next: after.map(|name| cursor::after(&name)) });
+                return Ok(text.end(after.map(|name| cursor::after(&name))));
             }
             yield_now().await; // other calls of this worker
         }

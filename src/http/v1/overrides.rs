@@ -18,10 +18,9 @@ use super::{
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission, Selector},
     },
-    Done,
-    contents::PageAnswer,
-    in_time,
+    Done, in_time,
     named::{NamedPage, NamedPageParameters},
+    page::PageAnswer,
     removal::{Removal, RemovalParameters, RemovedSome},
     resource,
     target::{ClientInPath, Query, client_id_in_path},
@@ -188,9 +187,8 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
             question.after = after.as_deref().map(str::to_owned);
             api.0.control.list_overrides(question).await
         };
-        let page = page.read(&api, |found: &KeepAliveOverride| &found.client_id, may_see, ask);
-        let page: PageAnswer<OverrideAnswer> = page.await?;
-        Ok(Answer::json(&page))
+        let its = (&**api, &caller);
+        page.read::<KeepAliveOverride, OverrideAnswer>(its, |it| &it.client_id, may_see, ask).await
     };
     answer(&api, &request, RestRoute::Overrides, call).await
 }

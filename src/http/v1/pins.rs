@@ -16,8 +16,8 @@ use super::{
         failures::{Administration, Caller, Change, Fails, NotPinned, Parameters},
     },
     Done,
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor, resource,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     rules::administrator,
     target::{ClientInPath, Query, client_id_in_path},
 };
@@ -83,18 +83,16 @@ impl From<CertificatePin> for ShownPin {
 )]
 pub(super) async fn list_pins(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?.min(ListPins::LIMIT_MAX);
-        let mut question = ListPins::new(limit);
-        if let Some(text) = query.text("cursor")? {
-            question.after = Some(cursor::key_of(&text)?.to_string());
-        }
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let mut page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        page.limit = page.limit.min(ListPins::LIMIT_MAX);
+        let text = page.begin(&api, &caller)?;
+        let mut question = ListPins::new(page.limit);
+        question.after = page.after.as_deref().map(str::to_owned);
         let found = api.0.control.list_pins(question).await?;
-        let last = found.last().filter(|_| found.len() == limit);
-        let next = last.map(|last| cursor::after(&last.client_id));
-        let items: Vec<ShownPin> = found.into_iter().map(Into::into).collect();
-        Ok(Answer::json(&PageAnswer { items, next }))
+        let is_full = found.len() == page.limit;
+        let key = |last: &CertificatePin| last.client_id.to_string();
+        text.answer(found, is_full, key, |found| Ok(ShownPin::from(found)))
     };
     answer(&api, &request, RestRoute::CertificatePins, call).await
 }

@@ -22,9 +22,8 @@ use super::{
         },
     },
     LIST_TIMEOUTS, body,
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor,
     etag::{self, ETAG, Preconditions},
+    page::{AskedPage, PageAnswer, PageParameters},
     resource,
     target::{Query, raw_segment},
 };
@@ -175,21 +174,17 @@ pub(super) async fn administrator(
 )]
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        let after = after.map(|key| place_of(&key).ok_or_else(cursor::invalid)).transpose()?;
-        let rules = api.0.control.list_rules().await.map_err(rule_error)?;
-        let is_behind = |rule: &StoredRule| {
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let after = page.place(place_of)?;
+        let text = page.begin(&api, &caller)?;
+        let mut rules = api.0.control.list_rules().await.map_err(rule_error)?;
+        rules.retain(|rule| {
             after.as_ref().is_none_or(|(priority, id)| (rule.priority, &*rule.id) > (*priority, id))
-        };
-        let mut rules = rules.into_iter().filter(is_behind).peekable();
-        let items: Vec<StoredRule> = rules.by_ref().take(limit).collect();
-        let next = items.last().filter(|_| rules.peek().is_some());
-        let next = next.map(|rule| cursor::after(&format!("{}/{}", rule.priority, rule.id)));
-        let items = items.into_iter().map(RuleAnswer::try_from).collect::<Result<_, _>>()?;
-        Ok(Answer::json(&PageAnswer { items, next }))
+        });
+        let has_more = page.cut(&mut rules);
+        let key = |rule: &StoredRule| format!("{}/{}", rule.priority, rule.id);
+        text.answer(rules, has_more, key, RuleAnswer::try_from)
     };
     answer(&api, &request, RestRoute::Rules, call).await
 }

@@ -15,14 +15,13 @@ use utoipa::ToSchema;
 use super::{
     super::{
         Api, ApiError,
-        admission::{self, CallEffect},
+        admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoSettings, Parameters, Permission, Selector},
     },
-    Done,
-    contents::PageAnswer,
-    in_time,
+    Done, in_time,
     named::{NamedPage, NamedPageParameters},
+    page::PageAnswer,
     removal::{Removal, RemovalParameters, RemovedSome},
     resource,
     settings::{SettingsPart, change_of_user},
@@ -191,8 +190,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let page = NamedPage::of(&request)?;
         let may_see = |client_id: &str| caller.may(&api, client_id, Action::Observe);
-        let page = read::<OfClient>(&api, page, ListSettings::new, may_see);
-        Ok(Answer::json(&page.await?))
+        read::<OfClient>((&api, &caller), page, ListSettings::new, may_see).await
     };
     answer(&api, &request, RestRoute::AllStickySettings, call).await
 }
@@ -215,8 +213,7 @@ pub(super) async fn list_of_users(request: HttpRequest, api: Data<Api>) -> HttpR
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let page = NamedPage::of(&request)?;
         caller.permit(&api, ANY_CLIENT, &[Action::Observe])?;
-        let page = read::<SettingsOfUser>(&api, page, ListSettings::of_users, |_| true);
-        Ok(Answer::json(&page.await?))
+        read::<SettingsOfUser>((&api, &caller), page, ListSettings::of_users, |_| true).await
     };
     answer(&api, &request, RestRoute::AllUserSettings, call).await
 }
@@ -259,18 +256,18 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
     answer(&api, &request, RestRoute::AllStickySettings, call).await
 }
 
-async fn read<A: From<StickySettings>>(
-    api: &Api,
+async fn read<A: From<StickySettings> + Serialize>(
+    (api, caller): (&Api, &HttpCaller),
     page: NamedPage,
     first: fn(usize) -> ListSettings,
     may_see: impl Fn(&str) -> bool,
-) -> Result<PageAnswer<A>, ApiError> {
+) -> Result<Answer, ApiError> {
     let ask = async |after: Option<Arc<str>>, limit| {
         let mut question = first(limit);
         question.after = after;
         api.0.control.list_settings(question).await
     };
-    page.read(api, |found: &StickySettings| found.of.name(), may_see, ask).await
+    page.read::<StickySettings, A>((api, caller), |it| it.of.name(), may_see, ask).await
 }
 
 async fn show<A: From<StickySettings> + Serialize>(

@@ -21,8 +21,8 @@ use super::{
         },
     },
     Done, body,
-    contents::{PageAnswer, PageParameters, limit_of},
-    cursor, resource,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     rules::{DescribedRule, administrator, in_time_of_change},
     target::{Query, raw_segment},
 };
@@ -140,17 +140,13 @@ struct TokenInPath {
 )]
 pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let text = page.begin(&api, &caller)?;
         let mut tokens = api.0.control.list_tokens().await.map_err(token_error)?;
-        tokens.retain(|token| after.as_ref().is_none_or(|after| token.name > *after));
-        let has_more = tokens.len() > limit;
-        tokens.truncate(limit);
-        let next = tokens.last().filter(|_| has_more).map(|token| cursor::after(&token.name));
-        let items = tokens.into_iter().map(TokenAnswer::try_from).collect::<Result<_, _>>()?;
-        Ok(Answer::json(&PageAnswer { items, next }))
+        tokens.retain(|token| page.after.as_ref().is_none_or(|after| token.name > *after));
+        let has_more = page.cut(&mut tokens);
+        text.answer(tokens, has_more, |token| token.name.to_string(), TokenAnswer::try_from)
     };
     answer(&api, &request, RestRoute::Tokens, call).await
 }

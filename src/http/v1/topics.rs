@@ -5,6 +5,8 @@
 //! their topic; removing one needs the permission to publish a retained message there as well, as over
 //! MQTT.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
@@ -17,15 +19,15 @@ use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
-        calls::{Answer, answer, reserve},
+        calls::{Answer, answer},
         failures::{Caller, Change, Fails, NotRetained, Parameters},
         parameters::{Plus, decode},
     },
     Done,
-    contents::{
-        PAYLOADS_BYTES, PageAnswer, PageParameters, PayloadParameter, ShownProperties, limit_of,
-    },
-    cursor, in_time, in_time_of_list, resource,
+    contents::{PAYLOADS_BYTES, PayloadParameter, ShownProperties},
+    cursor, in_time, in_time_of_list,
+    page::{AskedPage, PageAnswer, PageParameters, PageText},
+    resource,
     target::Query,
 };
 use crate::{
@@ -105,21 +107,24 @@ pub(super) async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpRespo
                 return Err(ApiError::invalid_parameter("filter", "is not for a topic"));
             }
         };
-        let mut wanted = FindReceivers::new(subscribed_to, limit_of(&query)?);
-        if let Some(cursor) = query.text("cursor")? {
-            wanted = wanted.after(cursor::key_of(&cursor)?);
+        let asked = AskedPage::of(&query)?;
+        let mut wanted = FindReceivers::new(subscribed_to, asked.limit);
+        if let Some(after) = &asked.after {
+            wanted = wanted.after(Arc::clone(after));
         }
+        let mut text = asked.begin(&api, &caller)?;
         let found = api.0.control.find_receivers(wanted.by(caller.as_data()));
         let page = in_time_of_list(&api, found).await?;
-        let items = page.receivers.iter().map(|receiver| ShownReceiver {
-            client_id: &receiver.client_id,
-            online: receiver.online,
-            node: &receiver.node,
-            qos: receiver.qos.map(QoS::number),
-            shares: &receiver.shares,
-        });
-        let (items, next) = (items.collect(), page.next.as_deref().map(cursor::after));
-        Ok(Answer::json(&PageAnswer { items, next }))
+        for receiver in &page.receivers {
+            text.push(&ShownReceiver {
+                client_id: &receiver.client_id,
+                online: receiver.online,
+                node: &receiver.node,
+                qos: receiver.qos.map(QoS::number),
+                shares: &receiver.shares,
+            })?;
+        }
+        Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
     answer(&api, &request, RestRoute::Subscriptions, call).await
 }
@@ -185,19 +190,20 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         if parts.share_name.is_some() {
             return Err(ApiError::invalid_parameter("filter", "must not be shared"));
         }
-        let mut wanted = ListRetained::new(&*filter, limit_of(&query)?).by(caller.as_data());
-        if let Some(cursor) = query.text("cursor")? {
-            wanted = wanted.after(cursor::key_of(&cursor)?);
+        let asked = AskedPage::of(&query)?;
+        let mut wanted = ListRetained::new(&*filter, asked.limit).by(caller.as_data());
+        if let Some(after) = &asked.after {
+            wanted = wanted.after(Arc::clone(after));
         }
-        let mut room = None;
-        if query.flag("payload")? == Some(true) {
-            room = reserve(&api, &caller, PAYLOADS_BYTES)?;
+        let mut text = if query.flag("payload")? == Some(true) {
             wanted = wanted.with_payloads();
-        }
+            PageText::begin(&api, &caller, PAYLOADS_BYTES)?
+        } else {
+            asked.begin(&api, &caller)?
+        };
         let page = in_time_of_list(&api, api.0.control.list_retained(wanted)).await?;
-        let items = page.messages.iter().map(shown_retained).collect();
-        let next = page.next.as_deref().map(cursor::after);
-        Ok(Answer::json(&PageAnswer { items, next }).within(room))
+        page.messages.iter().try_for_each(|message| text.push(&shown_retained(message)))?;
+        Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
     answer(&api, &request, RestRoute::RetainedList, call).await
 }

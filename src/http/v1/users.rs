@@ -32,10 +32,11 @@ use super::{
         parameters::{Plus, decode},
     },
     body::{self, JsonObject},
-    contents::{PageAnswer, PageParameters, limit_of},
     cursor,
     etag::{self, ETAG, Preconditions},
-    in_time_of_users, resource,
+    in_time_of_users,
+    page::{AskedPage, PageAnswer, PageParameters},
+    resource,
     rules::administrator,
     target::{Query, raw_segment},
 };
@@ -160,27 +161,27 @@ pub(super) fn changed(changed: UserChanged) -> Result<Answer, ApiError> {
 )]
 pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
-        administrator(&api, &request, CallEffect::Looks).await?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
-        let limit = limit_of(&query)?;
-        let mut after = query.text("cursor")?.map(|text| cursor::key_of(&text)).transpose()?;
-        let mut items: Vec<ShownUser> = Vec::new();
+        let caller = administrator(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        let mut text = page.begin(&api, &caller)?;
+        let mut after = page.after.as_deref().map(str::to_owned);
         loop {
-            let mut asked = ListUsers::new(ListUsers::LIMIT_MAX.min(limit + 1 - items.len()));
+            let mut asked = ListUsers::new(ListUsers::LIMIT_MAX.min(page.limit + 1 - text.items));
             let count = asked.limit;
-            asked.after = after.as_deref().map(str::to_owned);
+            asked.after.clone_from(&after);
             let found = in_time_of_users(&api, api.0.control.list_users(asked)).await?;
             let is_last = found.len() < count;
-            items.extend(found.into_iter().map(ShownUser::from));
-            if items.len() > limit {
-                items.truncate(limit);
-                let next = items.last().map(|last| cursor::after(&last.name));
-                return Ok(Answer::json(&PageAnswer { items, next }));
+            for user in found {
+                if text.items == page.limit {
+                    return Ok(text.end(after.as_deref().map(cursor::after)));
+                }
+                let shown = ShownUser::from(user);
+                text.push(&shown)?;
+                after = Some(shown.name);
             }
             if is_last {
-                return Ok(Answer::json(&PageAnswer { items, next: None }));
+                return Ok(text.end(None));
             }
-            after = items.last().map(|last| last.name.as_str().into());
             yield_now().await; // other calls of this worker
         }
     };

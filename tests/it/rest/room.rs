@@ -96,6 +96,37 @@ fn a_call_that_changes_something_has_room_for_its_answer_before() {
     assert!(rest.asked().is_empty());
 }
 
+/// Otherwise a caller that leaves pages unread would have the broker make more of them.
+#[test]
+fn a_list_has_room_for_its_page_before_it_is_made() {
+    let (rest, body) = (patient(), ids(7_000_000));
+    let kept = [(); 2].map(|()| unread(&rest, OPS, STATUS, &body));
+    let lists = [
+        "clients?limit=10000",
+        "clients/a/subscriptions?limit=10000",
+        "clients/a/queue?limit=10000",
+        "clients/a/history?limit=10000",
+        "subscriptions?topic=a&limit=10000",
+        "retained?limit=10000",
+        "certificates?limit=10000",
+        "users?limit=10000",
+        "rules?limit=10000",
+        "bans?limit=10000",
+        "audit?limit=10000",
+        "logins?limit=10000",
+        "tokens?limit=10000",
+    ];
+    rest.asked();
+    for list in lists {
+        let answer = rest.call(&format!("GET /api/v1/{list}"));
+        assert_eq!(answer.failure(), failed(503, "busy"), "{list}");
+        let few = rest.call(&format!("GET /api/v1/{}", list.replace("10000", "10")));
+        assert!(!few.body.contains("busy"), "{list}: a small page needs no room");
+    }
+    drop(kept);
+    eventually(|| rest.call("GET /api/v1/clients?limit=10000").status == 200);
+}
+
 #[test]
 fn the_room_of_a_body_grows_with_what_has_arrived_up_to_the_share_of_its_account() {
     let (rest, large) = (patient(), ids(600_000));
