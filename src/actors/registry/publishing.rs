@@ -97,23 +97,27 @@ impl Registry {
     }
 }
 
-/// A sender of the message alone does not tell when it leaves, so the call lasts as long as it may.
-macro_rules! awaited_to_the_end {
-    ($($request:ty => $answer:ty),*) => {$(
-        impl Handler<$request> for Registry {
-            type Result = ResponseFuture<Result<$answer, ControlError>>;
-
-            fn handle(&mut self, message: $request, context: &mut Self::Context) -> Self::Result {
-                let (message, waits) = WhileAwaited::new(message);
-                let answer = self.handle(message, context);
-                Box::pin(async move {
-                    let answer = answer.await;
-                    drop(waits);
-                    answer
-                })
-            }
-        }
-    )*};
+/// Waits for an answer as long as it may take: a sender of the request alone does not tell when it leaves.
+async fn to_the_end<T>(answer: impl Future<Output = T>, waits: oneshot::Sender<()>) -> T {
+    let answer = answer.await;
+    drop(waits);
+    answer
 }
 
-awaited_to_the_end!(PublishRequest => Published, RequestReply => DeviceReply);
+impl Handler<PublishRequest> for Registry {
+    type Result = ResponseFuture<Result<Published, ControlError>>;
+
+    fn handle(&mut self, message: PublishRequest, context: &mut Self::Context) -> Self::Result {
+        let (message, waits) = WhileAwaited::new(message);
+        Box::pin(to_the_end(self.handle(message, context), waits))
+    }
+}
+
+impl Handler<RequestReply> for Registry {
+    type Result = ResponseFuture<Result<DeviceReply, ControlError>>;
+
+    fn handle(&mut self, request: RequestReply, context: &mut Self::Context) -> Self::Result {
+        let (request, waits) = WhileAwaited::new(request);
+        Box::pin(to_the_end(self.handle(request, context), waits))
+    }
+}
