@@ -1,5 +1,7 @@
 //! A webhook on virtual time, between a scripted feed and a scripted endpoint.
 
+mod slow_store;
+
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
@@ -12,6 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+use self::slow_store::SlowStore;
 use super::{backlog::WebhookMessage, endpoint::NotTaken, *};
 use crate::{
     control::{EventId, FeedKind},
@@ -176,6 +179,15 @@ fn webhook(name: &str) -> Webhook {
 
 /// Starts a webhook in the place of an earlier one with the same records.
 async fn stage_with(records: &Arc<StoredRecords>, webhook: Webhook) -> Stage {
+    stage_on(records, Arc::clone(records) as _, webhook).await
+}
+
+/// Starts a webhook with a store in front of the records.
+async fn stage_on(
+    records: &Arc<StoredRecords>,
+    store: Arc<dyn Records>,
+    webhook: Webhook,
+) -> Stage {
     let script = Arc::<Script>::default();
     let inbox = Inbox(Arc::new(InboxState {
         records: Arc::clone(records),
@@ -191,7 +203,7 @@ async fn stage_with(records: &Arc<StoredRecords>, webhook: Webhook) -> Stage {
         node: "n".into(),
         epoch: EPOCH,
         clock,
-        records: Arc::clone(records) as _,
+        records: store,
         presence: Arc::clone(&script) as _,
         ending: ending.clone(),
     };
@@ -243,6 +255,36 @@ async fn a_reset_comes_first_and_then_all_events_in_batches() {
     assert_eq!(stage.inbox.events(), expected);
     assert_eq!(stage.stored().await, 0, "what was taken leaves the store");
     assert_eq!((stage.metrics.delivered.value(), stage.metrics.pending.value()), (232, 0));
+}
+
+/// Further events do not put off those before them, with the longest delay that may be configured.
+#[actix_rt::test]
+async fn each_event_is_stored_at_most_a_second_after_it_happened() {
+    tokio::time::pause();
+    let records = records();
+    let store = SlowStore::new(Arc::clone(&records) as _, Duration::from_millis(200));
+    let bounds = WebhookBounds {
+        delay: WebhookBounds::DELAY_LARGEST,
+        batch_events_max: WebhookBounds::BATCH_EVENTS_LARGEST,
+        ..WebhookBounds::default()
+    };
+    let webhook = webhook("fleet").bounds(bounds).expect("they are in range");
+    let stage = stage_on(&records, Arc::clone(&store) as _, webhook).await;
+    stage.inbox.die(true);
+    let mut happened = Vec::new();
+    for _ in 0..400 {
+        happened.push(Instant::now());
+        stage.changes(1);
+        sleep(Duration::from_millis(25)).await;
+    }
+    secs(2).await;
+    let stored = store.stored();
+    let numbers: Vec<_> = stored.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=400).collect::<Vec<_>>());
+    for ((number, at), since) in stored.into_iter().zip(happened) {
+        let behind = at.duration_since(since);
+        assert!(behind <= Duration::from_secs(1), "event {number} is stored after {behind:?}");
+    }
 }
 
 #[actix_rt::test]
