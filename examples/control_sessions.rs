@@ -90,7 +90,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // The live state.
     let ids = ["car-1", "car-2", "nobody"].map(str::to_owned);
-    println!("online: {:?}", broker.online_many(&ids).await?);
+    let states = broker.online_many(&ids).await?;
+    println!("online: {:?}", states.iter().map(|state| state.online).collect::<Vec<_>>());
     let page = broker.list_clients(ListClients::new(ClientFilter::default(), 100)).await?;
     for client in page.clients {
         println!("{} with Keep Alive {:?}", client.client_id, client.keep_alive_secs);

@@ -67,9 +67,9 @@ pub use self::{
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
     settings::{
         ChangeSettings, ClientSettings, ListSettings, QuerySettings, RemoveSettings,
-        SettingsChange, SettingsOf, SettingsOfClients, StickySettings,
+        SettingsChange, SettingsChanged, SettingsOf, SettingsOfClients, StickySettings,
     },
-    subscriptions::{ChangeSubscriptions, SubscriptionChange},
+    subscriptions::{ChangeSubscriptions, SubscriptionChange, SubscriptionsChanged},
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
         RetainedView, SubscribedTo, TopicReceiver,
@@ -81,13 +81,13 @@ pub use self::{
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
-        CountClients, DroppedMessages, ListClients, Losing, TlsFacts,
+        CountClients, DroppedMessages, ListClients, Losing, OnlineState, TlsFacts,
     },
     whole::Control,
 };
 use crate::{
     auth::{AccessRequest, Action, Authorizer, Decision, Identity},
-    mqtt::{QoS, ReasonCode},
+    mqtt::QoS,
 };
 
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
@@ -342,7 +342,7 @@ pub trait LiveClients: Send + Sync + 'static {
     async fn change_subscriptions(
         &self,
         _request: ChangeSubscriptions,
-    ) -> Result<Vec<ReasonCode>, ControlError> {
+    ) -> Result<SubscriptionsChanged, ControlError> {
         Err(ControlError::Unavailable)
     }
 
@@ -368,8 +368,15 @@ pub trait LiveClients: Send + Sync + 'static {
     }
 
     /// Queries many clients; returns an answer for each, in their order.
-    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
-        join_all(client_ids.iter().map(|client_id| self.query_online(client_id))).await
+    async fn query_each_online(
+        &self,
+        client_ids: Vec<String>,
+    ) -> Vec<Result<OnlineState, ControlError>> {
+        let asked = client_ids.iter().map(async |client_id| {
+            let online = self.query_online(client_id).await?;
+            Ok(OnlineState { online, node: None })
+        });
+        join_all(asked).await
     }
 
     /// Changes the Keep Alive of many clients; returns an answer for each, in their order.

@@ -401,7 +401,9 @@ impl Handler<ToConnection> for Connection {
             ToConnection::Kick { options, by, reply } => {
                 let is_there = self.tell_kick(&options);
                 self.depart(Departure::kicked(&options, by), ctx);
-                let _ = reply.send(is_there.then_some(Kicked).ok_or(ControlError::NotOnline));
+                let node = &self.shard.borrow().core.node;
+                let kicked = is_there.then(|| Kicked::new(node.clone()));
+                let _ = reply.send(kicked.ok_or(ControlError::NotOnline));
             }
             ToConnection::Redirect { to, by, reply } => {
                 if self.tell_redirection(&to) {

@@ -8,14 +8,15 @@ use tokio::sync::oneshot;
 use crate::{
     control::{
         ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
-        ClientSettings, ControlError, CountClients, DeviceReply, FindReceivers,
-        KeepAliveAdvicePage, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients,
-        ListHistory, ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings,
-        ListSubscriptions, PastConnection, PublishRequest, Published, QueryOverride, QuerySettings,
+        ControlError, CountClients, DeviceReply, FindReceivers, KeepAliveAdvicePage,
+        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients, ListHistory,
+        ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings, ListSubscriptions,
+        OnlineState, PastConnection, PublishRequest, Published, QueryOverride, QuerySettings,
         QueuePage, ReceiverPage, Rechecked, Redirect, RemoveOverride, RemoveSettings, RequestReply,
-        SelectClients, SelectedClients, SetKeepAlive, StickySettings, SubscriptionPage,
+        SelectClients, SelectedClients, SetKeepAlive, SettingsChanged, StickySettings,
+        SubscriptionPage, SubscriptionsChanged,
     },
-    mqtt::{self, ReasonCode},
+    mqtt,
     owners::Account,
     store::StoredSession,
 };
@@ -41,10 +42,9 @@ impl Message for ListSettings {
     type Result = Result<Vec<StickySettings>, ControlError>;
 }
 
-/// The settings that the client has after the change, or that are stored for the user: its connections
-/// follow them by `FollowUserSettings`.
+/// The connections of a user follow its settings by `FollowUserSettings`.
 impl Message for ChangeSettings {
-    type Result = Result<ClientSettings, ControlError>;
+    type Result = Result<SettingsChanged, ControlError>;
 }
 
 /// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.
@@ -83,9 +83,8 @@ impl Message for WhileAwaited<RequestReply> {
     type Result = Result<DeviceReply, ControlError>;
 }
 
-/// The Reason Codes of the changes, in their order.
 impl Message for ChangeSubscriptions {
-    type Result = Result<Vec<ReasonCode>, ControlError>;
+    type Result = Result<SubscriptionsChanged, ControlError>;
 }
 
 impl Message for QueryOverride {
@@ -165,7 +164,7 @@ impl QueryOnline {
 
 /// Asks which of these clients are online. The reply has their order.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Vec<bool>")]
+#[rtype(result = "Vec<OnlineState>")]
 pub(crate) struct QueryOnlineMany {
     /// Client Identifiers, all at home on this registry's shard.
     pub(crate) client_ids: Vec<String>,

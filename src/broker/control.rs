@@ -10,14 +10,13 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{OfUser, QueryOnlineMany, SetKeepAliveMany, WhileAwaited},
     control::{
-        ChangeSettings, ChangeSubscriptions, ClientSettings, Clients, ControlError,
-        DELIVERY_WAIT_MAX, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
-        ListOverrides, ListSettings, LiveClients, PublishRequest, Published, Publishing,
-        QueryOverride, QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects,
-        RemoveOverride, RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
-        SettingsOf, SettingsOfClients, StickySettings,
+        ChangeSettings, ChangeSubscriptions, Clients, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
+        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides, ListSettings,
+        LiveClients, OnlineState, PublishRequest, Published, Publishing, QueryOverride,
+        QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
+        RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        SettingsChanged, SettingsOf, SettingsOfClients, StickySettings, SubscriptionsChanged,
     },
-    mqtt::ReasonCode,
 };
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
@@ -103,7 +102,7 @@ impl LiveClients for Broker {
     async fn change_subscriptions(
         &self,
         request: ChangeSubscriptions,
-    ) -> Result<Vec<ReasonCode>, ControlError> {
+    ) -> Result<SubscriptionsChanged, ControlError> {
         let registry = self.registry(&request.client_id);
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
@@ -129,7 +128,10 @@ impl LiveClients for Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
-    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
+    async fn query_each_online(
+        &self,
+        client_ids: Vec<String>,
+    ) -> Vec<Result<OnlineState, ControlError>> {
         let message = |client_ids| QueryOnlineMany { client_ids };
         self.ask_homes(client_ids, String::as_str, message).await
     }
@@ -198,7 +200,7 @@ impl SettingsOfClients for Broker {
     async fn change_settings(
         &self,
         request: ChangeSettings,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsChanged, ControlError> {
         let registry = self.registry(request.of.name());
         if matches!(request.of, SettingsOf::Client(_)) {
             return self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?;

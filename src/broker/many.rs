@@ -10,18 +10,22 @@ use crate::{
     actors::Registry,
     control::{
         ChangeSubscriptions, ControlError, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick,
-        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
-        RemoveOverride, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        Kicked, ListOverrides, LiveClients, OnlineState, PublishRequest, Published, Publishing,
+        QueryOverride, RemoveOverride, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        SubscriptionsChanged,
     },
-    mqtt::ReasonCode,
 };
 
 impl Broker {
-    /// Returns which of these clients are connected now, in the order of `client_ids`.
+    /// Returns which of these clients are connected now, and to which node, in the order of
+    /// `client_ids`.
     ///
     /// # Errors
     /// The broker cannot answer.
-    pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
+    pub async fn online_many(
+        &self,
+        client_ids: &[String],
+    ) -> Result<Vec<OnlineState>, ControlError> {
         self.query_each_online(client_ids.to_vec()).await.into_iter().collect()
     }
 
@@ -78,7 +82,7 @@ impl Broker {
     pub async fn change_subscriptions(
         &self,
         request: ChangeSubscriptions,
-    ) -> Result<Vec<ReasonCode>, ControlError> {
+    ) -> Result<SubscriptionsChanged, ControlError> {
         LiveClients::change_subscriptions(self, request).await
     }
 

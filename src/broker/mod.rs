@@ -61,9 +61,9 @@ use crate::{
     actors::{PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown},
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        ChangeSettings, ClientSession, ClientSettings, Clients, ControlError, KeepAliveChanged,
-        Kick, KickOptions, Kicked, LiveClients, Redirect, Redirection, Redirects, SetKeepAlive,
-        SettingsChange, SettingsOfClients,
+        ChangeSettings, ClientSession, Clients, ControlError, KeepAliveChanged, Kick, KickOptions,
+        Kicked, LiveClients, Redirect, Redirection, Redirects, SetKeepAlive, SettingsChange,
+        SettingsChanged, SettingsOfClients,
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
@@ -226,7 +226,7 @@ impl Broker {
     }
 
     /// Changes settings of a connected client, from its next packet on; returns those that it has
-    /// then.
+    /// then, and its node.
     ///
     /// # Errors
     /// The client is not online, a setting is invalid, or the broker cannot answer.
@@ -234,7 +234,7 @@ impl Broker {
         &self,
         client_id: &str,
         change: SettingsChange,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsChanged, ControlError> {
         SettingsOfClients::change_settings(self, ChangeSettings::new(client_id, change)).await
     }
 
@@ -248,7 +248,7 @@ impl Broker {
         &self,
         username: &str,
         change: SettingsChange,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsChanged, ControlError> {
         SettingsOfClients::change_settings(self, ChangeSettings::of_user(username, change)).await
     }
 

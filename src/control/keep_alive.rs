@@ -75,9 +75,11 @@ impl SetKeepAlive {
 }
 
 /// The result of a changed Keep Alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeepAliveChanged {
+    /// The node that has the connection, or has stored the value of an absent client.
+    pub node: Arc<str>,
     /// The previous value, in seconds. If the client is not connected: that of its former override, or
     /// 0.
     pub old_secs: u16,
@@ -91,9 +93,9 @@ pub struct KeepAliveChanged {
 }
 
 impl KeepAliveChanged {
-    /// Returns the result of a change from one value to another, in seconds.
-    #[must_use]
-    pub const fn new(old_secs: u16, new_secs: u16) -> Self {
-        Self { old_secs, new_secs, is_not_told: false, is_below_own: false }
+    /// Returns the result of a change that this node has made, from one value to another, in seconds.
+    pub fn new(node: impl Into<Arc<str>>, old_secs: u16, new_secs: u16) -> Self {
+        let node = node.into();
+        Self { node, old_secs, new_secs, is_not_told: false, is_below_own: false }
     }
 }

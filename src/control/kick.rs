@@ -154,6 +154,16 @@ pub enum WillRequest {
 }
 
 /// The end of a connection that the client had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Kicked;
+pub struct Kicked {
+    /// The node that had the connection, or the session of an absent client.
+    pub node: Arc<str>,
+}
+
+impl Kicked {
+    /// Returns the end of a connection of this node.
+    pub fn new(node: impl Into<Arc<str>>) -> Self {
+        Self { node: node.into() }
+    }
+}

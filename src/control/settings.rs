@@ -179,6 +179,24 @@ impl ChangeSettings {
     }
 }
 
+/// The result of changed settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettingsChanged {
+    /// The node that has the connection, or has stored the settings.
+    pub node: Arc<str>,
+    /// The settings that the connection of the client has then; if it is absent, or they are those of
+    /// a user, those that are stored.
+    pub settings: ClientSettings,
+}
+
+impl SettingsChanged {
+    /// Returns the result of a change that this node has made.
+    pub fn new(node: impl Into<Arc<str>>, settings: ClientSettings) -> Self {
+        Self { node: node.into(), settings }
+    }
+}
+
 /// Settings that hold for later connections too. They are made by [`ChangeSettings::sticky`] and
 /// [`ChangeSettings::of_user`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,12 +293,11 @@ impl ListSettings {
 /// [`ControlError::Unavailable`].
 #[async_trait]
 pub trait SettingsOfClients: Send + Sync + 'static {
-    /// Changes settings. Returns those that the connection of the client has then; if it is absent, or
-    /// they are those of a user, returns what is stored.
+    /// Changes settings.
     async fn change_settings(
         &self,
         _request: ChangeSettings,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsChanged, ControlError> {
         Err(ControlError::Unavailable)
     }
 

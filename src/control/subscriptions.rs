@@ -1,8 +1,10 @@
-//! The request that changes the subscriptions of a connected client.
+//! The request that changes the subscriptions of a connected client, and its result.
 //!
 //! Plain data. Does not know sessions.
 
-use crate::mqtt::SubscriptionOptions;
+use std::sync::Arc;
+
+use crate::mqtt::{ReasonCode, SubscriptionOptions};
 
 /// Subscribes and unsubscribes on behalf of a connected client. The rules of the client apply, and
 /// the client is not told. Retained messages are sent as after a SUBSCRIBE.
@@ -39,5 +41,22 @@ impl SubscriptionChange {
         match self {
             Self::Subscribe(filter, _) | Self::Unsubscribe(filter) => filter,
         }
+    }
+}
+
+/// The result of changed subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionsChanged {
+    /// The node that has the connection.
+    pub node: Arc<str>,
+    /// A Reason Code for each change, in their order.
+    pub reasons: Vec<ReasonCode>,
+}
+
+impl SubscriptionsChanged {
+    /// Returns the result of changes that this node has made.
+    pub fn new(node: impl Into<Arc<str>>, reasons: Vec<ReasonCode>) -> Self {
+        Self { node: node.into(), reasons }
     }
 }

@@ -330,6 +330,24 @@ impl Losing {
     }
 }
 
+/// Whether a client is connected, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OnlineState {
+    /// Whether it is connected.
+    pub online: bool,
+    /// The node that has the connection.
+    pub node: Option<Arc<str>>,
+}
+
+impl OnlineState {
+    /// Returns the state of a client; `None`: no node has a connection of it.
+    #[must_use]
+    pub const fn of(node: Option<Arc<str>>) -> Self {
+        Self { online: node.is_some(), node }
+    }
+}
+
 /// Asks for the number of clients that a filter selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     auth::Action,
-    control::{KeepAliveChanged, SetKeepAlive},
+    control::{KeepAliveChanged, OnlineState, SetKeepAlive},
     metrics::RestRoute,
     told::{Changed, ChangedObject},
 };
@@ -121,7 +121,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = parameters::status(below_prefix(&request))?;
         caller.permit(&api, &client_id, &[Action::Connect, Action::Observe])?;
-        let online = desk(&request).query_online(client_id).await?;
+        let OnlineState { online, .. } = desk(&request).query_online(client_id).await?;
         Ok(Answer::json(&StatusAnswer { online }))
     };
     answer(&api, &request, RestRoute::Status, call).await

@@ -10,12 +10,12 @@ use actix_web::rt::{self, time::timeout};
 use tokio::{sync::oneshot, task::yield_now, time::error::Elapsed};
 
 use super::Api;
-use crate::control::{ControlError, KeepAliveChanged, SetKeepAlive};
+use crate::control::{ControlError, KeepAliveChanged, OnlineState, SetKeepAlive};
 
 /// The desk of one worker.
 pub(super) struct Desk {
     api: Api,
-    online: Tray<String, bool>,
+    online: Tray<String, OnlineState>,
     keep_alive: Tray<SetKeepAlive, KeepAliveChanged>,
 }
 
@@ -33,7 +33,7 @@ impl Desk {
     pub(super) async fn query_online(
         self: &Rc<Self>,
         client_id: String,
-    ) -> Result<bool, ControlError> {
+    ) -> Result<OnlineState, ControlError> {
         let (answer, is_first) = hand_in(&self.online, client_id);
         if is_first {
             let desk = Rc::clone(self);

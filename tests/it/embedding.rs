@@ -14,7 +14,7 @@ use hearthmq::{
     actors::QueryOnline,
     auth::AllowAll,
     broker::{Builder, PublishError, StartError},
-    control::{ControlError, KeepAliveChanged, KickOptions, SetKeepAlive},
+    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, OnlineState, SetKeepAlive},
     hooks::{ClientConnected, ClientDisconnected, ClientKeepAliveChanged, Hooks},
     mqtt::{PublicationError, QoS, ReasonCode},
     store::{DirectoryStore, StoreError},
@@ -93,7 +93,7 @@ async fn the_application_publishes_and_subscribes_beside_the_clients() {
 async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     let broker = broker().await;
     let mut car = client(&broker, "car");
-    let changed = KeepAliveChanged::new(60, 5);
+    let changed = KeepAliveChanged::new("hearthmq", 60, 5);
     assert_eq!(broker.set_keep_alive("car", 5).await, Ok(changed));
     let message = SetKeepAlive::new("car", 90).by("me");
     let changed = broker.registry("car").send(message).await.unwrap();
@@ -102,9 +102,10 @@ async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     assert_eq!(broker.set_keep_alive("bus", 5).await, Err(ControlError::NotOnline));
 
     let ids = ["bus", "car", "tram"].map(String::from);
-    assert_eq!(broker.online_many(&ids).await, Ok(vec![false, true, false]));
+    let states = [None, Some("hearthmq".into()), None].map(OnlineState::of);
+    assert_eq!(broker.online_many(&ids).await, Ok(states.into()));
     let kicked = broker.kick("car", KickOptions::new().end_session()).await;
-    assert!(kicked.is_ok());
+    assert_eq!(kicked, Ok(Kicked::new("hearthmq")));
     let question = QueryOnline::new("car");
     assert!(!broker.registry("car").send(question).await.unwrap());
     let again = broker.kick("car", KickOptions::new().end_session()).await;

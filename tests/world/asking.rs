@@ -165,7 +165,7 @@ impl World {
         };
         let (of_window, of_session) = (change.in_flight_max, change.session_expiry_secs);
         let changed = self.broker.change_settings(NAMES[client], change).await;
-        let changed = changed.map(|settings| !settings.is_empty());
+        let changed = changed.map(|changed| !changed.settings.is_empty());
         if changed != expected {
             return Err(format!("{changed:?}, not {expected:?}"));
         }

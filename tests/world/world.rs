@@ -340,8 +340,8 @@ impl World {
         self.model.check(|client| clients[client].reads)?;
         let names = NAMES.map(str::to_owned);
         let online = self.broker.online_many(&names).await.map_err(|error| error.to_string())?;
-        for (client, online) in online.iter().enumerate() {
-            if self.model.link(client).is_some() != *online {
+        for (client, online) in online.iter().map(|found| found.online).enumerate() {
+            if self.model.link(client).is_some() != online {
                 return Err(format!("{} is {online} for online", NAMES[client]));
             }
         }

@@ -12,10 +12,9 @@ use super::{ClientTurns, Registry};
 use crate::{
     actors::messages::{QueryOnline, QueryOnlineMany},
     control::{
-        ChangeSubscriptions, ControlError, Kick, Kicked, Redirect, SelectClients, SelectedClients,
-        SelectionPlace,
+        ChangeSubscriptions, ControlError, Kick, Kicked, OnlineState, Redirect, SelectClients,
+        SelectedClients, SelectionPlace, SubscriptionsChanged,
     },
-    mqtt::ReasonCode,
     shard::{
         SharedShard,
         doors::{CHANGES_AT_A_TIME, ToConnection},
@@ -35,7 +34,8 @@ impl Handler<QueryOnlineMany> for Registry {
 
     fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
         let shard = self.shard.borrow();
-        MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
+        let node_of = |id: &String| shard.is_online(id).then(|| self.core.node.clone());
+        MessageResult(message.client_ids.iter().map(|id| OnlineState::of(node_of(id))).collect())
     }
 }
 
@@ -54,7 +54,7 @@ impl Handler<Kick> for Registry {
         let (reply, answer) = oneshot::channel();
         let kick = ToConnection::Kick { options: options.clone(), by, reply };
         let asked = self.clients.send(&client_id, kick).map(|()| answer);
-        let shard = self.shard.clone();
+        let (shard, node) = (self.shard.clone(), self.core.node.clone());
         Box::pin(async move {
             let kicked = answer_of(asked).await;
             if !options.ends_session() || kicked != Err(ControlError::NotOnline) {
@@ -69,7 +69,7 @@ impl Handler<Kick> for Registry {
                 shard.flush();
             }
             let _ = is_stored.await;
-            Ok(Kicked)
+            Ok(Kicked::new(node))
         })
     }
 }
@@ -107,10 +107,10 @@ impl Handler<SelectClients> for Registry {
 }
 
 impl Handler<ChangeSubscriptions> for Registry {
-    type Result = ResponseFuture<Result<Vec<ReasonCode>, ControlError>>;
+    type Result = ResponseFuture<Result<SubscriptionsChanged, ControlError>>;
 
     fn handle(&mut self, message: ChangeSubscriptions, _: &mut Self::Context) -> Self::Result {
-        let clients = Rc::clone(&self.clients);
+        let (clients, node) = (Rc::clone(&self.clients), self.core.node.clone());
         Box::pin(async move {
             let ChangeSubscriptions { client_id, changes } = message;
             let mut reasons = Vec::with_capacity(changes.len());
@@ -123,7 +123,7 @@ impl Handler<ChangeSubscriptions> for Registry {
                 reasons.extend(some);
                 let _ = is_stored.await;
             }
-            Ok(reasons)
+            Ok(SubscriptionsChanged::new(node, reasons))
         })
     }
 }

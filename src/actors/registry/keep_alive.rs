@@ -52,7 +52,8 @@ async fn set_override(
     bounds.check_client_id(&request.client_id)?;
     let SetKeepAlive { client_id, interval_secs, by, is_dry_run, ttl_secs, .. } = request;
     let former = core.overrides.find(&client_id).map_or(0, |found| found.interval_secs);
-    let result = seen.unwrap_or_else(|| KeepAliveChanged::new(former, interval_secs));
+    let of_absent = || KeepAliveChanged::new(core.node.clone(), former, interval_secs);
+    let result = seen.unwrap_or_else(of_absent);
     if is_dry_run {
         return Ok(result);
     }

@@ -11,15 +11,15 @@ use crate::{
     actors::messages::FollowUserSettings,
     control::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        SettingsOf, StickySettings,
+        SettingsChanged, SettingsOf, StickySettings,
     },
     shard::{StickyBounds, common::Core, doors::ToConnection},
 };
 
-type ChangeOutcome = Result<ClientSettings, ControlError>;
+type ChangeOutcome = Result<SettingsChanged, ControlError>;
 
 /// Stores a change of sticky settings; returns them once they are committed.
-async fn store(core: &Core, request: &ChangeSettings) -> ChangeOutcome {
+async fn store(core: &Core, request: &ChangeSettings) -> Result<ClientSettings, ControlError> {
     let ChangeSettings { of, change, by, is_within_share, .. } = request;
     let bounds = StickyBounds::of(&core.limits_now(), *is_within_share);
     core.sticky.change(of, (change, by.as_deref()), core.clock.now(), &bounds).await
@@ -31,20 +31,24 @@ impl Handler<ChangeSettings> for Registry {
     fn handle(&mut self, message: ChangeSettings, _: &mut Self::Context) -> Self::Result {
         let (core, clients) = (self.core.clone(), self.clients.clone());
         let SettingsOf::Client(client_id) = message.of.clone() else {
-            return Box::pin(async move { store(&core, &message).await });
+            let store = async move {
+                Ok(SettingsChanged::new(core.node.clone(), store(&core, &message).await?))
+            };
+            return Box::pin(store);
         };
         let ask = move |change| {
             let (reply, answer) = oneshot::channel();
             let asked = clients.send(&client_id, ToConnection::ChangeSettings { change, reply });
             answer_of(asked.map(|()| answer))
         };
-        if !message.is_sticky {
-            return Box::pin(ask(message.change));
-        }
         Box::pin(async move {
+            let node = core.node.clone();
+            if !message.is_sticky {
+                return Ok(SettingsChanged::new(node, ask(message.change).await?));
+            }
             let stored = store(&core, &message).await?;
             // Whatever the connection can take of it, the settings are stored.
-            Ok(ask(message.change).await.unwrap_or(stored))
+            Ok(SettingsChanged::new(node, ask(message.change).await.unwrap_or(stored)))
         })
     }
 }
@@ -71,7 +75,7 @@ impl Handler<OfUser<ChangeSettings>> for Registry {
             let OfUser { change, registries } = message;
             let stored = store(&core, &change).await?;
             have_followed(change.of.name(), registries).await;
-            Ok(stored)
+            Ok(SettingsChanged::new(core.node.clone(), stored))
         })
     }
 }

@@ -108,6 +108,10 @@ struct KeepAliveResult<I> {
     client_id: I,
     /// Whether the Keep Alive is changed.
     success: bool,
+    /// The node that has the connection, or has stored the value of an absent client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
     /// The Keep Alive in force, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     keepalive: Option<u16>,
@@ -133,12 +137,14 @@ impl<I> KeepAliveResult<I> {
             Ok(changed) => (Some(changed), None),
             Err(error) => (None, Some(error.code())),
         };
+        let of = changed.as_ref();
         Self {
             client_id,
-            success: changed.is_some(),
-            keepalive: changed.map(|changed| changed.new_secs),
-            not_told: changed.is_some_and(|changed| changed.is_not_told),
-            warning: changed.filter(|changed| changed.is_below_own).map(|_| BELOW_OWN),
+            success: of.is_some(),
+            keepalive: of.map(|changed| changed.new_secs),
+            not_told: of.is_some_and(|changed| changed.is_not_told),
+            warning: of.filter(|changed| changed.is_below_own).map(|_| BELOW_OWN),
+            node: changed.map(|changed| changed.node),
             code,
         }
     }
@@ -158,10 +164,11 @@ impl<I> KeepAliveResult<I> {
     responses(
         (status = 200, description = "A result for each client.", content(
             (BulkResults<KeepAliveResult<String>> = "application/json", example = json!({"results": [
-                {"client_id": "car-17", "success": true, "keepalive": 300},
+                {"client_id": "car-17", "success": true, "node": "hearthmq", "keepalive": 300},
                 {"client_id": "nobody", "success": false, "code": "client_not_online"}]})),
             (KeepAliveResult<String> = "application/x-ndjson",
-             example = json!({"client_id": "car-17", "success": true, "keepalive": 300})))),
+             example = json!({
+                "client_id": "car-17", "success": true, "node": "hearthmq", "keepalive": 300})))),
         Fails<(Caller, Change, JsonBody, ItemFails, Selector, Interval, Ttl, Repeating)>,
     ),
 )]

@@ -24,7 +24,6 @@ use super::{
         },
         idempotency::{KeyHeader, once},
     },
-    Done,
     body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
@@ -72,6 +71,16 @@ async fn refuse_method(request: HttpRequest) -> HttpResponse {
     ApiError::method_not_allowed(allow).answer_to(&request)
 }
 
+/// Says that a connection has ended.
+#[derive(Serialize, ToSchema)]
+struct KickAnswer {
+    /// Always `true`.
+    success: bool,
+    /// The node that had the connection, or the session of an absent client.
+    #[schema(value_type = String)]
+    node: Arc<str>,
+}
+
 /// Ends a client's connection, and its session if the call says so.
 #[utoipa::path(
     delete, path = "/clients/{client_id}", tag = "clients", operation_id = "kick",
@@ -83,8 +92,8 @@ async fn refuse_method(request: HttpRequest) -> HttpResponse {
          example = "publish"),
         ("reason" = Option<String>, Query, description = "Reason String of DISCONNECT.")),
     responses(
-        (status = 200, description = "The connection has ended.", body = Done,
-         example = json!({"success": true})),
+        (status = 200, description = "The connection has ended.", body = KickAnswer,
+         example = json!({"success": true, "node": "hearthmq"})),
         Fails<(Caller, Change, Permission, Parameters, ClientId, NotOnline)>,
     ),
 )]
@@ -95,10 +104,10 @@ pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let options = options(request.query_string())?;
         caller.permit(&api, &client_id, &[Action::Control])?;
         let kick = kick_by(&caller, &*client_id, options);
-        in_time(&api, api.0.control.kick(kick)).await?;
+        let Kicked { node, .. } = in_time(&api, api.0.control.kick(kick)).await?;
         let (call, target) = ("kick", Some(ChangedObject::Client(&client_id)));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
-        Ok(Answer::json(&Done::NOW))
+        Ok(Answer::json(&KickAnswer { success: true, node }))
     };
     answer(&api, &request, RestRoute::Client, call).await
 }
@@ -140,15 +149,22 @@ struct KickResult<I> {
     client_id: I,
     /// Whether the connection has ended.
     success: bool,
+    /// The node that had the connection, or the session of an absent client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
     /// Why it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
 
 impl<I> KickResult<I> {
-    fn of(client_id: I, result: &Result<Kicked, ApiError>) -> Self {
-        let code = result.as_ref().err().map(ApiError::code);
-        Self { client_id, success: result.is_ok(), code }
+    fn of(client_id: I, result: Result<Kicked, ApiError>) -> Self {
+        let (node, code) = match result {
+            Ok(kicked) => (Some(kicked.node), None),
+            Err(error) => (None, Some(error.code())),
+        };
+        Self { client_id, success: node.is_some(), node, code }
     }
 }
 
@@ -164,10 +180,10 @@ impl<I> KickResult<I> {
     responses(
         (status = 200, description = "A result for each client.", content(
             (BulkResults<KickResult<String>> = "application/json", example = json!({"results": [
-                {"client_id": "car-17", "success": true},
+                {"client_id": "car-17", "success": true, "node": "hearthmq"},
                 {"client_id": "nobody", "success": false, "code": "client_not_online"}]})),
             (KickResult<String> = "application/x-ndjson",
-             example = json!({"client_id": "car-17", "success": true})))),
+             example = json!({"client_id": "car-17", "success": true, "node": "hearthmq"})))),
         Fails<(Caller, Change, Parameters, JsonBody, ItemFails, Selector, Repeating)>,
     ),
 )]
@@ -213,7 +229,7 @@ async fn kick_listed(
             Ok(kick_by(&caller, client_id, options.clone()))
         });
         let kicked = kick_each(&api, asked.collect()).await;
-        let kicked = portion.iter().zip(&kicked);
+        let kicked = portion.iter().zip(kicked);
         results.extend(kicked.map(|(item, result)| KickResult::of(item, result)));
         yield_now().await; // other calls of this worker
     }
@@ -273,7 +289,7 @@ fn kick_selected(
         let handled = async move {
             let (api, caller) = its;
             let kicked = kick_each(&api, wanted).await;
-            let results = client_ids.iter().zip(&kicked);
+            let results = client_ids.iter().zip(kicked);
             let results: Vec<_> = results.map(|(id, it)| KickResult::of(id, it)).collect();
             let target = ChangedObject::selected(is_pattern, &target);
             tell_kicked(&api, &caller, Some(target), &results);

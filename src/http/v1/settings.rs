@@ -2,6 +2,8 @@
 //! `PATCH /api/v1/user-settings/{username}`: changes those of all clients of a user. Needs `control` for
 //! all clients.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Payload},
@@ -158,6 +160,9 @@ impl SettingsPart {
 struct ChangedSettings {
     /// Always `true`.
     success: bool,
+    /// The node that has the connection, or has stored the settings.
+    #[schema(value_type = String)]
+    node: Arc<str>,
     /// What is set now.
     settings: SettingsPart,
 }
@@ -172,7 +177,8 @@ struct ChangedSettings {
     request_body(content = DescribedPatch, description = "What changes.", example = json!({"message_rate": 50, "in_flight_max": 10})),
     responses(
         (status = 200, description = "The settings that the client has now.", body = ChangedSettings,
-         example = json!({"success": true, "settings": {"message_rate": 50, "in_flight_max": 10}})),
+         example = json!({"success": true, "node": "hearthmq",
+            "settings": {"message_rate": 50, "in_flight_max": 10}})),
         Fails<(Caller, Change, Permission, Parameters, ClientId, JsonBody, NotOnline, Setting)>,
     ),
 )]
@@ -203,7 +209,8 @@ pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api
     request_body(content = DescribedUserPatch, description = "What changes.", example = json!({"message_rate": 50, "in_flight_max": 10})),
     responses(
         (status = 200, description = "The settings that the user has now.", body = ChangedSettings,
-         example = json!({"success": true, "settings": {"message_rate": 50, "in_flight_max": 10}})),
+         example = json!({"success": true, "node": "hearthmq",
+            "settings": {"message_rate": 50, "in_flight_max": 10}})),
         Fails<(Caller, Change, Permission, Parameters, JsonBody, UserSetting)>,
     ),
 )]
@@ -230,11 +237,11 @@ async fn carry_out(
     wanted.by.clone_from(&caller.identity.username);
     wanted.is_within_share = wanted.is_sticky && caller.has_share(api);
     let (of, is_sticky) = (wanted.of.clone(), wanted.is_sticky);
-    let settings = in_time(api, api.0.control.change_settings(wanted)).await?;
-    let part = SettingsPart::of(&settings);
+    let changed = in_time(api, api.0.control.change_settings(wanted)).await?;
+    let part = SettingsPart::of(&changed.settings);
     let new = serde_json::to_string(&part).map_err(|_| ApiError::unavailable())?;
     let call = if is_sticky { name_of_change(&of) } else { "settings" };
     let (target, new) = (Some(object_of(&of)), Some(&*new));
     caller.tell_changed(api, Changed { call, target, old: None, new });
-    Ok(Answer::json(&ChangedSettings { success: true, settings: part }))
+    Ok(Answer::json(&ChangedSettings { success: true, node: changed.node, settings: part }))
 }

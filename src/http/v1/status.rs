@@ -2,6 +2,8 @@
 //!
 //! Needs `observe` for each client. (CONNECT permits only the two calls about one client.)
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -22,7 +24,7 @@ use super::{
     bulk::{self, BulkResults, Items, PORTION},
     in_time, resource,
 };
-use crate::{auth::Action, metrics::RestRoute, told::Made};
+use crate::{auth::Action, control::OnlineState, metrics::RestRoute, told::Made};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(resource("/status", "POST").route(web::post().to(status)));
@@ -47,6 +49,10 @@ struct ClientStatus<'b> {
     /// Whether the client is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<bool>,
+    /// The node that has the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    node: Option<Arc<str>>,
     /// Why that is not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -60,7 +66,8 @@ struct ClientStatus<'b> {
     responses(
         (status = 200, description = "A result for each client, in the order of the call.",
          body = BulkResults<ClientStatus<'static>>, example = json!({"results": [
-            {"client_id": "car-17", "online": true}, {"client_id": "nobody", "online": false}]})),
+            {"client_id": "car-17", "online": true, "node": "hearthmq"},
+            {"client_id": "nobody", "online": false}]})),
         Fails<(Caller, JsonBody, ItemFails)>,
     ),
 )]
@@ -102,10 +109,14 @@ async fn of_portion<'b>(
         client_id?;
         Ok(answers.next().ok_or_else(ApiError::unavailable)??)
     });
-    let found: Vec<Result<bool, ApiError>> = found.collect();
+    let found: Vec<Result<OnlineState, ApiError>> = found.collect();
     let results = portion.iter().copied().zip(found).map(|(client_id, found)| match found {
-        Ok(online) => ClientStatus { client_id, online: Some(online), code: None },
-        Err(error) => ClientStatus { client_id, online: None, code: Some(error.code()) },
+        Ok(OnlineState { online, node, .. }) => {
+            ClientStatus { client_id, online: Some(online), node, code: None }
+        }
+        Err(error) => {
+            ClientStatus { client_id, online: None, node: None, code: Some(error.code()) }
+        }
     });
     results.collect()
 }

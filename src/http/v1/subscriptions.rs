@@ -1,6 +1,8 @@
 //! `POST /api/v1/clients/{id}/subscribe` and `…/unsubscribe`: changes the subscriptions of a
 //! connected client. Needs `control` for the client, and the client needs its own permission.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -20,13 +22,13 @@ use super::{
         idempotency::{KeyHeader, once},
     },
     body,
-    bulk::{BulkResults, Items},
+    bulk::Items,
     in_time, resource,
     target::{ClientInPath, client_id_in_path},
 };
 use crate::{
     auth::Action,
-    control::{ChangeSubscriptions, SubscriptionChange},
+    control::{ChangeSubscriptions, SubscriptionChange, SubscriptionsChanged},
     metrics::RestRoute,
     mqtt::{QoS, ReasonCode, RetainHandling, SubscriptionOptions},
     told::{Changed, ChangedObject},
@@ -83,6 +85,16 @@ struct UnsubscribeBody {
     filters: Items<String>,
 }
 
+/// The results of a call.
+#[derive(Serialize, ToSchema)]
+struct SubscriptionResults {
+    /// The node that has the connection.
+    #[schema(value_type = String)]
+    node: Arc<str>,
+    /// One result for each filter, in the order of the call.
+    results: Vec<FilterResult>,
+}
+
 /// The result for one filter.
 #[derive(Serialize, ToSchema)]
 struct FilterResult {
@@ -108,8 +120,8 @@ struct FilterResult {
         example = json!({"subscriptions": [{"filter": "cars/17/#", "qos": 1}]})),
     responses(
         (status = 200, description = "A result for each filter, in the order of the call.",
-         body = BulkResults<FilterResult>,
-         example = json!({"results": [{"filter": "cars/17/#", "success": true, "qos": 1}]})),
+         body = SubscriptionResults,
+         example = json!({"node": "hearthmq", "results": [{"filter": "cars/17/#", "success": true, "qos": 1}]})),
         Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline, Repeating)>,
     ),
 )]
@@ -141,7 +153,7 @@ pub(super) async fn subscribe(
         example = json!({"filters": ["cars/17/#", "x"]})),
     responses(
         (status = 200, description = "A result for each filter, in the order of the call.",
-         body = BulkResults<FilterResult>, example = json!({"results": [
+         body = SubscriptionResults, example = json!({"node": "hearthmq", "results": [
             {"filter": "cars/17/#", "success": true, "qos": 0},
             {"filter": "x", "success": false, "code": "not_subscribed"}]})),
         Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline, Repeating)>,
@@ -196,12 +208,13 @@ async fn change(
     let filters: Vec<_> = changes.iter().map(|change| change.filter().to_owned()).collect();
     let (target, count) = (client_id.clone(), changes.len());
     let wanted = ChangeSubscriptions::new(client_id, changes);
-    let reasons = in_time(&api, api.0.control.change_subscriptions(wanted)).await?;
+    let SubscriptionsChanged { node, reasons, .. } =
+        in_time(&api, api.0.control.change_subscriptions(wanted)).await?;
     let new = format!("{count} filters");
     let (call, target, new) = ("subscriptions", Some(ChangedObject::Client(&target)), Some(&*new));
     caller.tell_changed(&api, Changed { call, target, old: None, new });
     let results = filters.into_iter().zip(reasons);
-    Ok(Answer::json(&BulkResults { results: results.map(result).collect() }))
+    Ok(Answer::json(&SubscriptionResults { node, results: results.map(result).collect() }))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about filters")]

@@ -53,9 +53,10 @@ impl Shard {
         if request.interval_secs == 0 {
             return Err(ControlError::InvalidInterval);
         }
-        let online = self.linked(slot, link).filter(|found| found.is_online());
-        let link = online.and_then(|found| found.session.link()).ok_or(ControlError::NotOnline)?;
-        let result = result_of(link, request.interval_secs, request.is_sticky)?;
+        self.linked(slot, link).filter(|found| found.is_online()).ok_or(ControlError::NotOnline)?;
+        let link = self.slot(slot).and_then(|found| found.session.link());
+        let link = link.ok_or(ControlError::NotOnline)?;
+        let result = self.result_of(link, request.interval_secs, request.is_sticky)?;
         if !request.is_dry_run {
             let reverts_at = end_of(request.ttl_secs, now);
             let change = KeepAliveChange { reverts_at, is_override: false };
@@ -85,7 +86,7 @@ impl Shard {
         if found.is_none() && !follows {
             let link = self.slot(slot).and_then(|found| found.session.link());
             let link = link.ok_or(ControlError::NotOnline)?;
-            return result_of(link, link.keep_alive().interval_secs(), false);
+            return self.result_of(link, link.keep_alive().interval_secs(), false);
         }
         self.follow(slot, found.as_ref(), by, now)
     }
@@ -145,7 +146,7 @@ impl Shard {
             return ReasonCode::PayloadFormatInvalid;
         };
         let link = self.slot(slot).and_then(|found| found.session.link());
-        let Some(Ok(result)) = link.map(|link| result_of(link, secs, false)) else {
+        let Some(Ok(result)) = link.map(|link| self.result_of(link, secs, false)) else {
             return ReasonCode::ImplementationSpecificError; // Keep Alive is off, and stays off.
         };
         let change = KeepAliveChange { reverts_at: None, is_override: false };
@@ -185,7 +186,7 @@ impl Shard {
         let link = link.ok_or(ControlError::NotOnline)?;
         let known_secs = link.settings().keep_alive_secs;
         let secs = found.map_or(known_secs, |found| found.interval_secs);
-        let result = result_of(link, secs, found.is_some())?;
+        let result = self.result_of(link, secs, found.is_some())?;
         let change = KeepAliveChange {
             reverts_at: found.and_then(|found| found.expires_at),
             is_override: found.is_some(),
@@ -210,17 +211,22 @@ impl Shard {
         self.note_deadline(slot);
         self.set_timer(slot);
     }
-}
 
-/// Returns the result of a change of this connection.
-fn result_of(link: &Link, secs: u16, is_sticky: bool) -> Result<KeepAliveChanged, ControlError> {
-    let old_secs = link.keep_alive().interval_secs();
-    if old_secs == 0 {
-        return Err(ControlError::KeepAliveDisabled);
+    /// Returns the result of a change of this connection.
+    fn result_of(
+        &self,
+        link: &Link,
+        secs: u16,
+        is_sticky: bool,
+    ) -> Result<KeepAliveChanged, ControlError> {
+        let old_secs = link.keep_alive().interval_secs();
+        if old_secs == 0 {
+            return Err(ControlError::KeepAliveDisabled);
+        }
+        let mut result = KeepAliveChanged::new(self.core.node.clone(), old_secs, secs);
+        // Only MQTT 5.0 has a Server Keep Alive.
+        result.is_not_told = is_sticky && !link.version().has_properties();
+        result.is_below_own = result.is_not_told && secs < link.settings().keep_alive_secs;
+        Ok(result)
     }
-    let mut result = KeepAliveChanged::new(old_secs, secs);
-    // Only MQTT 5.0 has a Server Keep Alive.
-    result.is_not_told = is_sticky && !link.version().has_properties();
-    result.is_below_own = result.is_not_told && secs < link.settings().keep_alive_secs;
-    Ok(result)
 }

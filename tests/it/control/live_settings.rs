@@ -23,7 +23,7 @@ fn nothing() -> SettingsChange {
 }
 
 async fn change(broker: &Broker, change: SettingsChange) -> ClientSettings {
-    broker.change_settings("c", change).await.unwrap()
+    broker.change_settings("c", change).await.unwrap().settings
 }
 
 /// Lets this time pass, and takes the acknowledgements of what was read; returns how many came.
@@ -262,7 +262,9 @@ async fn sticky_settings_hold_for_later_connections_and_over_a_restart() {
         ..nothing()
     };
     // Also for a client that is not known.
-    let stored = SettingsOfClients::change_settings(&broker, sticky(wanted)).await.unwrap();
+    let changed = SettingsOfClients::change_settings(&broker, sticky(wanted)).await.unwrap();
+    assert_eq!(&*changed.node, "hearthmq");
+    let stored = changed.settings;
     assert_eq!((stored.message_rate, stored.in_flight_max), (Some(5), Some(1)));
     broker.shutdown(secs(10)).await;
 

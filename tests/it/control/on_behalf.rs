@@ -2,7 +2,10 @@
 
 use hearthmq::{
     Broker,
-    control::{ChangeSubscriptions, ControlError, KickOptions, SubscriptionChange, WillRequest},
+    control::{
+        ChangeSubscriptions, ControlError, KickOptions, SubscriptionChange, SubscriptionsChanged,
+        WillRequest,
+    },
     mqtt::{Connect, QoS, ReasonCode, SubscriptionOptions},
 };
 
@@ -73,7 +76,7 @@ async fn a_caller_subscribes_and_unsubscribes_a_client() {
     changes.extend((0..39).map(|number| subscribe_to(&format!("x/{number}"), QOS_2)));
     changes.extend([subscribe_to("y", QOS_0), subscribe_to("a/#/b", QOS_0)]);
     changes.push(SubscriptionChange::Unsubscribe("none".into()));
-    let reasons = change(changes).await.unwrap();
+    let SubscriptionsChanged { reasons, .. } = change(changes).await.unwrap();
     assert_eq!(reasons[0], ReasonCode::GrantedQoS1);
     assert!(reasons[1..40].iter().all(|reason| *reason == ReasonCode::GrantedQoS2));
     let refused = [
@@ -86,7 +89,7 @@ async fn a_caller_subscribes_and_unsubscribes_a_client() {
     broker.publish("x/38", b"live", QOS_0, false).await.unwrap();
     assert_eq!(client.receive_payload().await, "live");
     let gone = change(vec![SubscriptionChange::Unsubscribe("t".into())]).await;
-    assert_eq!(gone, Ok(vec![ReasonCode::Success]));
+    assert_eq!(gone, Ok(SubscriptionsChanged::new("hearthmq", vec![ReasonCode::Success])));
     broker.publish("t", b"missed", QOS_0, false).await.unwrap();
     client.expect_nothing().await;
     let nobody = ChangeSubscriptions::new("nobody", vec![subscribe_to("t", QOS_0)]);

@@ -96,7 +96,7 @@ async fn a_dry_run_changes_nothing() {
         SetKeepAlive::new("car", 300).dry_run(),
         SetKeepAlive::new("nobody", 300).dry_run(),
     ]);
-    let changed = Ok(KeepAliveChanged::new(60, 300));
+    let changed = Ok(KeepAliveChanged::new("hearthmq", 60, 300));
     assert_eq!(results.await, [changed, Err(ControlError::NotOnline)]);
     assert_eq!(broker.client("car").await.unwrap().unwrap().keep_alive_secs, 60);
     assert_eq!(deadline().await, before);

@@ -56,7 +56,9 @@ async fn connected_clients_of_a_user_follow_its_settings_from_the_next_packet_on
     let _other = Client::connected(&broker, of_user("b", "ann")).await;
     let _bob = Client::connected(&broker, of_user("c", "bob")).await;
     let _nobody = Client::connected(&broker, connect("d")).await;
-    let settings = broker.change_user_settings("ann", rate(Some(10))).await.unwrap();
+    let changed = broker.change_user_settings("ann", rate(Some(10))).await.unwrap();
+    assert_eq!(&*changed.node, "hearthmq");
+    let settings = changed.settings;
     assert_eq!(settings.message_rate, Some(10));
     for (client_id, expected) in [("a", Some(10)), ("b", Some(10)), ("c", None), ("d", None)] {
         assert_eq!(in_force(&broker, client_id).await.0, expected, "{client_id}");
@@ -83,7 +85,7 @@ async fn a_setting_of_the_client_comes_before_that_of_its_user() {
     broker.change_user_settings("ann", both).await.unwrap();
     assert_eq!(in_force(&broker, "a").await, (Some(7), Some(3)));
     // Without its own, the client has that of its user.
-    let settings = broker.change_settings("a", rate(None)).await.unwrap();
+    let settings = broker.change_settings("a", rate(None)).await.unwrap().settings;
     assert_eq!((settings.message_rate, settings.in_flight_max), (Some(10), Some(3)));
     broker.change_settings("a", window(Some(9))).await.unwrap();
     broker.change_user_settings("ann", rate(None)).await.unwrap();

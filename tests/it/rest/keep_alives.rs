@@ -28,8 +28,8 @@ fn each_item_of_a_list_has_a_result_in_its_place() {
         {"client_id":"a","interval":60,"secs":1},7,[[]],{"client_id":"ü","interval":1200}]"#;
     let answer = rest.post_json(OPS, KEEP_ALIVES, body);
     let results = [
-        r#"{"client_id":"a","success":true,"keepalive":120}"#,
-        r#"{"client_id":"b","success":true,"keepalive":30}"#,
+        r#"{"client_id":"a","success":true,"node":"here","keepalive":120}"#,
+        r#"{"client_id":"b","success":true,"node":"here","keepalive":30}"#,
         r#"{"client_id":"secret","success":false,"code":"forbidden"}"#,
         r#"{"client_id":"offline","success":false,"code":"client_not_online"}"#,
         r#"{"client_id":"keep-alive-off","success":false,"code":"keep_alive_disabled"}"#,
@@ -43,7 +43,7 @@ fn each_item_of_a_list_has_a_result_in_its_place() {
         r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
         r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
         r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
-        r#"{"client_id":"ü","success":true,"keepalive":1200}"#,
+        r#"{"client_id":"ü","success":true,"node":"here","keepalive":1200}"#,
     ];
     let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
     assert_eq!(answer.outcome(), (200, &*expected));
@@ -103,9 +103,9 @@ fn a_body_that_is_neither_list_nor_selector_is_refused() {
 fn a_selector_is_answered_with_a_line_for_each_client_that_the_caller_may_control() {
     let rest = rest();
     let all = [
-        r#"{"client_id":"car-1","success":true,"keepalive":300}"#,
+        r#"{"client_id":"car-1","success":true,"node":"here","keepalive":300}"#,
         r#"{"client_id":"keep-alive-off","success":false,"code":"keep_alive_disabled"}"#,
-        r#"{"client_id":"car-2","success":true,"keepalive":300}"#,
+        r#"{"client_id":"car-2","success":true,"node":"here","keepalive":300}"#,
     ];
     assert_eq!(lines(&rest, r#"{"username":"fleet","interval":300}"#), all);
     assert_eq!(rest.asked(), ["car-1 300 by ops", "keep-alive-off 300 by ops", "car-2 300 by ops"]);
@@ -133,9 +133,9 @@ fn sticky_values_and_times_to_live_are_items_too() {
         {"client_id":"a","interval":120,"ttl_seconds":31536001}]"#;
     let answer = rest.post_json(OPS, KEEP_ALIVES, body);
     let results = [
-        r#"{"client_id":"a","success":true,"keepalive":120}"#,
-        r#"{"client_id":"old","success":true,"keepalive":30,"not_told":true,"warning":"The value is below the client's own Keep Alive, and the client cannot be told: it may be disconnected at every interval."}"#,
-        r#"{"client_id":"old","success":true,"keepalive":90,"not_told":true}"#,
+        r#"{"client_id":"a","success":true,"node":"here","keepalive":120}"#,
+        r#"{"client_id":"old","success":true,"node":"here","keepalive":30,"not_told":true,"warning":"The value is below the client's own Keep Alive, and the client cannot be told: it may be disconnected at every interval."}"#,
+        r#"{"client_id":"old","success":true,"node":"here","keepalive":90,"not_told":true}"#,
         r#"{"client_id":"a","success":false,"code":"invalid_ttl"}"#,
         r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
         r#"{"client_id":"a","success":false,"code":"invalid_ttl"}"#,

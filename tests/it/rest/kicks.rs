@@ -10,11 +10,11 @@ fn several_clients_are_kicked_by_a_list() {
     let rest = rest();
     let body = r#"{"client_ids":["a","secret","offline",7,"b"],"session":"end","will":"discard","reason":"be gone"}"#;
     let results = [
-        r#"{"client_id":"a","success":true}"#,
+        r#"{"client_id":"a","success":true,"node":"here"}"#,
         r#"{"client_id":"secret","success":false,"code":"forbidden"}"#,
         r#"{"client_id":"offline","success":false,"code":"client_not_online"}"#,
         r#"{"client_id":7,"success":false,"code":"invalid_body"}"#,
-        r#"{"client_id":"b","success":true}"#,
+        r#"{"client_id":"b","success":true,"node":"here"}"#,
     ];
     let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
     assert_eq!(rest.post_json(OPS, KICK, body).outcome(), (200, &*expected));
@@ -28,7 +28,8 @@ fn several_clients_are_kicked_by_a_selector() {
     let answer = rest.post_json(OPS, KICK, r#"{"clients":"car-*"}"#);
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
     let lines: Vec<_> = answer.body.lines().filter(|line| line.starts_with('{')).collect();
-    let expected = ["car-1", "car-2"].map(|id| format!(r#"{{"client_id":"{id}","success":true}}"#));
+    let expected = ["car-1", "car-2"]
+        .map(|id| format!(r#"{{"client_id":"{id}","success":true,"node":"here"}}"#));
     assert_eq!(lines, expected);
     assert_eq!(rest.asked(), ["kick car-1 keep publish", "kick car-2 keep publish"]);
 }
@@ -66,12 +67,12 @@ fn subscriptions_are_changed_on_behalf_of_a_client() {
         r#"{"filter":"quota","success":false,"code":"quota_exceeded"}"#,
         r#"{"filter":"wrong","success":false,"code":"invalid_filter"}"#,
     ];
-    let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
+    let expected = format!(r#"{{"node":"here","results":[{}]}}"#, results.join(","));
     assert_eq!(on("x%2Fy", body).outcome(), (200, &*expected));
     assert_eq!(rest.asked(), ["x/y +a/# +b +denied +quota +wrong"]);
     let answer =
         rest.post_json(OPS, "POST /api/v1/clients/a/unsubscribe", r#"{"filters":["a","none"]}"#);
-    let expected = r#"{"results":[{"filter":"a","success":true,"qos":0},{"filter":"none","success":false,"code":"not_subscribed"}]}"#;
+    let expected = r#"{"node":"here","results":[{"filter":"a","success":true,"qos":0},{"filter":"none","success":false,"code":"not_subscribed"}]}"#;
     assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.asked(), ["a -a -none"]);
     let one = r#"{"subscriptions":[{"filter":"a"}]}"#;

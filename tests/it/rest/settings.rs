@@ -5,7 +5,7 @@ use hearthmq::{
     auth::{FilePolicy, Rule},
     control::{
         ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        SettingsOf, SettingsOfClients, StickySettings,
+        SettingsChanged, SettingsOf, SettingsOfClients, StickySettings,
     },
 };
 
@@ -24,7 +24,7 @@ impl SettingsOfClients for Fleet {
     async fn change_settings(
         &self,
         request: ChangeSettings,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsChanged, ControlError> {
         let settings = ClientSettings::new().changed_by(&request.change);
         let sticky = if request.is_sticky { " sticky" } else { "" };
         let share = if request.is_within_share { " within its share" } else { "" };
@@ -37,7 +37,7 @@ impl SettingsOfClients for Fleet {
         match &**name {
             "long" => Err(ControlError::UsernameTooLong),
             "clean" => Err(ControlError::SessionNotLasting),
-            _ => Ok(settings),
+            _ => Ok(SettingsChanged::new("here", settings)),
         }
     }
 
@@ -80,9 +80,9 @@ fn settings_are_changed_by_a_merge_patch() {
     let patch =
         |id: &str, body: &str| rest.post_json(OPS, &format!("PATCH /api/v1/clients/{id}"), body);
     let body = r#"{"session_expiry_interval":60,"message_rate":10,"byte_rate":5000,"queue_messages_max":3,"queue_bytes_max":4,"in_flight_max":5}"#;
-    let expected = format!(r#"{{"success":true,"settings":{body}}}"#);
+    let expected = format!(r#"{{"success":true,"node":"here","settings":{body}}}"#);
     assert_eq!(patch("a", body).outcome(), (200, &*expected));
-    let nothing = (200, r#"{"success":true,"settings":{}}"#);
+    let nothing = (200, r#"{"success":true,"node":"here","settings":{}}"#);
     assert_eq!(patch("a", r#"{"message_rate":null}"#).outcome(), nothing);
     assert_eq!(patch("a", "{}").outcome(), nothing);
     assert_eq!(rest.asked(), ["a Some(Some(10))", "a Some(None)", "a None"]);
@@ -121,7 +121,8 @@ fn sticky_settings_are_listed_shown_and_removed() {
     let rest = rest();
     let body = r#"{"message_rate":10,"sticky":true}"#;
     let answer = rest.post_json(OPS, "PATCH /api/v1/clients/a", body);
-    assert_eq!(answer.outcome(), (200, r#"{"success":true,"settings":{"message_rate":10}}"#));
+    let expected = r#"{"success":true,"node":"here","settings":{"message_rate":10}}"#;
+    assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.asked(), ["a Some(Some(10)) sticky by ops"]);
     let answer = rest.post_json(OPS, "PATCH /api/v1/clients/a", r#"{"sticky":1}"#);
     assert_eq!(answer.failure(), failed(400, "invalid_body"));
@@ -151,7 +152,8 @@ fn settings_of_a_user_need_a_permission_for_all_clients() {
         rest.post_json(account, &format!("PATCH /api/v1/user-settings/{name}"), body)
     };
     let answer = patch(OPS, "a%2Fb+c", r#"{"message_rate":10}"#);
-    assert_eq!(answer.outcome(), (200, r#"{"success":true,"settings":{"message_rate":10}}"#));
+    let expected = r#"{"success":true,"node":"here","settings":{"message_rate":10}}"#;
+    assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.asked(), ["user a/b+c Some(Some(10)) sticky by ops"]);
     for (name, body, code) in [
         ("a", r#"{"message_rate":0}"#, "invalid_setting"),

@@ -17,7 +17,7 @@ fn the_states_of_several_clients_come_in_their_order() {
     let rest = rest();
     let body = r#"{"client_ids":["b","offline","a/ü","b"]}"#;
     let answer = rest.post_json(OPS, STATUS, body);
-    let expected = r#"{"results":[{"client_id":"b","online":true},{"client_id":"offline","online":false},{"client_id":"a/ü","online":true},{"client_id":"b","online":true}]}"#;
+    let expected = r#"{"results":[{"client_id":"b","online":true,"node":"here"},{"client_id":"offline","online":false},{"client_id":"a/ü","online":true,"node":"here"},{"client_id":"b","online":true,"node":"here"}]}"#;
     assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.asked(), ["b", "offline", "a/ü", "b"]);
     let answer = rest.post_json(OPS, STATUS, r#"{"client_ids":[]}"#);
@@ -32,7 +32,7 @@ fn each_item_has_a_result_or_a_code() {
     let body = format!(r#"{{"client_ids":["secret",7,"a\u0000b","{long}","full","b"]}}"#);
     let answer = rest.post_json(OPS, STATUS, &body);
     let expected = format!(
-        r#"{{"results":[{{"client_id":"secret","code":"forbidden"}},{{"client_id":7,"code":"invalid_body"}},{{"client_id":"a\u0000b","code":"invalid_client_id"}},{{"client_id":"{long}","code":"invalid_client_id"}},{{"client_id":"full","code":"unavailable"}},{{"client_id":"b","online":true}}]}}"#
+        r#"{{"results":[{{"client_id":"secret","code":"forbidden"}},{{"client_id":7,"code":"invalid_body"}},{{"client_id":"a\u0000b","code":"invalid_client_id"}},{{"client_id":"{long}","code":"invalid_client_id"}},{{"client_id":"full","code":"unavailable"}},{{"client_id":"b","online":true,"node":"here"}}]}}"#
     );
     assert_eq!(answer.outcome(), (200, &*expected));
     assert_eq!(rest.asked(), ["full", "b"]);
@@ -94,7 +94,7 @@ fn a_client_is_kicked() {
         ("%2E%2E?session=end", "kick .. end publish"),
     ] {
         let answer = rest.call(&format!("DELETE /api/v1/clients/{target}"));
-        assert_eq!(answer.outcome(), (200, r#"{"success":true}"#), "{target}");
+        assert_eq!(answer.outcome(), (200, r#"{"success":true,"node":"here"}"#), "{target}");
         assert_eq!(rest.asked(), [kick]);
     }
     for (target, status, code) in [

@@ -17,14 +17,15 @@ use super::{
 };
 use actix_web::{App, HttpServer, rt::System, web};
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use hearthmq::{
     auth::{AllowAll, Authorizer, ClientCertificate, FilePolicy},
     control::{
         AccessControl, ChangeSubscriptions, ClientCertificates, Clients, ControlError,
         FeedPosition, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
-        SelectClients, SelectedClients, SelectionPlace, SetKeepAlive, SubscriptionChange,
-        WillRequest,
+        LiveClients, OnlineState, QueryOverride, Readiness, Redirect, Redirection, Redirects,
+        RemoveOverride, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
+        SubscriptionChange, SubscriptionsChanged, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -62,8 +63,8 @@ impl Fleet {
             "keep-alive-off" => Err(ControlError::KeepAliveDisabled),
             "full" => Err(ControlError::Unavailable),
             "slow" => Err(ControlError::Timeout),
-            "stuck" => std::future::pending().await,
             "too-long" => Err(ControlError::ClientIdTooLong { bytes_max: 1_024 }),
+            "stuck" => std::future::pending().await,
             _ => Ok(()),
         }
     }
@@ -88,7 +89,7 @@ impl LiveClients for Fleet {
         let (id, secs) = (&set.client_id, set.interval_secs);
         let question = format!("{id} {secs} by {by}{dry}{sticky}{share}{ttl}");
         self.answer(&set.client_id, question).await?;
-        let mut changed = KeepAliveChanged::new(60, set.interval_secs);
+        let mut changed = KeepAliveChanged::new("here", 60, set.interval_secs);
         changed.is_not_told = set.client_id == "old" && set.is_sticky;
         changed.is_below_own = changed.is_not_told && set.interval_secs < 60;
         Ok(changed)
@@ -121,7 +122,7 @@ impl LiveClients for Fleet {
     async fn change_subscriptions(
         &self,
         request: ChangeSubscriptions,
-    ) -> Result<Vec<ReasonCode>, ControlError> {
+    ) -> Result<SubscriptionsChanged, ControlError> {
         let mut question = request.client_id.clone();
         let mut reasons = Vec::new();
         for change in &request.changes {
@@ -140,7 +141,7 @@ impl LiveClients for Fleet {
             });
         }
         self.answer(&request.client_id, question).await?;
-        Ok(reasons)
+        Ok(SubscriptionsChanged::new("here", reasons))
     }
 
     async fn query_override(
@@ -180,7 +181,7 @@ impl LiveClients for Fleet {
         };
         let reason = options.reason().map_or(String::new(), |reason| format!(" {reason}"));
         self.answer(&client_id, format!("kick {client_id} {session} {will}{reason}")).await?;
-        Ok(Kicked::default())
+        Ok(Kicked::new("here"))
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
@@ -188,6 +189,17 @@ impl LiveClients for Fleet {
             Err(ControlError::NotOnline) => Ok(false),
             answer => answer.map(|()| true),
         }
+    }
+
+    async fn query_each_online(
+        &self,
+        client_ids: Vec<String>,
+    ) -> Vec<Result<OnlineState, ControlError>> {
+        let asked = client_ids.iter().map(async |client_id| {
+            let online = self.query_online(client_id).await?;
+            Ok(OnlineState::of(online.then(|| "here".into())))
+        });
+        join_all(asked).await
     }
 }
 
