@@ -9,6 +9,7 @@ mod access;
 mod account;
 mod certificates;
 mod clients;
+mod common;
 mod events;
 mod follow;
 mod health;
@@ -16,6 +17,7 @@ mod http;
 mod many;
 mod node;
 mod publish;
+mod settings;
 mod table;
 mod users;
 

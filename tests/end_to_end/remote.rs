@@ -11,7 +11,7 @@ use std::{
 };
 
 use hearthmq::mqtt::{QoS, ReasonCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     pki::Pki,
@@ -119,6 +119,52 @@ fn clients_are_listed_shown_changed_and_kicked() {
         assert!(Instant::now() < until, "{history:?}");
     }
     assert_eq!(shell.failure(&["clients", "history", "nobody"]).0, 4);
+}
+
+#[test]
+fn settings_of_clients_and_users_are_changed_shown_and_removed() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    let _car = program.client("a/b #");
+    let set = |line: &[&str]| shell.json(&[&["clients", "settings", "set"][..], line].concat());
+    let changed = set(&["a/b #", "--message-rate", "50", "--in-flight-max", "9"]).remove(0);
+    let expected = json!({"message_rate": 50, "in_flight_max": 9});
+    assert_eq!((&changed["settings"], &changed["node"]), (&expected, &"hearthmq".into()));
+    let removed = set(&["a/b #", "--message-rate", "none"]).remove(0);
+    assert_eq!(removed["settings"], json!({"in_flight_max": 9}));
+    assert_eq!(shell.json(&["clients", "settings", "list"]), [] as [Value; 0]);
+    // Sticky ones need no connection.
+    set(&["absent", "--sticky", "--session-expiry-interval", "60", "--byte-rate", "2000"]);
+    let listed = shell.json(&["clients", "settings", "list"]).remove(0);
+    let expected = json!({"session_expiry_interval": 60, "byte_rate": 2_000});
+    assert_eq!((&listed["client_id"], &listed["settings"]), (&"absent".into(), &expected));
+    assert_eq!(shell.json(&["clients", "settings", "show", "absent"]), [listed]);
+    shell.json(&["clients", "settings", "remove", "absent"]);
+
+    let queue = ["--queue-messages-max", "7", "--queue-bytes-max", "8000"];
+    let of_ops = [&["users", "settings", "set", "ops"][..], &queue].concat();
+    let changed = shell.json(&of_ops).remove(0);
+    let expected = json!({"queue_messages_max": 7, "queue_bytes_max": 8_000});
+    assert_eq!(changed["settings"], expected);
+    let client = shell.json(&["clients", "show", "a/b #"]).remove(0);
+    assert_eq!(client["session"]["user_settings"], expected);
+    let listed = shell.json(&["users", "settings", "list"]).remove(0);
+    assert_eq!((&listed["username"], &listed["by"]), (&"ops".into(), &"ops".into()));
+    assert_eq!(shell.json(&["users", "settings", "show", "ops"]), [listed]);
+    shell.json(&["users", "settings", "remove", "ops"]);
+    for (line, code, text) in [
+        (&["users", "settings", "show", "ops"][..], 4, "settings_not_found"),
+        (&["clients", "settings", "remove", "absent"], 4, "settings_not_found"),
+        (&["clients", "settings", "set", "absent", "--byte-rate", "2000"], 4, "client_not_online"),
+        (&["clients", "settings", "set", "a/b #", "--byte-rate", "1"], 3, "invalid_setting"),
+        (&["clients", "settings", "set", "a/b #", "--byte-rate", "x"], 2, "a number or none"),
+        (&["clients", "settings", "set", "a/b #", "--sticky"], 2, "required"),
+    ] {
+        let (found, errors) = shell.failure(line);
+        assert_eq!(found, code, "{line:?}: {errors}");
+        assert!(errors.contains(text), "{line:?}: {errors}");
+    }
 }
 
 #[test]

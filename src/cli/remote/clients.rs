@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     OutputOptions, RemoteError, RemoteOptions, encoded,
     many::{self, KeepAliveArguments, KickArguments},
+    settings::{self, ClientSettingsCommand},
     table::{TextTable, duration, field, write_json, write_object},
 };
 use crate::cli::Failure;
@@ -26,6 +27,9 @@ pub(in crate::cli) enum ClientsCommand {
     KeepAlive(KeepAliveArguments),
     /// List the last connections of a client, and why they ended
     History(OneClient),
+    /// Rates, limits and the session expiry of a client
+    #[command(subcommand)]
+    Settings(ClientSettingsCommand),
 }
 
 #[derive(Args)]
@@ -74,6 +78,7 @@ pub(super) fn run(command: ClientsCommand) -> Result<(), Failure> {
         ClientsCommand::Kick(arguments) => many::kick(&arguments),
         ClientsCommand::KeepAlive(arguments) => many::keep_alive(&arguments),
         ClientsCommand::History(client) => history(&client),
+        ClientsCommand::Settings(command) => settings::of_clients(&command),
     }
 }
 

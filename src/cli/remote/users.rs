@@ -10,6 +10,7 @@ use super::{
     OutputOptions, Remote, RemoteOptions,
     clients::query,
     encoded,
+    settings::{self, UserSettingsCommand},
     table::{TextTable, field, write_json, write_object},
 };
 use crate::cli::{Failure, passwd};
@@ -40,6 +41,9 @@ pub(in crate::cli) enum UsersCommand {
     Import(ImportArguments),
     /// Write all accounts with their hashes as lines of JSON
     Export(ExportArguments),
+    /// Rates, limits and the session expiry of all clients of a user
+    #[command(subcommand)]
+    Settings(UserSettingsCommand),
 }
 
 #[derive(Args)]
@@ -115,6 +119,7 @@ pub(super) fn run(command: UsersCommand) -> Result<(), Failure> {
         UsersCommand::Delete(user) => delete(&user),
         UsersCommand::Import(arguments) => transfer::import(&arguments),
         UsersCommand::Export(arguments) => transfer::export(&arguments),
+        UsersCommand::Settings(command) => settings::of_users(&command),
     }
 }
 

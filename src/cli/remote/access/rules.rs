@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::{Common, CommonArguments, RemoteError, encoded, field};
+use super::{super::RemoteError, Common, CommonArguments, encoded, field};
 use crate::cli::Failure;
 
 /// Commands about rules in the store.
