@@ -82,21 +82,23 @@ impl World {
                 self.clients[client].halve = Some(at);
                 Ok(())
             }
-            Step::Ping { client } => {
-                self.count("PINGREQ");
-                self.send(client, &Packet::PingReq).await?;
-                self.affect(move |model| {
-                    model.heard(client);
-                    model.expect(client, Reply::PingResp);
-                });
-                Ok(())
-            }
+            Step::Ping { client } => self.ping(client).await,
             Step::Disconnect { client, with_will, expiry_secs } => {
                 self.disconnect(client, with_will, expiry_secs).await
             }
             Step::Cut { client, read, sent, qos } => self.cut(client, read, sent, qos).await,
             Step::Misbehave { client, how } => self.misbehave(client, how).await,
         }
+    }
+
+    async fn ping(&mut self, client: usize) -> Verdict {
+        self.count("PINGREQ");
+        self.send(client, &Packet::PingReq).await?;
+        self.affect(move |model| {
+            model.heard(client);
+            model.expect(client, Reply::PingResp);
+        });
+        Ok(())
     }
 
     async fn let_time_pass(&mut self, millis: u64) -> Verdict {
