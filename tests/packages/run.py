@@ -59,7 +59,7 @@ def make_packages():
     run(ROOT / ".ci/package", PROGRAM, cwd=ROOT)
     (deb,), (rpm,) = MADE.glob("*.deb"), MADE.glob("*.rpm")
     later = WORK / "later.deb"
-    run("cargo", "deb", "--quiet", "--no-build", "--no-strip", "--deb-version", LATER, "--output", later, cwd=ROOT)
+    run("cargo", "deb", "--quiet", "--no-build", "--no-strip", "--fast", "--deb-version", LATER, "--output", later, cwd=ROOT)
     return deb, later, rpm
 
 
@@ -117,6 +117,7 @@ class Service:
         of_unit = dict(re.findall(r"^(\w+)=(.+)$", unit, re.MULTILINE))
         self.log = WORK / "service.log"
         environment = {
+            "PATH": os.environ["PATH"],
             "HEARTHMQ_MQTT__TCP": "127.0.0.1:0",
             "HEARTHMQ_HTTP__LISTEN": "127.0.0.1:0",
             "JOURNAL_STREAM": "1:2",  # as under systemd: the password must not be in the log
@@ -132,9 +133,10 @@ class Service:
             expect(self.process.poll() is None and time.monotonic() < until, self.log.read_text())
             time.sleep(0.05)
 
-    def call(self, method, path, password):
+    def call(self, method, path, password, body=None):
         login = base64.b64encode(f"admin:{password}".encode()).decode()
-        request = urllib.request.Request(f"{self.http}{path}", headers={"Authorization": f"Basic {login}"}, method=method)
+        headers = {"Authorization": f"Basic {login}"}
+        request = urllib.request.Request(f"{self.http}{path}", body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read()
@@ -184,7 +186,7 @@ def first_start_makes_a_password(*arguments):
         password = system.path("var/lib/hearthmq/admin-password").read_text().strip()
         expect(password not in service.log.read_text(), "the password is in the log")
         expect(service.call("GET", "/api/v1/node", password)[0] == 200, "no login")
-        status, answer = service.call("POST", "/topics/kept?retained=true", password)
+        status, answer = service.call("POST", "/topics/kept?retained=true", password, b"payload")
         expect(status == 200, answer)
 
 
