@@ -12,6 +12,7 @@ mod feed;
 mod history;
 mod keep_alive;
 mod kick;
+mod listening;
 mod overrides;
 mod pins;
 mod publishing;
@@ -56,6 +57,7 @@ pub use self::{
     history::{LastEnd, ListHistory, PastConnection},
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
+    listening::{HeardMessage, HeardMessages, ListenTo},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     pins::{CertificatePin, ListPins},
     publishing::{

@@ -6,15 +6,15 @@ use actix::MailboxError;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
-use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
+use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining, listening};
 use crate::{
     actors::{OfUser, QueryOnlineMany, SetKeepAliveMany, WhileAwaited},
     control::{
         ChangeSettings, ChangeSubscriptions, Clients, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
-        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides, ListSettings,
-        LiveClients, OnlineState, PublishRequest, Published, Publishing, QueryOverride,
-        QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
-        RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        HeardMessages, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
+        ListSettings, ListenTo, LiveClients, OnlineState, PublishRequest, Published, Publishing,
+        QueryOverride, QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects,
+        RemoveOverride, RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
         SettingsChanged, SettingsOf, SettingsOfClients, StickySettings, SubscriptionsChanged,
     },
 };
@@ -188,6 +188,10 @@ impl Publishing for Broker {
         let registry = self.registry(request.message.topic());
         let (request, _waits) = WhileAwaited::new(request);
         self.ask(registry.send(request).timeout(time_max)).await?
+    }
+
+    fn listen(&self, request: ListenTo) -> Result<HeardMessages, ControlError> {
+        listening::listen(&self.running.core, &request)
     }
 
     fn new_response_topic(&self) -> String {

@@ -13,6 +13,7 @@ mod error;
 mod follow;
 #[cfg(feature = "http")]
 mod http;
+mod listening;
 mod many;
 mod recheck;
 mod restoring;

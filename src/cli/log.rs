@@ -6,6 +6,7 @@ use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal as _},
     panic::{self, PanicHookInfo},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -23,11 +24,36 @@ const PANIC_TIME_MAX: Duration = Duration::from_millis(500);
 
 type SetFilter = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
+/// What is logged; it can change at any time. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct LogFilter {
+    reload: Arc<SetFilter>,
+    current: Arc<Mutex<String>>,
+}
+
+impl LogFilter {
+    /// Returns the filter in force.
+    pub(super) fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is logged from now on. The filter must be valid.
+    ///
+    /// # Errors
+    /// None while the log exists.
+    pub(super) fn set(&self, wanted: &str) -> Result<(), reload::Error> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.reload)(filter(wanted))?;
+        wanted.clone_into(&mut current);
+        Ok(())
+    }
+}
+
 /// The running log. When it is dropped, at the end of the program, it writes the waiting lines
 /// within a time limit.
 pub(super) struct Log {
     queue: LogQueue,
-    reload: Box<SetFilter>,
+    filter: LogFilter,
 }
 
 impl Log {
@@ -44,22 +70,23 @@ impl Log {
             .with_writer(queue.clone())
             .log_internal_errors(false) // it would panic where standard error is closed
             .with_ansi(io::stderr().is_terminal());
-        let reload: Box<SetFilter> = match config.format {
+        let reload: Arc<SetFilter> = match config.format {
             LogFormat::Text => {
                 let log = log.with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
-                Box::new(move |filter| handle.reload(filter))
+                Arc::new(move |filter| handle.reload(filter))
             }
             LogFormat::Json => {
                 let log = log.json().flatten_event(true).with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
-                Box::new(move |filter| handle.reload(filter))
+                Arc::new(move |filter| handle.reload(filter))
             }
         };
         tell_panics(queue.clone());
-        Ok(Self { queue, reload })
+        let current = Arc::new(Mutex::new(config.filter.clone()));
+        Ok(Self { queue, filter: LogFilter { reload, current } })
     }
 
     /// Changes what is logged from now on.
@@ -67,7 +94,12 @@ impl Log {
     /// # Errors
     /// None while the log exists.
     pub(super) fn set_filter(&self, config: &LogConfig) -> Result<(), reload::Error> {
-        (self.reload)(filter(&config.filter))
+        self.filter.set(&config.filter)
+    }
+
+    /// Returns what changes the filter.
+    pub(super) fn filter(&self) -> LogFilter {
+        self.filter.clone()
     }
 
     /// Returns a counter of the lines that were dropped because standard error was not read.

@@ -21,6 +21,7 @@ mod migrate;
 mod notify;
 mod open_files;
 mod passwd;
+mod program;
 mod reload;
 mod remote;
 mod run;

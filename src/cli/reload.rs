@@ -3,6 +3,8 @@
 //! A step that fails changes nothing and logs the reason; the others continue. Options that cannot
 //! change while the broker runs are logged, and keep the value that they had at the start.
 
+use std::sync::Arc;
+
 use hearthmq::{
     Broker,
     config::Config,
@@ -13,6 +15,7 @@ use super::{
     Options,
     log::Log,
     open_files::{self, TooFewFiles},
+    program::RunningProgram,
     serve::Serving,
 };
 
@@ -23,6 +26,8 @@ pub(super) struct Reload {
     /// The configuration in force, as given.
     config: Config,
     log: Log,
+    /// What REST callers see of the options.
+    program: Arc<RunningProgram>,
 }
 
 /// The objects that a step changes.
@@ -66,8 +71,16 @@ fn recheck(broker: &Broker) {
 }
 
 impl Reload {
-    pub(super) const fn new(options: Options, config: Config, log: Log) -> Self {
-        Self { options, config, log }
+    pub(super) fn new(options: Options, config: Config, log: Log) -> Self {
+        let program = RunningProgram::new(config.clone(), log.filter());
+        Self { options, config, log, program }
+    }
+
+    /// Shows the options and the log to REST callers. `config` has the options with which the broker was
+    /// started.
+    pub(super) fn show(&self, config: &Config, serving: &Serving) {
+        self.program.set_config(config.clone());
+        serving.show(Arc::<RunningProgram>::clone(&self.program));
     }
 
     /// Returns the configuration in force.
@@ -92,6 +105,7 @@ impl Reload {
         for step in STEPS {
             step(&parts);
         }
+        self.program.set_config(config);
     }
 
     /// Applies the changes that can be applied while the broker runs. A configuration with a

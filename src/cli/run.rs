@@ -76,6 +76,7 @@ async fn serve(
         too_few.tell();
     }
     reload.count_dropped_lines(&serving);
+    reload.show(config, &serving);
     let notifier = Notifier::from_environment();
     notifier.ready();
     tokio::select! {

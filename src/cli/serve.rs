@@ -8,7 +8,7 @@ use hearthmq::{
     auth::{FileError, FilePolicy},
     broker,
     config::{Config, StoreConfig, SyncMode, WebhookFileError},
-    http::{Api, Server, ServerOptions},
+    http::{Api, Program, Server, ServerOptions},
     net::tls::TlsError,
     store::DirectoryStore,
 };
@@ -182,6 +182,11 @@ impl Serving {
         self.api.set_options(&api_options(config, &self.https));
         self.http.set_options(&ServerOptions::from(&config.http));
         self.http.set_proxies(http_proxies(config));
+    }
+
+    /// Shows the options and the log of the program to REST callers.
+    pub(super) fn show(&self, program: Arc<dyn Program>) {
+        self.api.set_program(program);
     }
 
     pub(super) const fn tls(&self) -> &TlsSources {

@@ -39,6 +39,8 @@ const CHANGEABLE: &[&str] = &[
     "http.metrics_hosts",
     "http.proxy_protocol",
     "http.proxy_trusted",
+    "http.session_idle_secs",
+    "http.session_secs_max",
     "limits",
     "listeners",
     "log.clients",
@@ -122,7 +124,8 @@ impl Config {
     }
 }
 
-fn can_change(key: &str) -> bool {
+/// Returns whether an option can change while the broker runs.
+pub(super) fn can_change(key: &str) -> bool {
     CHANGEABLE.iter().any(|changeable| is_of(key, changeable))
 }
 

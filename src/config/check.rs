@@ -35,6 +35,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "auth.postgres.refresh_secs",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
+    "http.session_idle_secs",
     "mqtt.tcp_keep_alive_secs",
     "limits.connecting_max",
     "limits.connecting_per_address_max",

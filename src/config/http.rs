@@ -49,6 +49,10 @@ pub struct HttpConfig {
     pub call_timeout_ms: u32,
     /// Milliseconds for the check of a call's credentials before it is answered with 503.
     pub login_timeout_ms: u32,
+    /// Seconds that a browser stays logged in without a person who uses it; 0 = no login on a page.
+    pub session_idle_secs: u32,
+    /// Seconds that a browser stays logged in at most.
+    pub session_secs_max: u32,
     /// Who may read `/metrics`.
     pub metrics_access: MetricsAccess,
     /// Names by which a request for `/metrics` may address this machine.
@@ -73,6 +77,8 @@ impl Default for HttpConfig {
             followers_per_account_max: 20,
             call_timeout_ms: 2_000,
             login_timeout_ms: 5_000,
+            session_idle_secs: 1_800,
+            session_secs_max: 43_200,
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
         }
@@ -122,6 +128,8 @@ impl From<&HttpConfig> for ApiOptions {
             followers_max: config.followers_max() as usize,
             followers_per_account_max: config.followers_per_account_max as usize,
             logins: Vec::new(),
+            session_idle: Duration::from_secs(config.session_idle_secs.into()),
+            session_max: Duration::from_secs(config.session_secs_max.into()),
             metrics_access: config.metrics_access,
             metrics_hosts: config.metrics_hosts.clone(),
             proxies: config.proxy_trusted.clone(),

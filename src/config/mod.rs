@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod listeners;
 mod load;
+mod shown;
 mod sources;
 mod webhooks;
 

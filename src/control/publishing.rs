@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{ControlError, DeviceReply, RequestReply};
+use super::{ControlError, DeviceReply, HeardMessages, ListenTo, RequestReply};
 use crate::mqtt::Message;
 
 /// Publishes a message. The permission of its caller has been checked.
@@ -126,7 +126,7 @@ impl Published {
     }
 }
 
-/// Publishes messages of callers. A part that is not implemented answers
+/// Publishes messages of callers, and shows them messages. A part that is not implemented answers
 /// [`ControlError::Unavailable`].
 #[async_trait]
 pub trait Publishing: Send + Sync + 'static {
@@ -139,6 +139,12 @@ pub trait Publishing: Send + Sync + 'static {
     /// Publishes a message and waits for the reply. The answer is [`ControlError::NoSubscriber`] if
     /// no session matches its topic, and [`ControlError::Timeout`] without a reply in time.
     async fn request(&self, _request: RequestReply) -> Result<DeviceReply, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns the messages on some topics from then on. A caller that does not read misses some, and is
+    /// told how many.
+    fn listen(&self, _request: ListenTo) -> Result<HeardMessages, ControlError> {
         Err(ControlError::Unavailable)
     }
 

@@ -4,6 +4,8 @@
 //! The authenticator and the authorizer are those of MQTT; this module only handles how HTTP
 //! carries credentials. Used by the calls, in the order given in the documentation of `http`.
 
+mod page;
+
 use std::{
     cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,16 +16,18 @@ use actix_web::{
     HttpMessage as _, HttpRequest, ResponseError as _, http::header::AUTHORIZATION,
     rt::time::timeout,
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{
     Api, ApiError,
     asking::{Displaced, ItsPlace},
+    authorization::{Authorization, authorization},
     browsers,
     certificate::ShownCertificate,
+    channel::{Channel, is_of_page},
     forwarded,
+    sessions::SessionKey,
 };
 use crate::{
     auth::{
@@ -44,25 +48,6 @@ pub struct ListenerName(pub Arc<str>);
 /// connection's data.
 #[cfg(feature = "tls")]
 pub(super) struct PeerIsCaller;
-
-/// The credentials in the header `Authorization`.
-#[derive(Default)]
-struct Authorization {
-    /// User name and password of HTTP Basic (RFC 7617).
-    basic: Option<(String, Vec<u8>)>,
-    /// The token of Bearer (RFC 6750).
-    bearer: Option<String>,
-}
-
-impl Authorization {
-    fn username(&self) -> Option<&str> {
-        self.basic.as_ref().map(|(username, _)| username.as_str())
-    }
-
-    const fn is_given(&self) -> bool {
-        self.basic.is_some() || self.bearer.is_some()
-    }
-}
 
 /// The effect of a call on the broker and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +81,8 @@ pub(super) struct HttpCaller {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
     listener: Option<ListenerName>,
+    /// The session of its browser, if a page has made the call.
+    pub(super) session: Option<SessionKey>,
 }
 
 /// A hash of the credentials that were last accepted on a connection, stored in the connection's
@@ -147,16 +134,83 @@ pub(super) async fn admit(
     request: &HttpRequest,
     effect: CallEffect,
 ) -> Result<HttpCaller, ApiError> {
+    let peer = arrive(api, request, effect)?;
+    let given = authorization(request)?;
+    if !given.is_given() && is_of_page(request.headers()) {
+        let (identity, session) = page::caller(api, request, peer).await?;
+        return admitted(api, request, (identity, peer), Some(session)).await;
+    }
+    let identity = authenticate(api, request, &given, peer).await?;
+    admitted(api, request, (identity, peer), None).await
+}
+
+/// Authenticates the user of a page by a password, after [`arrive`].
+pub(super) async fn log_in(
+    api: &Api,
+    request: &HttpRequest,
+    peer: SocketAddr,
+    (username, password): (String, String),
+) -> Result<HttpCaller, ApiError> {
+    let given = Authorization {
+        basic: Some((username, password.into_bytes())),
+        ..Authorization::default()
+    };
+    let identity = authenticate(api, request, &given, peer).await?;
+    admitted(api, request, (identity, peer), None).await
+}
+
+/// Returns the address of the caller, after checking its rate, and the origin of the page if the call
+/// changes something.
+pub(super) fn arrive(
+    api: &Api,
+    request: &HttpRequest,
+    effect: CallEffect,
+) -> Result<SocketAddr, ApiError> {
     let peer = peer(api, request)?;
     api.0.rates.check_address(peer.ip())?;
     if effect == CallEffect::Changes {
         browsers::refuse_cross_site(request.headers())?;
     }
-    let given = authorization(request)?;
-    let certificate = match request.conn_data::<ShownCertificate>() {
-        Some(shown) => shown.caller(given.is_given())?,
-        None => request.conn_data::<ClientCertificate>(), // from the server of a host application
-    };
+    Ok(peer)
+}
+
+/// Returns the session in the cookie of a call that a page has made.
+pub(super) fn session_of(api: &Api, request: &HttpRequest) -> Result<Option<SessionKey>, ApiError> {
+    if is_of_page(request.headers()) { page::key(api, request) } else { Ok(None) }
+}
+
+/// Returns the way on which a request of a page has come.
+pub(super) fn channel(api: &Api, request: &HttpRequest) -> Result<Channel, ApiError> {
+    let is_tls = listener(request).starts_with("https://") || request.app_config().secure();
+    #[cfg(feature = "tls")]
+    let has_proxy_header = request.conn_data::<PeerIsCaller>().is_some();
+    #[cfg(not(feature = "tls"))]
+    let has_proxy_header = false;
+    let connected = connected(request).ip();
+    let is_of_proxy =
+        has_proxy_header || api.options().proxies.iter().any(|network| network.contains(connected));
+    Ok(Channel::of(is_tls, is_of_proxy, peer(api, request)?.ip(), request.headers()))
+}
+
+/// Returns the certificate that identifies the caller beside other credentials, or alone.
+pub(super) fn certificate(
+    request: &HttpRequest,
+    has_others: bool,
+) -> Result<Option<&ClientCertificate>, ApiError> {
+    match request.conn_data::<ShownCertificate>() {
+        Some(shown) => shown.caller(has_others),
+        None => Ok(request.conn_data()), // from the server of a host application
+    }
+}
+
+/// Returns the identity behind credentials.
+async fn authenticate(
+    api: &Api,
+    request: &HttpRequest,
+    given: &Authorization,
+    peer: SocketAddr,
+) -> Result<Identity, ApiError> {
+    let certificate = certificate(request, given.is_given())?;
     match (certificate, given.username()) {
         // The certificate is the identity; a user name in addition must be the same.
         (Some(certificate), Some(username)) if username != certificate.common_name => {
@@ -167,7 +221,7 @@ pub(super) async fn admit(
         (None, None) if given.bearer.is_none() => return Err(ApiError::unauthenticated()),
         (Some(_) | None, _) => {}
     }
-    let shown = given.is_given().then(|| proof(request));
+    let shown = request.headers().contains_key(AUTHORIZATION).then(|| proof(request));
     let accepted = request.conn_data::<LastAccepted>();
     let credentials = Credentials {
         client_id: None,
@@ -200,14 +254,24 @@ pub(super) async fn admit(
     if identity.has_expired(api.0.clock.now()) {
         return Err(ApiError::unauthenticated());
     }
-    let identity = prepared(api, request, identity, peer).await?;
-    if let Some(accepted) = accepted {
+    if let Some(accepted) = accepted.filter(|_| shown.is_some()) {
         accepted.0.set(shown);
     }
+    Ok(identity)
+}
+
+/// Returns the caller with this identity, after counting its call.
+async fn admitted(
+    api: &Api,
+    request: &HttpRequest,
+    (identity, peer): (Identity, SocketAddr),
+    session: Option<SessionKey>,
+) -> Result<HttpCaller, ApiError> {
+    let identity = prepared(api, request, identity, peer).await?;
     if let Some(username) = &identity.username {
         count_call(api, request, username)?;
     }
-    let caller = HttpCaller { identity, peer, listener: request.conn_data().cloned() };
+    let caller = HttpCaller { identity, peer, listener: request.conn_data().cloned(), session };
     request.extensions_mut().insert(CallAccount(caller.account()));
     Ok(caller)
 }
@@ -273,7 +337,8 @@ impl HttpCaller {
     /// Returns a caller at this machine.
     #[cfg(test)]
     pub(super) fn of(identity: Identity) -> Self {
-        Self { identity, peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), listener: None }
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        Self { identity, peer, listener: None, session: None }
     }
 
     /// Returns the account whose shares the calls of this caller take.
@@ -349,44 +414,6 @@ pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
     };
     let name = certificate.map(|certificate| certificate.common_name.clone());
     name.or_else(|| authorization(request).ok()?.username().map(Into::into))
-}
-
-/// Parses the header `Authorization`, if there is one. Another scheme, or a second header, counts as
-/// wrong credentials.
-fn authorization(request: &HttpRequest) -> Result<Authorization, ApiError> {
-    let mut headers = request.headers().get_all(AUTHORIZATION);
-    let Some(header) = headers.next() else {
-        return Ok(Authorization::default());
-    };
-    let parse = || {
-        let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
-        match &*scheme.to_ascii_lowercase() {
-            "basic" => parse_basic(rest),
-            "bearer" => parse_bearer(rest),
-            _ => None,
-        }
-    };
-    match (parse(), headers.next()) {
-        (Some(given), None) => Ok(given),
-        _ => Err(ApiError::unauthenticated()),
-    }
-}
-
-fn parse_basic(encoded: &str) -> Option<Authorization> {
-    let decoded = STANDARD.decode(encoded.trim()).ok()?;
-    // The first colon ends the user name; the password may contain colons.
-    let colon = decoded.iter().position(|byte| *byte == b':')?;
-    let (username, password) = decoded.split_at(colon);
-    let username = String::from_utf8(username.to_vec()).ok()?;
-    Some(Authorization { basic: Some((username, password[1..].to_vec())), bearer: None })
-}
-
-/// Parses a `b64token`, which may also be the text of a token that is not Base64.
-fn parse_bearer(token: &str) -> Option<Authorization> {
-    let token = token.trim();
-    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let is_token = !token.is_empty() && token.bytes().all(is_of_token);
-    is_token.then(|| Authorization { basic: None, bearer: Some(token.to_owned()) })
 }
 
 /// Returns what a caller of this name and address is answered whose login failed.

@@ -5,6 +5,7 @@
 mod access;
 mod broker;
 mod certificates;
+mod pages;
 mod repeated;
 mod users;
 mod waiting;
@@ -403,12 +404,14 @@ impl ApiError {
         matches!(self.advice, Advice::LockedOut(_))
     }
 
-    /// Returns the status and the headers of the response.
-    pub(super) fn head(&self) -> HttpResponseBuilder {
+    /// Returns the status and the headers of the response. The page in a browser gets no challenge: it
+    /// has a form for the login, and the browser would show another one.
+    pub(super) fn head(&self, is_for_page: bool) -> HttpResponseBuilder {
         let mut response = HttpResponse::build(self.status);
         response.insert_header((CACHE_CONTROL, "no-store"));
         match self.advice {
             Advice::None => {}
+            Advice::Challenge if is_for_page => {}
             Advice::Challenge => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
                 response.append_header((WWW_AUTHENTICATE, TOKEN_CHALLENGE));
@@ -468,7 +471,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        self.head().json(ErrorBody::of(self))
+        self.head(false).json(ErrorBody::of(self))
     }
 }
 

@@ -215,6 +215,14 @@ failures! {
     NoFailures => [ApiError::no_failed_logins()];
     /// The rule must be in the store.
     NoRule => [ApiError::rule_not_found()];
+    /// The broker must be a program of its own.
+    NoProgram => [ApiError::no_program()];
+    /// The call has a filter of the log.
+    LogFilter => [ApiError::invalid_log_filter()];
+    /// The caller listens to a topic.
+    ListenedTopic => [ApiError::forbidden_to_listen()];
+    /// A page logs a user in.
+    PageLogin => [ApiError::insecure_connection(), ApiError::sessions_off()];
     /// The path has other methods.
     OtherMethod => [ApiError::method_not_allowed("GET, HEAD")];
 }

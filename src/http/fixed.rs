@@ -7,7 +7,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{
         CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EntityTag,
-        Header as _, IF_NONE_MATCH, IfNoneMatch, X_CONTENT_TYPE_OPTIONS,
+        Header as _, IF_NONE_MATCH, IfNoneMatch, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     },
     web::Bytes,
 };
@@ -69,6 +69,7 @@ impl FixedAnswer {
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"));
         if let Some(policy) = self.policy {
             response.insert_header((CONTENT_SECURITY_POLICY, policy));
+            response.insert_header((REFERRER_POLICY, "no-referrer"));
         }
         if is_known {
             return response.finish();

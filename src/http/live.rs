@@ -21,7 +21,18 @@ pub(super) struct LiveAnswer;
 /// Cancelled when the server of a connection begins to stop, in the data of the connection.
 pub(super) struct ServerEnding(pub(super) CancellationToken);
 
-/// The callers that follow events at present.
+/// Returns a future that ends when the server of the connection begins to stop.
+pub(super) fn ending(request: &HttpRequest) -> impl Future<Output = ()> + use<> {
+    let ending = request.conn_data::<ServerEnding>().map(|ServerEnding(token)| token.clone());
+    async move {
+        match ending {
+            Some(token) => token.cancelled_owned().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The callers that follow events or messages at present.
 #[derive(Default)]
 pub(super) struct Followers(Shares);
 
@@ -93,7 +104,10 @@ impl StandingCheck {
         // What was loaded for the caller belongs to former rules. Calling again loads it again.
         let is_outdated =
             !identity.prepared.is_empty() && api.0.authorizer.generation() != self.rules;
-        if !api.is_ready() || identity.has_expired(now) || is_outdated {
+        let is_logged_out = caller.session.is_some_and(|session| {
+            api.0.sessions.ends_at(&session, now, api.session_times()).is_none()
+        });
+        if !api.is_ready() || identity.has_expired(now) || is_outdated || is_logged_out {
             return false;
         }
         let accounts = api.0.authenticator.generation();

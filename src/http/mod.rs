@@ -13,9 +13,11 @@
 
 mod admission;
 mod asking;
+mod authorization;
 mod browsers;
 mod calls;
 mod certificate;
+mod channel;
 mod desk;
 mod error;
 mod failures;
@@ -27,9 +29,11 @@ mod live;
 mod parameters;
 mod pieces;
 mod problem;
+mod program;
 mod rate;
 #[cfg(feature = "tls")]
 mod server;
+mod sessions;
 mod shares;
 mod v1;
 
@@ -37,7 +41,7 @@ use std::{
     fmt,
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -64,6 +68,7 @@ use crate::{
 
 pub use admission::ListenerName;
 pub use error::{ApiError, not_found};
+pub use program::{InvalidLogFilter, OptionInForce, Program};
 #[cfg(feature = "tls")]
 pub use server::{Listener, Server, ServerOptions};
 
@@ -72,6 +77,7 @@ use desk::Desk;
 use idempotency::Idempotency;
 use live::{Followers, WaitingCallers};
 use rate::Rates;
+use sessions::{SessionTimes, Sessions};
 use shares::{ShareBounds, Shares};
 
 /// Calls that walk along all clients at the same time.
@@ -103,6 +109,10 @@ struct ApiParts {
     described: v1::Described,
     /// The page on which they can be made.
     docs: v1::DocsFiles,
+    /// The sessions of browsers.
+    sessions: Sessions,
+    /// The program of the broker.
+    program: OnceLock<Arc<dyn Program>>,
     /// The places of calls that walk along all clients.
     walks: Shares,
     /// The bytes of bodies.
@@ -143,6 +153,10 @@ pub struct ApiOptions {
     pub followers_per_account_max: usize,
     /// Login rules of individual listeners, by URL.
     pub logins: Vec<(String, ListenerLogins)>,
+    /// How long a browser stays logged in without a person who uses it; zero: a page cannot log in.
+    pub session_idle: Duration,
+    /// How long a browser stays logged in at most.
+    pub session_max: Duration,
     /// Which callers may read `/metrics`.
     pub metrics_access: MetricsAccess,
     /// Names that a request for `/metrics` may use for this machine, in addition to `localhost`,
@@ -165,6 +179,8 @@ impl Default for ApiOptions {
             followers_max: 100,
             followers_per_account_max: 20,
             logins: Vec::new(),
+            session_idle: Duration::from_secs(30 * 60),
+            session_max: Duration::from_secs(12 * 60 * 60),
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
             proxies: Vec::new(),
@@ -233,6 +249,8 @@ impl Api {
             messages: AtomicU64::new(1),
             described: v1::Described::default(),
             docs: v1::DocsFiles::default(),
+            sessions: Sessions::default(),
+            program: OnceLock::new(),
             walks: Shares::default(),
             bodies: Shares::default(),
             answers: Shares::default(),
@@ -251,6 +269,17 @@ impl Api {
 
     fn options(&self) -> Guard<Arc<ApiOptions>> {
         self.0.options.load()
+    }
+
+    /// Sets the program whose options and log the calls show; only the first call has an effect.
+    pub fn set_program(&self, program: Arc<dyn Program>) {
+        drop(self.0.program.set(program));
+    }
+
+    /// Returns how long the sessions of browsers last.
+    fn session_times(&self) -> SessionTimes {
+        let options = self.options();
+        SessionTimes { idle: options.session_idle, whole: options.session_max }
     }
 
     /// Sets the state of `/health/ready`, which starts as ready. A broker sets false at the

@@ -10,7 +10,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ApiError, error::ErrorBody, rate::AccountQuota};
+use super::{ApiError, channel::is_of_page, error::ErrorBody, rate::AccountQuota};
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -41,7 +41,7 @@ impl<'a> ProblemBody<'a> {
 impl ApiError {
     /// Returns the response to this request.
     pub(super) fn answer_to(&self, request: &HttpRequest) -> HttpResponse {
-        let mut response = self.head();
+        let mut response = self.head(is_of_page(request.headers()));
         AccountQuota::tell(request, &mut response);
         if !wants_problem(&accepted(request)) {
             return response.json(ErrorBody::of(self));

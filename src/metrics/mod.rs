@@ -16,6 +16,8 @@ mod process;
 mod rates;
 mod rest;
 mod sources;
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the REST interface shows them"))]
+mod trends;
 mod turns;
 #[cfg(feature = "webhooks")]
 mod webhooks;
@@ -31,6 +33,8 @@ pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;
 pub use rest::{RestMetrics, RestRoute};
 pub use sources::{SourceAnswer, SourceMetrics};
+#[cfg(feature = "http")]
+pub(crate) use trends::TrendSpan;
 pub use turns::TurnTimes;
 #[cfg(feature = "webhooks")]
 pub use webhooks::WebhookMetrics;
@@ -286,6 +290,7 @@ pub struct Metrics {
     #[cfg(feature = "webhooks")]
     webhooks: OnceLock<Box<[Arc<WebhookMetrics>]>>,
     rates: rates::RateSamples,
+    trends: trends::TrendSamples,
 }
 
 /// Refreshes the totals.
@@ -321,6 +326,7 @@ impl Metrics {
             #[cfg(feature = "webhooks")]
             webhooks: OnceLock::new(),
             rates: rates::RateSamples::default(),
+            trends: trends::TrendSamples::default(),
         }
     }
 

@@ -92,6 +92,8 @@ impl Metrics {
             samples.pop_front();
         }
         samples.push_back(sample);
+        drop(samples);
+        self.sample_trends(now_millis);
     }
 
     /// Returns the rates; none in the first ten seconds.

@@ -74,6 +74,18 @@ labels! {
         Node = "/api/v1/node",
         /// The metrics as JSON.
         Stats = "/api/v1/stats",
+        /// The metrics over time.
+        StatsHistory = "/api/v1/stats/history",
+        /// Follows messages.
+        Messages = "/api/v1/messages",
+        /// The configuration in force.
+        Configuration = "/api/v1/configuration",
+        /// What is logged.
+        Log = "/api/v1/log",
+        /// Who the caller is, and what it may do.
+        Me = "/api/v1/me",
+        /// The login of a person on a page.
+        Session = "/api/v1/session",
         /// Lists and creates accounts.
         Users = "/api/v1/users",
         /// Imports accounts.

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use slab::Slab;
@@ -39,9 +39,50 @@ pub(crate) struct InProcess {
     pub(in crate::shard) replies: Replies,
 }
 
+/// What waits for a subscriber that only looks, and what it has missed.
+#[derive(Debug, Default)]
+pub(crate) struct TapCounts {
+    /// Bytes that wait.
+    bytes: AtomicUsize,
+    /// Messages that were dropped because it does not read.
+    missed: AtomicU64,
+}
+
+/// Maximum bytes that wait for a subscriber that only looks; one message may exceed it.
+const TAP_BYTES_MAX: usize = 1024 * 1024;
+/// Maximum number of messages that wait for it.
+const TAP_WAITING_MAX: usize = 1_000;
+
+impl TapCounts {
+    /// Takes room for a message; returns whether there is some.
+    fn take(&self, bytes: usize) -> bool {
+        let has_room = self.bytes.load(Ordering::Relaxed) < TAP_BYTES_MAX;
+        if has_room {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    /// Gives back the room of a message.
+    pub(in crate::shard) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the number of messages that were missed since the last call.
+    pub(in crate::shard) fn take_missed(&self) -> u64 {
+        self.missed.swap(0, Ordering::Relaxed)
+    }
+
+    fn miss(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Where the messages of a subscriber go.
 enum MessagesTo {
     Stream(mpsc::Sender<Received>),
+    /// To one that only looks: what it misses is no loss.
+    Tap(mpsc::Sender<Received>, Arc<TapCounts>),
     /// To the requests that wait for replies.
     Replies,
 }
@@ -51,6 +92,15 @@ impl InProcess {
     pub(in crate::shard) fn add(&self) -> (Place, mpsc::Receiver<Received>) {
         let (sender, messages) = mpsc::channel(WAITING_MAX);
         (self.insert(MessagesTo::Stream(sender)), messages)
+    }
+
+    /// Adds a subscriber that only looks.
+    pub(in crate::shard) fn add_tap(
+        &self,
+        counts: &Arc<TapCounts>,
+    ) -> (Place, mpsc::Receiver<Received>) {
+        let (sender, messages) = mpsc::channel(TAP_WAITING_MAX);
+        (self.insert(MessagesTo::Tap(sender, Arc::clone(counts))), messages)
     }
 
     /// Adds the subscriber for replies; returns its place.
@@ -77,7 +127,7 @@ impl InProcess {
         let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let (generation, to) = subscribers.get(place.slot as usize)?;
         (*generation == place.generation).then(|| match to {
-            MessagesTo::Stream(sender) => sender.capacity(),
+            MessagesTo::Stream(sender) | MessagesTo::Tap(sender, _) => sender.capacity(),
             MessagesTo::Replies => WAITING_MAX,
         })
     }
@@ -95,19 +145,32 @@ impl InProcess {
         if *generation != target.place.generation {
             return None;
         }
-        let sender = match to {
-            MessagesTo::Stream(sender) => sender,
+        let (sender, tap) = match to {
+            MessagesTo::Stream(sender) => (sender, None),
+            MessagesTo::Tap(sender, counts) => (sender, Some(counts)),
             MessagesTo::Replies => return self.replies.take(message, publisher),
         };
         let publication = message.publication;
+        if let Some(counts) = tap
+            && !counts.take(publication.size())
+        {
+            counts.miss();
+            return Some(Delivered::Sent);
+        }
         let received = Received {
             qos: publication.qos.min(target.qos),
             retain: publication.retain && target.retain_as_published,
             message: message.allocate(),
         };
-        Some(match sender.try_send(received) {
-            Ok(()) => Delivered::Sent,
-            Err(_) => Delivered::QueueFull,
+        let bytes = publication.size();
+        Some(match (sender.try_send(received), tap) {
+            (Ok(()), _) => Delivered::Sent,
+            (Err(_), Some(counts)) => {
+                counts.give_back(bytes);
+                counts.miss();
+                Delivered::Sent
+            }
+            (Err(_), None) => Delivered::QueueFull,
         })
     }
 }

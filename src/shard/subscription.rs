@@ -19,7 +19,10 @@ use crate::{
     },
     mqtt::{FilterParts, Message, QoS, SubscriptionOptions, validate_filter},
     router::{Host, Place, RetainedQuery, Subscriber},
-    shard::{Core, in_process::Received},
+    shard::{
+        Core,
+        in_process::{Received, TapCounts},
+    },
 };
 
 /// Nodes of the retained store that are visited before other tasks of the application get their
@@ -34,9 +37,35 @@ pub struct Subscription {
     /// The retained messages that the application has not taken yet.
     retained: Option<UnreadRetained>,
     messages: mpsc::Receiver<Received>,
+    /// Of a subscription that only looks.
+    tap: Option<Arc<TapCounts>>,
 }
 
 impl Subscription {
+    /// Subscribes one that only looks: it has room for few messages, and what it misses is no loss.
+    /// Matching retained messages come first, if they are wanted.
+    pub(crate) fn tap(
+        core: &Arc<Core>,
+        filter: FilterParts<'_>,
+        qos: QoS,
+        with_retained: bool,
+    ) -> Self {
+        let counts = Arc::<TapCounts>::default();
+        let (place, messages) = core.in_process.add_tap(&counts);
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        let options = SubscriptionOptions { retain_as_published: true, ..options };
+        core.index
+            .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
+        let retained = with_retained.then(|| UnreadRetained::begin(core, filter.filter, qos));
+        let core = Arc::downgrade(core);
+        Self { core, place, filter: filter.filter.into(), retained, messages, tap: Some(counts) }
+    }
+
+    /// Returns how many messages were missed since the last call.
+    pub(crate) fn take_missed(&self) -> u64 {
+        self.tap.as_ref().map_or(0, |counts| counts.take_missed())
+    }
+
     /// Subscribes; matching retained messages come first.
     pub(crate) fn begin(
         core: &Arc<Core>,
@@ -59,7 +88,7 @@ impl Subscription {
             shard.door.send(Sender::Application, ToShard::TakeBacklog(asked));
         }
         let core = Arc::downgrade(core);
-        Self { core, place, filter: whole_filter.into(), retained, messages }
+        Self { core, place, filter: whole_filter.into(), retained, messages, tap: None }
     }
 
     /// Returns the next message; `None` once the broker is gone.
@@ -94,7 +123,13 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
         match ready!(self.poll_retained(cx)) {
             Some(retained) => Poll::Ready(Some(retained)),
-            None => self.messages.poll_recv(cx),
+            None => {
+                let received = ready!(self.messages.poll_recv(cx));
+                if let (Some(counts), Some(received)) = (&self.tap, &received) {
+                    counts.give_back(received.message.publication().size());
+                }
+                Poll::Ready(received)
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{Caller, Fails, Following, Parameters},
-        live::{LiveAnswer, ReplaceableCall, ServerEnding, StandingCheck},
+        live::{LiveAnswer, ReplaceableCall, StandingCheck, ending},
         rate::AccountQuota,
         shares::OwnShare,
     },
@@ -139,17 +139,6 @@ fn respond(request: &HttpRequest, format: LiveFormat, stream: FeedStream) -> Htt
     let mut response = builder.streaming(stream.into_chunks());
     response.extensions_mut().insert(LiveAnswer);
     response
-}
-
-/// Returns a future that ends when the server of the connection begins to stop.
-fn ending(request: &HttpRequest) -> impl Future<Output = ()> + use<> {
-    let ending = request.conn_data::<ServerEnding>().map(|ServerEnding(token)| token.clone());
-    async move {
-        match ending {
-            Some(token) => token.cancelled_owned().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Returns the format of an answer that goes on; `None` for one part in JSON.

@@ -24,17 +24,21 @@ mod history;
 mod keep_alive;
 mod kick;
 mod logins;
+mod me;
+mod messages;
 mod named;
 mod node;
 mod openapi;
 mod overrides;
 mod page;
 mod pins;
+mod program;
 mod publish;
 mod redirect;
 mod removal;
 mod request;
 mod rules;
+mod session;
 mod settings;
 mod settings_of;
 mod status;
@@ -44,6 +48,7 @@ mod summary;
 mod target;
 mod tokens;
 mod topics;
+mod trends;
 mod users;
 mod waiting;
 mod walk;
@@ -96,6 +101,11 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(redirect::routes)
         .configure(request::routes)
         .configure(node::routes)
+        .configure(trends::routes)
+        .configure(me::routes)
+        .configure(session::routes)
+        .configure(messages::routes)
+        .configure(program::routes)
         .configure(openapi::routes)
         .configure(docs::routes)
         .configure(check::routes)

@@ -17,7 +17,7 @@ use utoipa::{
     openapi::{
         Components, License, OpenApi as Document, PathItem, Server,
         path::Operation,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
@@ -27,8 +27,9 @@ use super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
     advice, audit, bans, certificates, check, client, clients, contents, events, history,
-    keep_alive, kick, logins, node, overrides, pins, publish, redirect, request, resource, rules,
-    settings, status, sticky, subscriptions, tokens, topics, users,
+    keep_alive, kick, logins, me, messages, node, overrides, pins, program, publish, redirect,
+    request, resource, rules, session, settings, status, sticky, subscriptions, tokens, topics,
+    trends, users,
 };
 
 #[derive(OpenApi)]
@@ -49,6 +50,15 @@ use super::{
     kick::kick_many,
     node::node,
     node::stats,
+    trends::history,
+    me::me,
+    messages::messages,
+    program::configuration,
+    program::show_log,
+    program::change_log,
+    session::show,
+    session::log_in,
+    session::log_out,
     overrides::list,
     overrides::find,
     overrides::remove,
@@ -118,7 +128,7 @@ struct V1Calls;
     paths(calls::keep_alive, calls::status, publish::publish, health::live, health::ready, health::metrics),
     nest((path = "/api/v1", api = V1Calls)),
     components(schemas(ErrorBody<'static>, ProblemBody<'static>, events::ShownBatch)),
-    security(("basic" = []), ("bearer" = []), ("certificate" = [])),
+    security(("basic" = []), ("bearer" = []), ("certificate" = []), ("cookie" = [])),
     tags(
         (name = "keep-alive", description = "The Keep Alive of clients, now and for later connections."),
         (name = "clients", description = "Which clients there are; end or redirect their connections."),
@@ -159,6 +169,8 @@ impl Modify for InCommon {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
         let bearer = bearer.description(Some("A token.")).build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let cookie = ApiKeyValue::with_description("__Host-hearthmq", COOKIE);
+        components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
         let certificate = SecurityScheme::MutualTls {
             description: Some("A client certificate, on an HTTPS listener.".to_owned()),
             deprecated: None,
@@ -184,6 +196,10 @@ const ABOUT: &str = "Control of live MQTT sessions. `docs/rest.md` describes the
     nothing. Every error has a body with `success`, `code` and `message`. Answers to accounts with a rate \
     limit have `RateLimit-Policy` and `RateLimit`. Times are milliseconds since the Unix epoch. Client \
     Identifiers in paths are percent-encoded; `%2F` is a slash that belongs to the identifier.";
+
+/// Describes the cookie of a page.
+const COOKIE: &str = "The cookie of a login on a page, together with the header `X-HearthMQ-Console`. Its \
+    name ends with the port of the URL, if that has one.";
 
 /// The document as it is sent.
 #[derive(Default)]

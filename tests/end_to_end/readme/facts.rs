@@ -48,6 +48,7 @@ fn every_code_of_an_error_is_documented() {
         include_str!("../../../src/http/error/access.rs"),
         include_str!("../../../src/http/error/broker.rs"),
         include_str!("../../../src/http/error/certificates.rs"),
+        include_str!("../../../src/http/error/pages.rs"),
         include_str!("../../../src/http/error/repeated.rs"),
         include_str!("../../../src/http/error/users.rs"),
         include_str!("../../../src/http/error/waiting.rs"),

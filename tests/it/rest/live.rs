@@ -95,6 +95,11 @@ impl Drop for Live {
 }
 
 impl Live {
+    /// Returns its address.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Makes a call as `ops`.
     pub(crate) fn call(&self, line: &str) -> Answer {
         self.send(&request(line, Some(&basic("ops:pass:word"))))

@@ -1,0 +1,135 @@
+//! The options in force, for people: with their defaults, and without secrets.
+
+use serde_json::{Value as Json, json};
+use toml::{Table, Value};
+
+use super::{Config, change::can_change, load::as_table};
+use crate::http::OptionInForce;
+
+/// Options that are secrets, or may contain one.
+const HIDDEN: [&str; 3] = ["auth.http.headers", "auth.http.url", "auth.postgres.url"];
+
+impl Config {
+    /// Returns all options in the order of their names. Secrets are hidden; of webhooks only their names
+    /// are shown.
+    #[must_use]
+    pub fn options_in_force(&self) -> Vec<OptionInForce> {
+        let mut options = Vec::new();
+        let default = Self::default();
+        collect("", &as_table(self), &as_table(&default), &mut options);
+        for (name, value) in [("listeners", listeners(self)), ("webhook", webhooks(self))] {
+            options.push(OptionInForce {
+                name: name.to_owned(),
+                is_changed: value != json!([]),
+                value,
+                default: json!([]),
+                is_hidden: false,
+                needs_restart: !can_change(name),
+            });
+        }
+        options.sort_by(|one, other| one.name.cmp(&other.name));
+        options
+    }
+}
+
+fn listeners(config: &Config) -> Json {
+    serde_json::to_value(&config.listeners).unwrap_or(Json::Null)
+}
+
+fn webhooks(config: &Config) -> Json {
+    config.webhook.iter().map(|webhook| webhook.name.clone()).collect()
+}
+
+fn collect(section: &str, values: &Table, defaults: &Table, options: &mut Vec<OptionInForce>) {
+    for (key, value) in values {
+        let name = format!("{section}{key}");
+        let default = defaults.get(key);
+        if let Value::Table(inner) = value {
+            let defaults = default.and_then(Value::as_table).cloned().unwrap_or_default();
+            collect(&format!("{name}."), inner, &defaults, options);
+            continue;
+        }
+        if ["listeners", "webhook"].contains(&&*name) {
+            continue; // shown apart
+        }
+        let is_changed = default != Some(value);
+        let is_hidden = HIDDEN.contains(&&*name) && is_changed;
+        options.push(OptionInForce {
+            value: if is_hidden { Json::Null } else { json_of(value) },
+            default: default.map_or(Json::Null, json_of),
+            is_changed,
+            is_hidden,
+            needs_restart: !can_change(&name),
+            name,
+        });
+    }
+}
+
+fn json_of(value: &Value) -> Json {
+    serde_json::to_value(value).unwrap_or(Json::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{keys, schema};
+
+    fn option(config: &Config, name: &str) -> OptionInForce {
+        config.options_in_force().into_iter().find(|option| option.name == name).expect(name)
+    }
+
+    #[test]
+    fn every_option_is_shown() {
+        let shown: Vec<_> =
+            Config::default().options_in_force().into_iter().map(|option| option.name).collect();
+        assert!(shown.is_sorted());
+        for key in keys(&schema()) {
+            let is_of_list = key.starts_with("listeners") || key.starts_with("webhook");
+            assert!(is_of_list || shown.contains(&key), "{key}");
+        }
+        assert!(Config::default().options_in_force().iter().all(|option| !option.is_changed));
+    }
+
+    #[test]
+    fn what_differs_from_the_default_is_marked() {
+        let mut config = Config::default();
+        config.http.workers = 3;
+        let workers = option(&config, "http.workers");
+        assert_eq!((workers.value, workers.default), (json!(3), json!(1)));
+        assert!(workers.is_changed && workers.needs_restart && !workers.is_hidden);
+        assert!(!option(&config, "limits.connections_max").needs_restart);
+    }
+
+    /// A further option that is a secret must be hidden too: its type says that it is one.
+    #[test]
+    fn no_secret_is_shown() {
+        let secret = "s3cr3t";
+        let text = format!(
+            "[auth.http]\nurl = \"https://a:{secret}@b/\"\nheaders = [\"X-Key: {secret}\"]\n\
+             [auth.postgres]\nurl = \"postgresql://u:{secret}@h/d\"\n\
+             [[webhook]]\nname = \"fleet\"\nurl = \"https://h/{secret}\"\nsecrets = [\"{secret}\"]\n"
+        );
+        let config: Config = toml::from_str(&text).expect("options");
+        let shown = serde_json::to_string(&config.options_in_force()).expect("JSON");
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(shown.contains("fleet"));
+        for name in HIDDEN {
+            let option = option(&config, name);
+            assert!(option.is_hidden && option.is_changed && option.value.is_null(), "{name}");
+        }
+        let sources = [
+            include_str!("../auth/postgres/options.rs"),
+            include_str!("../auth/callback/options.rs"),
+            include_str!("../auth/jwt/options.rs"),
+            include_str!("../auth/builtin/authenticator.rs"),
+            include_str!("mod.rs"),
+        ];
+        let fields: usize = sources
+            .iter()
+            .map(|text| {
+                text.matches(": HiddenText,").count() + text.matches("<HiddenText>,").count()
+            })
+            .sum();
+        assert_eq!(fields, HIDDEN.len(), "each field of this type is hidden");
+    }
+}
