@@ -215,6 +215,9 @@ fn welcome(config: &Config, password: &str) -> String {
             host = mqtt.ip(),
             port = mqtt.port(),
         ));
+        if reachable(http).ip().is_loopback() {
+            text.push_str(&format!("Or log in to the console: {url}/console\n\n"));
+        }
     }
     text
 }

@@ -18,6 +18,8 @@ mod browsers;
 mod calls;
 mod certificate;
 mod channel;
+#[cfg(feature = "console")]
+mod console;
 mod desk;
 mod error;
 mod failures;
@@ -109,6 +111,9 @@ struct ApiParts {
     described: v1::Described,
     /// The page on which they can be made.
     docs: v1::DocsFiles,
+    /// The console.
+    #[cfg(feature = "console")]
+    console: console::ConsoleFiles,
     /// The sessions of browsers.
     sessions: Sessions,
     /// The program of the broker.
@@ -249,6 +254,8 @@ impl Api {
             messages: AtomicU64::new(1),
             described: v1::Described::default(),
             docs: v1::DocsFiles::default(),
+            #[cfg(feature = "console")]
+            console: console::ConsoleFiles::default(),
             sessions: Sessions::default(),
             program: OnceLock::new(),
             walks: Shares::default(),
@@ -313,10 +320,19 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
             )
             .configure(v1::topics)
             .configure(v1::routes)
+            .configure(pages)
             .service(web::resource("/health/live").wrap(from_fn(stay_with_http)).to(health::live))
             .service(web::resource("/health/ready").wrap(from_fn(stay_with_http)).to(health::ready))
             .service(web::resource("/metrics").wrap(from_fn(stay_with_http)).to(health::metrics));
     }
+}
+
+/// Registers the routes of the pages.
+fn pages(config: &mut ServiceConfig) {
+    #[cfg(feature = "console")]
+    console::routes(config);
+    #[cfg(not(feature = "console"))]
+    let _ = config;
 }
 
 /// Answers a request with `Upgrade` as if it had none, and closes the connection: the next bytes

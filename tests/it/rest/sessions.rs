@@ -1,5 +1,5 @@
-//! The login of a person on a page: the cookie, what it is good for, and what ends it; and who the
-//! caller is.
+//! The login of a person on a page: the cookie, what it is good for, and what ends it; who the caller
+//! is; and the files of the console.
 
 use std::{
     io::{Read as _, Write as _},
@@ -400,4 +400,52 @@ fn numbers_over_time_need_the_permission_to_observe() {
     let other = basic("öps:pass:word");
     let answer = rest.call_as(Some(&other), "GET /api/v1/stats/history");
     assert_eq!(answer.failure(), failed(403, "forbidden"));
+}
+
+#[test]
+fn the_console_loads_its_own_files_alone() {
+    let rest = rest();
+    let page = rest.call_as(None, "GET /console");
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy");
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    ] {
+        assert!(policy.split("; ").any(|it| it == part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("referrer-policy"), "no-referrer");
+    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    let quoted = page.body.split('"').filter(|text| text.starts_with("console/"));
+    let mut files: Vec<_> = quoted.map(str::to_owned).collect();
+    assert!(files.len() > 2, "{files:?}");
+    let mut seen = 0;
+    while let Some(file) = files.get(seen).cloned() {
+        seen += 1;
+        let request =
+            format!("GET /{file} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut stream = tcp(rest.address());
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.starts_with("HTTP/1.1 200 "), "{file}: {text:.100}");
+        assert!(text.contains("nosniff"), "{file}");
+        for imported in text.split(" from \"./").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let imported = format!("console/{imported}");
+            if !files.contains(&imported) {
+                files.push(imported);
+            }
+        }
+    }
+    let answer = rest.call_as(None, "GET /console/");
+    assert_eq!((answer.status, answer.header("location")), (307, "../console"));
+    let answer = rest.call_as(None, "GET /console/nothing.js");
+    assert_eq!(answer.failure(), failed(404, "not_found"));
+    let answer = rest.call_as(None, "POST /console");
+    assert_eq!(answer.failure(), failed(405, "method_not_allowed"));
 }
