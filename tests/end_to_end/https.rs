@@ -4,14 +4,17 @@ use std::{
     fs,
     io::{self, ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    process::{Command, Stdio},
 };
 
 use hearthmq::auth::remove_user;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
+    migration::is_installed,
     pki::{Pair, Pki},
     program::Place,
+    skipped::not_installed,
     tls::{Stream, Tls, VERSIONS},
 };
 
@@ -76,6 +79,29 @@ fn tls_files_that_are_read_again_hold_for_new_connections_and_for_certificates_o
 }
 
 /// Nothing is computed for a socket that says nothing.
+#[test]
+fn a_client_that_names_an_address_as_its_server_writes_no_line_of_the_tls_library() {
+    if !is_installed("openssl") {
+        return not_installed("openssl");
+    }
+    let pki = Pki::new();
+    let place = Place::new()
+        .set("http.https=127.0.0.1:0")
+        .set(format!("tls.certificate={}", pki.server.chain.display()))
+        .set(format!("tls.key={}", pki.server.key.display()));
+    let program = place.start();
+    let address = program.address("https").to_string();
+    let mut openssl = Command::new("openssl");
+    // RFC 6066 forbids an address here; clients of Mosquitto send it nevertheless, at each connection.
+    openssl.args(["s_client", "-connect", &address, "-servername", "127.0.0.1", "-quiet"]);
+    let answer = openssl.stdin(Stdio::null()).output().unwrap();
+    assert!(answer.status.success(), "{answer:?}");
+    program.signal("-HUP");
+    program.line_with(&["configuration read again"]);
+    let lines = program.logged();
+    assert!(!lines.iter().any(|line| line.contains("rustls")), "{lines:#?}");
+}
+
 #[test]
 fn silent_sockets_do_not_use_up_the_handshakes_of_their_address() {
     let pki = Pki::new();
