@@ -13,6 +13,9 @@ use crate::{
 /// Subscribes to the messages that a caller wants to look at.
 pub(super) fn listen(core: &Arc<Core>, request: &ListenTo) -> Result<HeardMessages, ControlError> {
     let parts = validate_filter(&request.filter).map_err(|_| ControlError::Unavailable)?;
+    if !core.allows_topic(&request.filter) {
+        return Err(ControlError::TopicOverLimits);
+    }
     let subscription = Subscription::tap(core, parts, request.qos, request.with_retained);
     let heard = unfold(subscription, async |mut subscription| {
         let received = subscription.next().await?;

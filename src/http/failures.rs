@@ -220,7 +220,7 @@ failures! {
     /// The call has a filter of the log.
     LogFilter => [ApiError::invalid_log_filter()];
     /// The caller listens to a topic.
-    ListenedTopic => [ApiError::forbidden_to_listen()];
+    ListenedTopic => [ApiError::forbidden_to_listen(), ControlError::TopicOverLimits.into()];
     /// A page logs a user in.
     PageLogin => [ApiError::insecure_connection(), ApiError::sessions_off()];
     /// The path has other methods.

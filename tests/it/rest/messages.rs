@@ -20,8 +20,8 @@ use super::{
     world::rest,
 };
 
-/// Follows the messages of a query; returns the lines of the answer behind its head.
-fn listen(live: &Live, user: &str, query: &str) -> BufReader<TcpStream> {
+/// Asks for the messages of a query; returns the head of the answer, and what follows.
+fn ask(live: &Live, user: &str, query: &str) -> (String, BufReader<TcpStream>) {
     let mut stream = BufReader::new(tcp(live.address()));
     let authorization = basic(&format!("{user}:pass:word"));
     let line = format!("GET /api/v1/messages?{query} HTTP/1.1");
@@ -31,9 +31,24 @@ fn listen(live: &Live, user: &str, query: &str) -> BufReader<TcpStream> {
     while !head.ends_with("\r\n\r\n") {
         assert_ne!(stream.read_line(&mut head).unwrap(), 0, "{head}");
     }
+    (head, stream)
+}
+
+/// Follows the messages of a query; returns the lines of the answer behind its head.
+fn listen(live: &Live, user: &str, query: &str) -> BufReader<TcpStream> {
+    let (head, stream) = ask(live, user, query);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(head.contains("application/x-ndjson"), "{head}");
     stream
+}
+
+/// Checks that a query is refused so. An answer that goes on would never end.
+fn is_refused(live: &Live, user: &str, query: &str, expected: &(u16, String)) {
+    let (head, _) = ask(live, user, query);
+    assert!(head.starts_with(&format!("HTTP/1.1 {} ", expected.0)), "{query:.80}: {head}");
+    let authorization = basic(&format!("{user}:pass:word"));
+    let answer = live.call_as(&authorization, &format!("GET /api/v1/messages?{query}"), "", "");
+    assert_eq!(answer.failure(), *expected, "{query:.80}");
 }
 
 /// Returns the next message; `None` at the end of the answer.
@@ -104,10 +119,8 @@ fn only_a_caller_that_may_subscribe_hears_messages() {
     let live = live();
     let rule = r#"{"priority":1,"effect":"deny","actions":["subscribe"],"users":["öps"],"topics":["s/#"]}"#;
     assert_eq!(live.call_with("PUT /api/v1/rules/secret", rule).status, 200);
-    let öps = basic("öps:pass:word");
-    for filter in ["s/%23", "s/1"] {
-        let answer = live.call_as(&öps, &format!("GET /api/v1/messages?filter={filter}"), "", "");
-        assert_eq!(answer.failure(), failed(403, "forbidden"), "{filter}");
+    for query in ["filter=s/%23", "filter=s/1"] {
+        is_refused(&live, "öps", query, &failed(403, "forbidden"));
     }
     let mut stream = listen(&live, "öps", "filter=t/%23");
     publish(&live, "t/1", "heard");
@@ -131,9 +144,11 @@ fn a_wrong_question_about_messages_is_answered_with_400() {
         ("filter=a&payload_bytes_max=268435457", "invalid_parameter"),
         ("filter=a&qos=1", "unknown_parameter"),
     ] {
-        let answer = live.call(&format!("GET /api/v1/messages?{query}"));
-        assert_eq!(answer.failure(), failed(400, code), "{query}");
+        is_refused(&live, "ops", query, &failed(400, code));
     }
+    // As in a SUBSCRIBE, the limits of topics hold for filters.
+    let deep = format!("filter={}", "a/".repeat(1_000));
+    is_refused(&live, "ops", &deep, &failed(400, "invalid_topic"));
 }
 
 /// The double of a program.
