@@ -394,6 +394,8 @@ async function access(page) {
   await expectText(page, "certificates", "No connected client has shown a certificate.");
   await page.getByRole("tab", { name: "Revoked" }).click();
   await expectText(page, "revoked certificates", "No certificate was revoked here.");
+  await page.getByRole("tab", { name: "Pinned" }).click();
+  await expectText(page, "pinned certificates", "No certificate is pinned to a client.");
   await barriers(page);
   await picture(page, "certificates-light");
   await goTo(page, "audit", "Audit log");

@@ -92,7 +92,9 @@ const DECIDERS = {
   no_rule: () => "no rule matches",
   broker: () => "only the broker publishes to this topic",
   authorizer: () => "the application has an authorizer of its own",
-  ban: () => "a ban",
+  ban: ({ ban }) => (ban ? `the ban of ${BANNED[ban.kind] ?? ban.kind} ${ban.value}` : "a ban"),
+  account: () => "the account is disabled",
+  acl: (answer) => `rule ${answer.position} of the identity itself`,
 };
 
 function RuleCheck() {
@@ -131,7 +133,7 @@ function RuleCheck() {
       <button type="submit" class="primary">Check</button>
     </form>
     <${Fault} error=${error} />
-    <div role="status">${answer && html`<p class=${answer.decision === "allow" ? "notice good" : "notice bad"}><b>${answer.decision === "allow" ? "Allowed" : "Denied"}</b>: ${(DECIDERS[answer.by] ?? (() => answer.by))(answer)}.</p>`}</div>
+    <div role="status">${answer && html`<p class=${answer.decision === "allow" ? "notice good" : "notice bad"}><b>${answer.decision === "allow" ? "Allowed" : "Denied"}</b>: ${(DECIDERS[answer.by] ?? (() => answer.by))(answer)}.${answer.not_known?.length > 0 ? ` Not known, and possibly decisive: ${answer.not_known.join(", ")}.` : ""}</p>`}</div>
   </section>`;
 }
 

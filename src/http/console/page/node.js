@@ -1,6 +1,7 @@
 // The node: its configuration, its log, certificates, and advice on Keep Alive.
 
 import { call, part } from "./api.js";
+import { button, remove } from "./changes.js";
 import { count, optionText } from "./format.js";
 import {
   Ago,
@@ -130,10 +131,8 @@ function accept(row, done) {
   });
 }
 
-export function Certificates({ place }) {
-  const isRevoked = place.query.show === "revoked";
-  const connected = usePages("certificates");
-  const revoked = usePages("certificates/revoked");
+function Connected() {
+  const list = usePages("certificates");
   const now = useNow(60_000);
   const kind = (at) => (at < now ? "bad-text" : at < now + 30 * DAY ? "warn-text" : "");
   const columns = [
@@ -156,14 +155,15 @@ export function Certificates({ place }) {
       label: "Change",
       is: "act",
       cell: (row) =>
-        html`<button type="button" class="danger" onClick=${() =>
-          revoke(row, () => {
-            connected.reload();
-            revoked.reload();
-          })}>Revoke</button>`,
+        html`<button type="button" class="danger" onClick=${() => revoke(row, list.reload)}>Revoke</button>`,
     },
   ];
-  const revokedColumns = [
+  return html`<${ListTable} list=${list} label="Certificates of connected clients" columns=${columns} keyOf=${(row) => row.client_id} empty="No connected client has shown a certificate." />`;
+}
+
+function Revoked() {
+  const list = usePages("certificates/revoked");
+  const columns = [
     { key: "serial", label: "Serial number", cell: (row) => html`<code>${row.serial_number}</code>` },
     { key: "issuer", label: "Issuer", is: "grow", cell: (row) => row.issuer },
     { key: "reason", label: "Reason", is: "wide grow", cell: (row) => row.reason ?? "" },
@@ -171,26 +171,67 @@ export function Certificates({ place }) {
       key: "by",
       label: "Revoked",
       is: "wide ip",
-      cell: (row) => html`${row.by ?? ""} <${Time} at=${row.revoked_at ?? row.set_at} />`,
+      cell: (row) => html`${row.by ?? ""} <${Time} at=${row.revoked_at} />`,
     },
     {
       key: "act",
       label: "Change",
       is: "act",
-      cell: (row) => html`<button type="button" onClick=${() => accept(row, revoked.reload)}>Accept again</button>`,
+      cell: (row) => html`<button type="button" onClick=${() => accept(row, list.reload)}>Accept again</button>`,
     },
   ];
+  return html`<${ListTable} list=${list} label="Revoked certificates" columns=${columns} keyOf=${(row) => `${row.issuer} ${row.serial_number}`} empty="No certificate was revoked here." />`;
+}
+
+function Pinned() {
+  const list = usePages("certificates/pins");
+  const columns = [
+    {
+      key: "client",
+      label: "Client",
+      is: "grow",
+      cell: (row) => html`<a href=${linkTo(["clients", row.client_id])}>${row.client_id}</a>`,
+    },
+    { key: "subject", label: "Subject", is: "wide grow", cell: (row) => row.subject },
+    { key: "issuer", label: "Issuer", is: "wide grow", cell: (row) => row.issuer },
+    { key: "serial", label: "Serial number", is: "wide", cell: (row) => html`<code>${row.serial_number}</code>` },
+    { key: "at", label: "Pinned", cell: (row) => html`<${Time} at=${row.pinned_at} />` },
+    {
+      key: "act",
+      label: "Change",
+      is: "act",
+      cell: (row) =>
+        button(
+          "Remove",
+          () =>
+            remove({
+              what: `the pin of ${row.client_id}`,
+              path: `certificates/pins/${part(row.client_id)}`,
+              done: list.reload,
+            }),
+          true,
+        ),
+    },
+  ];
+  return html`<${ListTable} list=${list} label="Pinned certificates" columns=${columns} keyOf=${(row) => row.client_id} empty="No certificate is pinned to a client." />`;
+}
+
+const CERTIFICATES = { connected: Connected, revoked: Revoked, pinned: Pinned };
+const CERTIFICATE_TABS = [
+  ["connected", "Connected, by expiry"],
+  ["revoked", "Revoked"],
+  ["pinned", "Pinned"],
+];
+
+export function Certificates({ place }) {
+  const shown = place.query.show in CERTIFICATES ? place.query.show : "connected";
+  const Shown = CERTIFICATES[shown];
   return html`<${Head} title="Certificates" />
-    <div class="tabs" role="tablist" aria-label="Which certificates">
-      <a role="tab" href=${linkTo(["certificates"])} aria-selected=${isRevoked ? "false" : "true"} aria-controls="certificates" id="tab-connected">Connected, by expiry</a>
-      <a role="tab" href=${linkTo(["certificates"], { show: "revoked" })} aria-selected=${isRevoked ? "true" : "false"} aria-controls="certificates" id="tab-revoked">Revoked</a></div>
-    <div role="tabpanel" id="certificates" aria-labelledby=${isRevoked ? "tab-revoked" : "tab-connected"}>
-      ${
-        isRevoked
-          ? html`<${ListTable} key="revoked" list=${revoked} label="Revoked certificates" columns=${revokedColumns} keyOf=${(row) => `${row.issuer} ${row.serial_number}`} empty="No certificate was revoked here." />`
-          : html`<${ListTable} key="connected" list=${connected} label="Certificates of connected clients" columns=${columns} keyOf=${(row) => row.client_id} empty="No connected client has shown a certificate." />`
-      }
-    </div>`;
+    <div class="tabs" role="tablist" aria-label="Which certificates">${CERTIFICATE_TABS.map(
+      ([key, label]) =>
+        html`<a key=${key} role="tab" href=${linkTo(["certificates"], { show: key === "connected" ? "" : key })} aria-selected=${shown === key ? "true" : "false"} aria-controls="certificates" id=${`tab-${key}`}>${label}</a>`,
+    )}</div>
+    <div role="tabpanel" id="certificates" aria-labelledby=${`tab-${shown}`}><${Shown} key=${shown} /></div>`;
 }
 
 export function Advice() {

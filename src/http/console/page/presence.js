@@ -46,6 +46,8 @@ function details({ event, data }) {
       return html`<code>${data.topic}</code> QoS ${data.qos}`;
     case "session_unsubscribed":
       return html`<code>${data.topic}</code>`;
+    case "client_banned":
+      return `${data.kind.replace("_id", "")} ${data.value}${data.reason ? `: ${data.reason}` : ""}${data.by ? ` by ${data.by}` : ""}`;
     default:
       return data.reason ?? "";
   }
@@ -139,7 +141,7 @@ export function Presence({ place }) {
     <//>
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <${Search} label="Client" value=${pattern} onInput=${setPattern} placeholder="id, or id* or *id*" />
-      <${Choice} label="What" value=${kind} options=${[["", "everything"], ...Object.entries(KINDS).filter(([name]) => name !== "client_banned")]} onChange=${(next) => goTo(linkTo(["presence"], { client: rested, kind: next }), { replace: true })} />
+      <${Choice} label="What" value=${kind} options=${[["", "everything"], ...Object.entries(KINDS)]} onChange=${(next) => goTo(linkTo(["presence"], { client: rested, kind: next }), { replace: true })} />
     </form>
     <${Fault} error=${error} retry=${() => setTurn(turn + 1)} />
     <${Table} label="Events" columns=${COLUMNS} rows=${rows} keyOf=${(row) => row.id} tall busy=${false} empty="Nothing has happened since the page was opened." />
