@@ -96,18 +96,18 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Looks).await?;
         let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
-        let mut question = ListAudit::new(page.limit);
+        let mut question = ListAudit::new(page.limit + 1);
         if let Some(number) = page.place(|key| key.parse().ok())? {
             question.after = number;
         }
         let text = page.begin(&api, &caller)?;
         let found = api.0.control.list_audit(question).await;
-        let found = found.map_err(|error| {
+        let mut found = found.map_err(|error| {
             ApiError::of_access(error, ApiError::not_found, ApiError::invalid_body)
         })?;
-        let is_full = found.len() == page.limit;
+        let has_more = page.cut(&mut found);
         let key = |last: &AuditEntry| last.number.to_string();
-        text.answer(found, is_full, key, |entry| Ok(AuditAnswer::from(entry)))
+        text.answer(found, has_more, key, |entry| Ok(AuditAnswer::from(entry)))
     };
     answer(&api, &request, RestRoute::Audit, call).await
 }

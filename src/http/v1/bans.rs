@@ -156,17 +156,16 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Looks).await?;
         let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
-        let mut question = ListBans::new(page.limit);
+        let mut question = ListBans::new(page.limit + 1);
         question.after = page.place(|key| {
             let (kind, value) = key.split_once('/')?;
             BanSubject::parse(kind, value).ok()
         })?;
         let text = page.begin(&api, &caller)?;
-        let bans = api.0.control.list_bans(question).await.map_err(ban_error)?;
-        // A page that is full may be the last one; the next one is then empty.
-        let is_full = bans.len() == page.limit;
+        let mut bans = api.0.control.list_bans(question).await.map_err(ban_error)?;
+        let has_more = page.cut(&mut bans);
         let key = |ban: &Ban| format!("{}/{}", ban.subject.kind(), ban.subject.value());
-        text.answer(bans, is_full, key, |ban| Ok(BanAnswer::from(ban)))
+        text.answer(bans, has_more, key, |ban| Ok(BanAnswer::from(ban)))
     };
     answer(&api, &request, RestRoute::Bans, call).await
 }

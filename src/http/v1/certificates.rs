@@ -206,14 +206,14 @@ pub(super) async fn list_revoked(request: HttpRequest, api: Data<Api>) -> HttpRe
     let call = async {
         let caller = admit(&api, &request, CallEffect::Looks).await?;
         let mut page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
-        page.limit = page.limit.min(ListRevoked::LIMIT_MAX);
+        page.limit = page.limit.min(ListRevoked::LIMIT_MAX - 1);
         let text = page.begin(&api, &caller)?;
-        let mut question = ListRevoked::new(page.limit);
+        let mut question = ListRevoked::new(page.limit + 1);
         question.after = page.after.as_deref().map(str::to_owned);
-        let found = api.0.control.list_revoked(question).await?;
-        let is_full = found.len() == page.limit;
+        let mut found = api.0.control.list_revoked(question).await?;
+        let has_more = page.cut(&mut found);
         let key = |last: &RevokedCertificate| format!("{}:{}", last.serial_number, last.issuer);
-        text.answer(found, is_full, key, |found| Ok(ShownRevoked::from(found)))
+        text.answer(found, has_more, key, |found| Ok(ShownRevoked::from(found)))
     };
     answer(&api, &request, RestRoute::RevokedCertificates, call).await
 }

@@ -85,14 +85,14 @@ pub(super) async fn list_pins(request: HttpRequest, api: Data<Api>) -> HttpRespo
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Looks).await?;
         let mut page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
-        page.limit = page.limit.min(ListPins::LIMIT_MAX);
+        page.limit = page.limit.min(ListPins::LIMIT_MAX - 1);
         let text = page.begin(&api, &caller)?;
-        let mut question = ListPins::new(page.limit);
+        let mut question = ListPins::new(page.limit + 1);
         question.after = page.after.as_deref().map(str::to_owned);
-        let found = api.0.control.list_pins(question).await?;
-        let is_full = found.len() == page.limit;
+        let mut found = api.0.control.list_pins(question).await?;
+        let has_more = page.cut(&mut found);
         let key = |last: &CertificatePin| last.client_id.to_string();
-        text.answer(found, is_full, key, |found| Ok(ShownPin::from(found)))
+        text.answer(found, has_more, key, |found| Ok(ShownPin::from(found)))
     };
     answer(&api, &request, RestRoute::CertificatePins, call).await
 }

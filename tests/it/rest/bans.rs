@@ -79,6 +79,11 @@ fn bans_are_listed_page_by_page() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(found, ["address ::1/128", "client_id z", "user a*", "user b"]);
+    // Nothing follows a last page that is full.
+    for path in ["bans", "audit"] {
+        let page = json(&live.call(&format!("GET /api/v1/{path}?limit=4")));
+        assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (4, &json!(null)));
+    }
 }
 
 #[test]
