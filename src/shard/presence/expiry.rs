@@ -55,8 +55,16 @@ impl Shard {
 
     /// Returns whether a session collects messages of this topic: its own rules have not expired, or the
     /// client may subscribe to the topic without them.
+    #[inline]
     pub(in crate::shard) fn collects(&self, found: &Slot, topic: &str, qos: QoS) -> bool {
-        let Some(identity) = found.presence.after_expiry.as_deref() else { return true };
+        let identity = found.presence.after_expiry.as_deref();
+        identity.is_none_or(|identity| self.collects_as(identity, found, topic, qos))
+    }
+
+    // Apart, so that a delivery does not pay for what hardly any session has.
+    #[cold]
+    #[inline(never)]
+    fn collects_as(&self, identity: &Identity, found: &Slot, topic: &str, qos: QoS) -> bool {
         let request = AccessRequest {
             identity,
             client_id: found.session.client_id(),

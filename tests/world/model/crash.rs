@@ -77,6 +77,10 @@ impl Model {
                 }
             };
             if !is_under {
+                // After UNSUBSCRIBE, a server may still deliver what it has buffered (MQTT 5.0, section
+                // 3.10.4). The broker does, unless it examines the queue because of another subscription.
+                let is_unsent = copy.share.is_none() && copy.received_on.is_none();
+                copy.is_optional |= is_unsent && !is_under_other(copy.message.topic);
                 return true;
             }
             // What was sent may come again, what was not must not.
