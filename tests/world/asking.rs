@@ -179,7 +179,10 @@ impl World {
     pub(crate) async fn slow_down(&mut self, client: usize) -> Verdict {
         let is_long_due =
             self.model.next_due_at().is_none_or(|at| at > self.model.now + SLOW_MILLIS);
-        if self.disk.is_failing() || !is_long_due || self.model.link(client).is_none() {
+        // A client without a free Packet Identifier publishes nothing here.
+        let can_publish =
+            self.model.link(client).is_some() && self.clients[client].free_id().is_some();
+        if self.disk.is_failing() || !is_long_due || !can_publish {
             self.count("skipped");
             return Ok(());
         }
