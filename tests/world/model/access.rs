@@ -23,11 +23,6 @@ impl Model {
             let end = End::without_disconnect(DisconnectReason::Banned);
             self.end_connection(*client, end);
         }
-        // The Will of one of them may have been sent on the connection of another, which has ended since.
-        for client in BANS[ban].2 {
-            let copies = self.sessions[*client].iter_mut().flat_map(|session| &mut session.copies);
-            copies.for_each(|copy| copy.may_be_lost |= copy.received_on.is_none());
-        }
     }
 
     /// Lifts a ban, and returns it.

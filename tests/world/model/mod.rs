@@ -315,8 +315,17 @@ impl Model {
         let Some(session) = self.sessions[client].as_mut() else { return };
         let Some(link) = session.link.take() else { return };
         self.told.push((client, link.told_at_end(end.reason)));
+        // The broker may end several connections at such a time, and publish their Wills, in any order.
+        let is_with_others = matches!(
+            end.reason,
+            DisconnectReason::KeepaliveTimeout
+                | DisconnectReason::AuthenticationExpired
+                | DisconnectReason::Banned
+        );
         for copy in &mut session.copies {
-            copy.may_be_lost |= link.is_behind || copy.received_on.is_some();
+            let is_just_routed = copy.message.routed_at + TOLERANCE_MILLIS >= now;
+            copy.may_be_lost |=
+                link.is_behind || copy.received_on.is_some() || is_with_others && is_just_routed;
             // A message that is too large may have been dropped. [MQTT-3.1.2-25]
             copy.is_optional |= copy.message.payload.len() > link.packet_bytes_max;
         }
@@ -324,7 +333,7 @@ impl Model {
         for copy in &mut session.copies {
             copy.is_optional |= copy.qos == QoS::AtMostOnce;
         }
-        if end.reason == DisconnectReason::KeepaliveTimeout {
+        if is_with_others {
             session.may_be_there_until = now + TOLERANCE_MILLIS;
         }
         let expiry_secs = session.expiry_secs;
