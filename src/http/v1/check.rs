@@ -73,7 +73,8 @@ struct CheckBody {
     /// Groups of the identity; left out: those of its account in the store.
     #[serde(default, deserialize_with = "given")]
     groups: Option<Vec<String>>,
-    /// Rules of the identity alone, as its source gives them: a list of rules, or in the form of EMQX.
+    /// Rules of the identity alone, as its source gives them in a list: in the form of the policy, or in that
+    /// of EMQX.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<Object>>)]
     acl: Option<serde_json::Value>,
@@ -335,8 +336,8 @@ fn identity(asked: &CheckBody, account: &KnownAccount) -> Result<Identity, ApiEr
 #[cfg(feature = "accounts")]
 fn own_rules_of(asked: &CheckBody) -> Result<OwnRules, ApiError> {
     let Some(acl) = &asked.acl else { return Ok(OwnRules::default()) };
-    if acl.is_null() {
-        return Err(ApiError::invalid_body("acl is a list or an object"));
+    if !acl.is_array() {
+        return Err(ApiError::invalid_body("acl is a list of rules"));
     }
     let invalid =
         |error: crate::auth::OwnRulesError| ApiError::invalid_body(&format!("acl: {error}"));

@@ -172,9 +172,11 @@ fn a_check_takes_rules_of_the_identity_and_says_what_it_does_not_know() {
     let by_own = json!({"decision": "deny", "by": "acl", "position": 2,
         "not_known": ["attributes", "groups"]});
     assert_eq!(check(&live, question.clone()), by_own);
-    question["acl"] = json!([{"effect": "perhaps"}]);
-    let answer = live.call_with("POST /api/v1/rules/check", &question.to_string());
-    assert_eq!(answer.failure(), failed(400, "invalid_body"));
+    for invalid in [json!([{"effect": "perhaps"}]), json!({}), json!("x")] {
+        question["acl"] = invalid;
+        let answer = live.call_with("POST /api/v1/rules/check", &question.to_string());
+        assert_eq!(answer.failure(), failed(400, "invalid_body"), "{question}");
+    }
     for missing in ["acl", "attributes", "groups"] {
         let mut question = known(json!({"action": "connect"}));
         question[missing] = Value::Null;

@@ -66,7 +66,7 @@ pub(in crate::cli) struct CheckArguments {
     /// A group of the user; may be repeated
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
-    /// A JSON file with the rules of the identity alone, such as the claim `acl` of its token
+    /// A JSON file with a list of the rules of the identity alone, such as the claim `acl` of its token
     #[arg(long, value_name = "FILE")]
     acl: Option<PathBuf>,
     /// The QoS
