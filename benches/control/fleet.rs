@@ -29,7 +29,9 @@ fn policy() -> String {
             "[[rules]]\neffect = \"deny\"\nactions = [\"observe\"]\nclients = [\"other-{n}-*\"]\n"
         )
     });
-    let allowed = "[[rules]]\neffect = \"allow\"\n".to_owned();
+    let actions =
+        "[\"connect\", \"publish\", \"subscribe\", \"observe\", \"control\", \"administer\"]";
+    let allowed = format!("[[rules]]\neffect = \"allow\"\nactions = {actions}\n");
     denied.chain([allowed]).collect()
 }
 
