@@ -39,21 +39,25 @@ pub(super) fn refuse_other_hosts(headers: &HeaderMap, known: &[String]) -> Resul
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     let is_local = || is("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
     let is_own_name = || rustix::system::uname().nodename().to_str().is_ok_and(is);
-    let is_known =
-        is_address(name) || is_local() || known.iter().any(|known| is(known)) || is_own_name();
+    let is_known = address_of(name).is_some()
+        || is_local()
+        || known.iter().any(|known| is(known))
+        || is_own_name();
     if is_known { Ok(()) } else { Err(ApiError::forbidden_host()) }
 }
 
-fn without_port(host: &str) -> &str {
+/// Returns the name in a `Host` header.
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,
     }
 }
 
-fn is_address(name: &str) -> bool {
+/// Returns the address that a name in a `Host` header is; `None` if it is another name.
+pub(super) fn address_of(name: &str) -> Option<IpAddr> {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.parse::<IpAddr>().is_ok()
+    bare.parse().ok()
 }
 
 #[cfg(test)]

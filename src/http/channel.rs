@@ -7,7 +7,10 @@ use std::net::IpAddr;
 
 use actix_web::http::header::{COOKIE, FORWARDED, HOST, HeaderMap, HeaderName};
 
-use super::sessions::SessionSecret;
+use super::{
+    browsers::{address_of, without_port},
+    sessions::SessionSecret,
+};
 
 /// The header that a page adds to each of its calls. A page of another site cannot add it: the browser
 /// first asks the server, which does not permit it. So a cookie counts together with this header alone.
@@ -48,7 +51,8 @@ impl Channel {
             return Self::Secret;
         }
         // With a foreign name, the page may be one of another machine that resolves to this one.
-        let is_local = caller.to_canonical().is_loopback() && is_name_of_loopback(name(headers));
+        let is_local =
+            caller.to_canonical().is_loopback() && is_name_of_loopback(without_port(host(headers)));
         if is_local { Self::OwnMachine } else { Self::Open }
     }
 
@@ -113,18 +117,11 @@ fn port(headers: &HeaderMap) -> Option<u16> {
     host(headers).rsplit_once(':')?.1.parse().ok()
 }
 
-fn name(headers: &HeaderMap) -> &str {
-    match host(headers).rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host(headers),
-    }
-}
-
 fn is_name_of_loopback(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    let is_address = bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    is_address || name == "localhost" || name.ends_with(".localhost")
+    address_of(&name).is_some_and(|address| address.is_loopback())
+        || name == "localhost"
+        || name.ends_with(".localhost")
 }
 
 #[cfg(test)]
