@@ -66,6 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .service(scope("/mqtt").configure(routes.clone()))
             .configure(websocket.clone())
     })
+    .tcp_nodelay(true) // otherwise the end of a long answer waits for an acknowledgement, up to 40 ms
     .disable_signals()
     .bind("127.0.0.1:8080")?
     .run();

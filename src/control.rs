@@ -5,7 +5,10 @@
 
 mod access;
 mod advice;
+mod bridges;
+mod busiest;
 mod certificates;
+mod cluster;
 mod contents;
 mod error;
 mod feed;
@@ -16,12 +19,14 @@ mod listening;
 mod overrides;
 mod pins;
 mod publishing;
+mod readiness;
 mod rechecked;
 mod requesting;
 mod selector;
 mod settings;
 mod subscriptions;
 mod topics;
+mod traces;
 mod users;
 mod views;
 mod whole;
@@ -42,10 +47,16 @@ pub use self::{
         AdviceCertainty, FatalSilences, KeepAliveAdvice, KeepAliveAdvicePage, ListKeepAliveAdvice,
         SurvivedSilences,
     },
+    bridges::{
+        BridgeControl, BridgeControlError, BridgeCounts, BridgeFault, BridgePhase, BridgeTopicView,
+        BridgeView,
+    },
+    busiest::{BusyBy, BusyClient, ClientTraffic, FindBusiest},
     certificates::{
         CertificatePage, CertificatePlace, CertificatesChanged, CertificatesError,
         ClientCertificates, ConnectedCertificate, ListRevoked, RevokedCertificate,
     },
+    cluster::{ClusterMemberView, ClusterState, ClusterView, MemberState},
     contents::{
         ClearQueue, ListQueue, ListSubscriptions, MessageProperties, QueuePage, QueuePosition,
         SubscriptionPage, SubscriptionView, WaitingMessage,
@@ -64,6 +75,7 @@ pub use self::{
         DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published, Publishing,
         WaitForDeliveries,
     },
+    readiness::Readiness,
     rechecked::Rechecked,
     requesting::{DeviceReply, REPLY_WAIT_MAX, RequestReply},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
@@ -75,6 +87,10 @@ pub use self::{
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
         RetainedView, SubscribedTo, TopicReceiver,
+    },
+    traces::{
+        ClientTraces, ReadTrace, StartTrace, TRACE_SECS, TRACE_SECS_MAX, TraceKind, TracePart,
+        TraceRecord, TraceTarget, TraceView,
     },
     users::{
         AccountProperties, ChangeUser, ExistingUsers, ImportUsers, Imported, ListUsers,
@@ -414,19 +430,6 @@ pub trait Redirects: Send + Sync + 'static {
     /// Returns the server that new clients are redirected to; `None` if they are accepted.
     fn drained_to(&self) -> Option<Redirection> {
         None
-    }
-}
-
-/// The state of the broker itself.
-pub trait Readiness: Send + Sync + 'static {
-    /// Returns whether the broker accepts clients and callers; false during shutdown.
-    fn is_ready(&self) -> bool {
-        true
-    }
-
-    /// Returns whether durable messages are accepted: whether the store can be written.
-    fn is_storing(&self) -> bool {
-        true
     }
 }
 

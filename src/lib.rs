@@ -36,7 +36,9 @@
 //! - [`mqtt`]: packets, and the nouns of the specification.
 //! - [`net`], [`config`], [`limits`]: listeners and TLS, the program's configuration, the limits.
 //! - [`told`]: which log lines about clients are written.
+//! - `bridge`: connections to other brokers, with the feature of that name.
 //! - `webhooks`: events of presence to HTTP endpoints, with the feature of that name.
+//! - `otlp`: metrics and traces to an OpenTelemetry collector, with the feature of that name.
 //!
 //! - [`actix`], [`actix_web`], [`bytes`], [`rustls`] and [`tokio`] are crates whose types this API
 //!   names, in the versions that it uses.
@@ -54,8 +56,12 @@
 pub mod actors;
 pub mod auth;
 mod between;
+#[cfg(feature = "bridge")]
+pub mod bridge;
 pub mod broker;
 mod clock;
+#[cfg(feature = "cluster")]
+mod cluster;
 #[cfg(feature = "cli")]
 pub mod config;
 pub mod control;
@@ -72,10 +78,12 @@ pub mod limits;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 #[cfg(feature = "outbound")]
 #[cfg_attr(
-    not(any(feature = "http-auth", feature = "jwt", feature = "webhooks")),
-    expect(dead_code, reason = "a database needs its TLS alone")
+    not(any(feature = "http-auth", feature = "jwt", feature = "otlp", feature = "webhooks")),
+    expect(dead_code, reason = "a database and a bridge need its TLS alone")
 )]
 mod outbound;
 mod owners;
@@ -83,8 +91,10 @@ pub mod records;
 mod router;
 mod session;
 mod shard;
+mod spans;
 pub mod store;
 pub mod told;
+mod traces;
 mod transport;
 #[cfg(feature = "webhooks")]
 pub mod webhooks;
@@ -94,7 +104,7 @@ pub use actix_web;
 pub use async_trait::async_trait;
 pub use broker::{Broker, Error};
 pub use futures_util::Stream;
-#[cfg(any(feature = "tls", feature = "webhooks"))]
+#[cfg(any(feature = "bridge", feature = "tls", feature = "webhooks"))]
 pub use rustls;
 pub use {actix, bytes, tokio};
 
@@ -102,6 +112,10 @@ pub use {actix, bytes, tokio};
 /// they may change in every release.
 #[doc(hidden)]
 pub mod internals {
+    #[cfg(feature = "cluster")]
+    pub mod cluster {
+        pub use crate::cluster::*;
+    }
     pub mod router {
         pub use crate::router::*;
     }

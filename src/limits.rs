@@ -104,6 +104,12 @@ pub struct Limits {
     /// has drained a sixteenth of its full queue; then the client loses its oldest messages until
     /// it has. Time in which the client itself is held counts separately, up to four times as much.
     pub queue_hold_secs_max: u16,
+    /// Maximum number of messages that wait in memory for all sessions of one user; 0 = a quarter of
+    /// [`Limits::queue_messages_max`]. At least as many as may wait for one client.
+    pub queue_messages_per_user_max: u64,
+    /// Maximum bytes of messages in memory, waiting and in flight, for all sessions of one user; 0 = a
+    /// quarter of [`Limits::queue_bytes_max`]. At least as many as may wait for one client.
+    pub queue_bytes_per_user_max: u64,
     /// Maximum number of retained messages.
     pub retained_messages_max: u64,
     /// Maximum bytes of retained messages: their text, 288 for each message, 64 if it expires, 144
@@ -166,6 +172,13 @@ pub struct Limits {
     /// Maximum number of those of one user, or of one address for clients without a user name; 0 = a
     /// quarter of all. Beyond it, the user loses its own oldest histories.
     pub history_connections_per_user_max: u64,
+    /// Maximum number of traces of clients at the same time, of which one caller may have half; 0 = none.
+    pub traces_max: u32,
+    /// Maximum bytes of the records of all traces together. Each trace has an equal part; its oldest
+    /// record leaves for a new one.
+    pub trace_bytes_max: u64,
+    /// Maximum number of records of one trace in a second; further packets are counted.
+    pub trace_records_per_sec_max: u32,
 }
 
 impl Default for Limits {
@@ -203,6 +216,8 @@ impl Default for Limits {
             queue_bytes_per_client_max: 16_777_216,
             queue_messages_max: 10_000_000,
             queue_bytes_max: 1_073_741_824,
+            queue_messages_per_user_max: 0,
+            queue_bytes_per_user_max: 0,
             stored_messages_per_user_max: 1_000_000,
             stored_bytes_per_user_max: 1_073_741_824,
             queue_full: QueueFull::DropOldest,
@@ -230,6 +245,9 @@ impl Default for Limits {
             history_days_max: 7,
             history_connections_max: 1_000_000,
             history_connections_per_user_max: 0,
+            traces_max: 8,
+            trace_bytes_max: 16_777_216,
+            trace_records_per_sec_max: 5_000,
         }
     }
 }
@@ -337,6 +355,10 @@ pub struct OwnLimits {
     pub stored_bytes_max: Option<u64>,
     /// Replaces [`Limits::will_bytes_per_user_max`].
     pub will_bytes_max: Option<u64>,
+    /// Replaces [`Limits::queue_messages_per_user_max`].
+    pub queue_messages_max: Option<u64>,
+    /// Replaces [`Limits::queue_bytes_per_user_max`].
+    pub queue_bytes_max: Option<u64>,
 }
 
 impl OwnLimits {
@@ -352,6 +374,16 @@ impl OwnLimits {
             stored_messages_max: Some(limits.stored_messages_per_user_max),
             stored_bytes_max: Some(limits.stored_bytes_per_user_max),
             will_bytes_max: Some(limits.will_bytes_per_user_max),
+            queue_messages_max: Some(queue_share(
+                limits.queue_messages_per_user_max,
+                limits.queue_messages_max,
+                limits.queue_messages_per_client_max as u64,
+            )),
+            queue_bytes_max: Some(queue_share(
+                limits.queue_bytes_per_user_max,
+                limits.queue_bytes_max,
+                limits.queue_bytes_per_client_max,
+            )),
         }
     }
 
@@ -367,8 +399,20 @@ impl OwnLimits {
             stored_messages_max: self.stored_messages_max.or(others.stored_messages_max),
             stored_bytes_max: self.stored_bytes_max.or(others.stored_bytes_max),
             will_bytes_max: self.will_bytes_max.or(others.will_bytes_max),
+            queue_messages_max: self.queue_messages_max.or(others.queue_messages_max),
+            queue_bytes_max: self.queue_bytes_max.or(others.queue_bytes_max),
         }
     }
+}
+
+/// One user has at most this part of what may wait in memory for all, if nothing else is set.
+const QUEUE_PART: u64 = 4;
+
+/// Returns the share of one user: what is set, or a part of the limit of all. One client can always
+/// use its own limit.
+const fn queue_share(of_user: u64, of_all: u64, of_client: u64) -> u64 {
+    let share = if of_user == 0 { of_all.div_ceil(QUEUE_PART) } else { of_user };
+    if share < of_client { of_client } else { share }
 }
 
 /// What happens to a QoS 1 or 2 message for a client whose queue is full. QoS 0 is dropped.

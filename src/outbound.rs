@@ -1,16 +1,16 @@
 //! Calls HTTP services: hyper, HTTP/1.1, TLS by rustls.
 //!
 //! Redirects are not followed, proxies of the environment are not used, connections are used again, and an
-//! answer is read up to a bound. Does not know what a service is for. Called by webhooks, and by the
-//! sources of identities that are elsewhere.
+//! answer is read up to a bound. Does not know what a service is for. Called by webhooks, by the
+//! sources of identities that are elsewhere, and by the export of metrics and traces.
 
 use std::{error::Error, fmt, fs, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
-#[cfg(any(feature = "jwt", feature = "http-auth"))]
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
 use http_body_util::{BodyExt as _, Limited};
-#[cfg(any(feature = "jwt", feature = "http-auth"))]
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
 use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -23,7 +23,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-#[cfg(any(feature = "jwt", feature = "http-auth"))]
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
 use tokio::time::timeout;
 
 /// What this program calls itself.
@@ -127,15 +127,7 @@ pub(crate) fn tls_config(
                 roots.add(authority.clone())?;
             }
         }
-        None if are_needed => {
-            let found = rustls_native_certs::load_native_certs();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
-                let first = found.errors.first();
-                let why = first.map_or_else(|| "none were found".to_owned(), ToString::to_string);
-                return Err(TlsFault::NoAuthorities(why));
-            }
-        }
+        None if are_needed => roots = roots_of_system()?,
         None => {}
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -144,15 +136,31 @@ pub(crate) fn tls_config(
     Ok(builder?.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Returns the certification authorities of the system.
+pub(crate) fn roots_of_system() -> Result<RootCertStore, TlsFault> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let first = found.errors.first();
+        let why = first.map_or_else(|| "none were found".to_owned(), ToString::to_string);
+        return Err(TlsFault::NoAuthorities(why));
+    }
+    Ok(roots)
+}
+
 /// Calls services, over connections that are used again.
 #[derive(Clone)]
 pub(crate) struct ServiceCaller(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 /// An answer that was read to its end.
-#[cfg(any(feature = "jwt", feature = "http-auth"))]
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
 pub(crate) struct ServiceAnswer {
     pub(crate) status: StatusCode,
-    #[cfg_attr(not(feature = "http-auth"), expect(dead_code, reason = "no answer is kept"))]
+    #[cfg_attr(
+        not(any(feature = "http-auth", feature = "otlp")),
+        expect(dead_code, reason = "no answer is kept")
+    )]
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -184,24 +192,48 @@ impl ServiceCaller {
         self.0.request(request).await
     }
 
-    /// Sends a request and reads its answer, within this time and up to this number of bytes. The error
-    /// is a text for the log.
-    #[cfg(any(feature = "jwt", feature = "http-auth"))]
+    /// Sends a request and reads its answer, within this time and up to this number of bytes.
+    #[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
     pub(crate) async fn call(
         &self,
         request: Request<Full<Bytes>>,
         time_max: Duration,
         bytes_max: usize,
-    ) -> Result<ServiceAnswer, String> {
+    ) -> Result<ServiceAnswer, CallFailure> {
         let call = async {
-            let answer = self.send(request).await.map_err(|error| with_causes(&error))?;
+            let answer = self.send(request).await;
+            let answer = answer.map_err(|error| CallFailure {
+                is_of_connection: error.is_connect(),
+                why: with_causes(&error),
+            })?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, bytes_max).collect().await;
-            let body = body.map_err(|error| with_causes(&*error))?.to_bytes();
+            let body = body.map_err(|error| CallFailure::of(with_causes(&*error)))?.to_bytes();
             Ok(ServiceAnswer { status: head.status, headers: head.headers, body })
         };
-        let late = |_| Err(format!("no answer within {} ms", time_max.as_millis()));
+        let late = |_| {
+            let why = format!("no answer within {} ms", time_max.as_millis());
+            Err(CallFailure::of(why))
+        };
         timeout(time_max, call).await.unwrap_or_else(late)
+    }
+}
+
+/// Why a call has no answer.
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
+pub(crate) struct CallFailure {
+    /// A text for the log.
+    pub(crate) why: String,
+    /// Whether there is no connection to the service, so that every call fails.
+    #[cfg_attr(not(feature = "http-auth"), expect(dead_code, reason = "read by http-auth"))]
+    pub(crate) is_of_connection: bool,
+}
+
+#[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
+impl CallFailure {
+    /// Returns the failure of one call.
+    pub(crate) const fn of(why: String) -> Self {
+        Self { why, is_of_connection: false }
     }
 }
 

@@ -75,6 +75,8 @@ pub(crate) struct Owners {
 struct AccountTable {
     /// Of each owner that has none of its own.
     limits: OwnLimits,
+    /// Maximum bytes of unhandled packets of one owner.
+    incomplete_bytes_max: u64,
     by_owner: HashMap<Owner, Weak<Account>, RandomState>,
     /// Number of entries left by the last cleanup.
     left: usize,
@@ -83,6 +85,9 @@ struct AccountTable {
 /// Minimum number of entries before a cleanup removes those of dropped accounts. A cleanup also
 /// waits until the entries have doubled since the last one.
 const ENTRIES_BEFORE_CLEANING: usize = 1_024;
+
+/// One owner has at most this part of the bytes of unhandled packets.
+const INCOMPLETE_PART: u64 = 4;
 
 impl Owners {
     /// Creates the register; `limits` has the limits of each owner. Stored bytes are also limited
@@ -96,11 +101,16 @@ impl Owners {
 
     /// Changes what each owner may have; [`Self::refresh`] tells those that are there.
     pub(crate) fn set_limits(&self, limits: &Limits) {
+        // A packet of the largest size has room, however small the limit is.
+        let part = limits.incomplete_packet_bytes_max.div_ceil(INCOMPLETE_PART);
+        let incomplete_bytes_max = part.max(limits.packet_bytes_max.into());
         let mut limits = OwnLimits::of_each_user(limits);
         if let (Some(bytes), Some(max)) = (self.disk_bytes, &mut limits.stored_bytes_max) {
             *max = (*max).min(bytes / DISK_PART);
         }
-        self.lock().limits = limits;
+        let mut accounts = self.lock();
+        accounts.limits = limits;
+        accounts.incomplete_bytes_max = incomplete_bytes_max;
     }
 
     /// Returns the account of an owner. `own` has its individual limits, which replace the general
@@ -109,14 +119,14 @@ impl Owners {
         let mut accounts = self.lock();
         let limits = own.unwrap_or_default().or(accounts.limits);
         if let Some(account) = accounts.by_owner.get(&owner).and_then(Weak::upgrade) {
-            account.set_limits(limits);
+            account.set_limits(limits, accounts.incomplete_bytes_max);
             return account;
         }
         if accounts.by_owner.len() >= ENTRIES_BEFORE_CLEANING.max(2 * accounts.left) {
             accounts.by_owner.retain(|_, account| account.strong_count() > 0);
             accounts.left = accounts.by_owner.len();
         }
-        let account = Arc::new(Account::new(owner.clone(), limits));
+        let account = Arc::new(Account::new(owner.clone(), limits, accounts.incomplete_bytes_max));
         accounts.by_owner.insert(owner, Arc::downgrade(&account));
         account
     }
@@ -129,7 +139,7 @@ impl Owners {
     /// Updates the limits of all accounts; `own` returns the individual limits of a user.
     pub(crate) fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
         let all = self.lock();
-        let limits = all.limits;
+        let (limits, incomplete_bytes_max) = (all.limits, all.incomplete_bytes_max);
         let accounts: Vec<_> = all.by_owner.values().filter_map(Weak::upgrade).collect();
         drop(all);
         for account in accounts {
@@ -137,7 +147,7 @@ impl Owners {
                 Owner::User(name) => own(name),
                 Owner::Address(_) => None,
             };
-            account.set_limits(own.unwrap_or_default().or(limits));
+            account.set_limits(own.unwrap_or_default().or(limits), incomplete_bytes_max);
         }
     }
 

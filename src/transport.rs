@@ -57,6 +57,19 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn tls(&self) -> Option<TlsFacts> {
         None
     }
+
+    /// Returns the transport itself if it is one that observes the stream of another.
+    fn observer(&mut self) -> Option<&mut dyn Any> {
+        None
+    }
+}
+
+/// Stands where a transport was taken out.
+impl Transport for tokio::io::Empty {}
+
+/// Returns a transport without a stream, in the place of one that is taken out.
+pub(crate) fn absent() -> Box<dyn Transport> {
+    Box::new(tokio::io::empty())
 }
 
 /// What TLS knows of a connected client.

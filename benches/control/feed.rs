@@ -143,7 +143,7 @@ async fn report(fleet: Fleet, followers: Vec<Follower>, each: u64) {
     }
     let missed: u64 =
         followers.iter().map(|follower| each.saturating_sub(received(follower))).sum();
-    let long_turns = fleet.long_turns();
+    let long_turns = fleet.turns().long;
     let count = followers.len();
     fleet.end().await;
     let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000, 3).unwrap();

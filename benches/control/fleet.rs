@@ -13,6 +13,7 @@ use hearthmq::{
     broker::Builder,
     http::{ApiOptions, routes},
     limits::Limits,
+    metrics::TurnTimes,
     mqtt::{Connect, Packet},
 };
 use hearthmq_test::packets::{QOS_1, V3_1_1, connect_in, encoded, filter, subscribe};
@@ -33,6 +34,14 @@ fn policy() -> String {
         "[\"connect\", \"publish\", \"subscribe\", \"observe\", \"control\", \"administer\"]";
     let allowed = format!("[[rules]]\neffect = \"allow\"\nactions = {actions}\n");
     denied.chain([allowed]).collect()
+}
+
+/// Turns of the shards above a millisecond.
+pub(crate) struct LongTurns {
+    /// Their number, without those that were only interrupted.
+    pub(crate) long: u64,
+    /// The time of other threads in all of them.
+    pub(crate) interrupted: Duration,
 }
 
 pub(crate) struct Fleet {
@@ -69,6 +78,7 @@ impl Fleet {
         let api = broker.api(&options);
         let server = HttpServer::new(move || App::new().configure(routes(api.clone())))
             .workers(1)
+            .tcp_nodelay(true)
             .disable_signals()
             .bind(("127.0.0.1", 0))
             .unwrap();
@@ -104,8 +114,13 @@ impl Fleet {
     }
 
     /// Returns how many turns of the shards took longer than a millisecond so far.
-    pub(crate) fn long_turns(&self) -> u64 {
-        self.broker.metrics().shards().map(|shard| shard.turns.longer_than(1_000)).sum()
+    pub(crate) fn turns(&self) -> LongTurns {
+        let metrics = self.broker.metrics();
+        let turns = || metrics.shards().map(|shard| &shard.turns);
+        LongTurns {
+            long: turns().map(|turns| turns.longer_than(1_000)).sum(),
+            interrupted: turns().map(TurnTimes::interrupted).sum(),
+        }
     }
 
     pub(crate) async fn end(self) {

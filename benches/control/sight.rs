@@ -45,53 +45,79 @@ async fn call<T: Send + 'static>(
     thread.join().unwrap()
 }
 
-/// Repeats a call for some time beside an echo; prints its figures and returns the median seconds.
+/// Repeats a call for some time beside an echo; prints its figures and returns the median seconds. With a
+/// second broker, the same calls are made there too, beside the same echo.
 async fn measure(
     name: &str,
     fleet: &Fleet,
+    elsewhere: Option<&Fleet>,
     rounds: usize,
     once: impl Fn(&mut Caller) + Send + Clone + 'static,
 ) -> f64 {
-    let (mut secs, mut cpu_secs, mut alone, mut beside) = (vec![], vec![], vec![], vec![]);
-    let long_turns = fleet.long_turns();
+    let (mut secs, mut cpu_secs) = (vec![], vec![]);
+    let (mut alone, mut apart, mut beside) = (vec![], vec![], vec![]);
+    let before = fleet.turns();
     for _ in 0..rounds {
         alone.push(echo::alone(&fleet.broker, TIME).await.as_secs_f64());
+        if let Some(elsewhere) = elsewhere {
+            let echo = Echo::begin(&fleet.broker).await;
+            repeat(elsewhere.http, once.clone()).await;
+            apart.push(echo.end().await.as_secs_f64());
+        }
         let echo = Echo::begin(&fleet.broker).await;
-        let once = once.clone();
-        let costs = call(fleet.http, move |caller| {
-            let (until, mut costs) = (Instant::now() + TIME, Vec::new());
-            while Instant::now() < until {
-                let (began, cpu) = (Instant::now(), broker_cpu_secs());
-                once(caller);
-                let secs = began.elapsed().as_secs_f64();
-                costs.push(Cost { secs, cpu_secs: broker_cpu_secs() - cpu });
-            }
-            costs
-        })
-        .await;
+        let costs = repeat(fleet.http, once.clone()).await;
         beside.push(echo.end().await.as_secs_f64());
         secs.push(median(costs.iter().map(|cost| cost.secs).collect()));
         cpu_secs.push(median(costs.iter().map(|cost| cost.cpu_secs).collect()));
     }
-    let ratios = alone.iter().zip(&beside).map(|(alone, beside)| beside / alone).collect();
-    println!(
-        "{name}: {:.1} ms, {:.1} ms of CPU; turns > 1 ms: {}; echo p99 {:.2} ms alone, {:.2} ms \
-         beside, ratio {:.2}",
+    let ratio = |under: &[f64]| {
+        median(under.iter().zip(&beside).map(|(under, beside)| beside / under).collect())
+    };
+    let turns = fleet.turns();
+    print!(
+        "{name}: {:.1} ms, {:.1} ms of CPU; turns > 1 ms: {}, others' time in them {:.1} ms; echo p99 \
+         {:.2} ms alone, {:.2} ms beside (ratio {:.2})",
         median(secs.clone()) * 1e3,
         median(cpu_secs) * 1e3,
-        fleet.long_turns() - long_turns,
-        median(alone) * 1e3,
-        median(beside) * 1e3,
-        median(ratios),
+        turns.long - before.long,
+        (turns.interrupted - before.interrupted).as_secs_f64() * 1e3,
+        median(alone.clone()) * 1e3,
+        median(beside.clone()) * 1e3,
+        ratio(&alone),
     );
+    match elsewhere {
+        Some(_) => {
+            let ratio = ratio(&apart);
+            println!(", {:.2} ms beside calls elsewhere (ratio {ratio:.2})", median(apart) * 1e3);
+        }
+        None => println!(),
+    }
     median(secs)
 }
 
+/// Repeats a call for some time; returns what each cost.
+async fn repeat(
+    http: SocketAddr,
+    once: impl Fn(&mut Caller) + Send + Clone + 'static,
+) -> Vec<Cost> {
+    let run = move |caller: &mut Caller| {
+        let (until, mut costs) = (Instant::now() + TIME, Vec::new());
+        while Instant::now() < until {
+            let (began, cpu) = (Instant::now(), broker_cpu_secs());
+            once(caller);
+            let secs = began.elapsed().as_secs_f64();
+            costs.push(Cost { secs, cpu_secs: broker_cpu_secs() - cpu });
+        }
+        costs
+    };
+    call(http, run).await
+}
+
 /// Lists all clients by pages; returns the seconds for each client.
-pub(crate) async fn list(fleet: &Fleet, rounds: usize) -> f64 {
+pub(crate) async fn list(fleet: &Fleet, elsewhere: Option<&Fleet>, rounds: usize) -> f64 {
     let name = format!("list of {} clients by pages of {PAGE}", fleet.len());
     let expected = fleet.len();
-    let secs = measure(&name, fleet, rounds, move |caller| {
+    let secs = measure(&name, fleet, elsewhere, rounds, move |caller| {
         assert!(walk(caller) >= expected, "a client is missing in the list");
     });
     secs.await / fleet.len() as f64
@@ -138,23 +164,29 @@ pub(crate) async fn one_client(fleet: &mut Fleet, rounds: usize) {
 }
 
 /// Asks for the status of many clients.
-pub(crate) async fn status(fleet: &Fleet, rounds: usize) {
+pub(crate) async fn status(fleet: &Fleet, elsewhere: &Fleet, rounds: usize) {
     let step = (fleet.len() / IDS).max(1);
     let ids: Vec<String> =
         (0..IDS).map(|n| format!("\"{}\"", client_id(n * step % fleet.len()))).collect();
     let body = format!("{{\"client_ids\":[{}]}}", ids.join(","));
-    measure(&format!("status of {IDS} identifiers"), fleet, rounds, move |caller| {
-        let answer = caller.call("POST /api/v1/status", JSON, &body);
-        let online = std::str::from_utf8(&answer).unwrap().matches("\"online\":true").count();
-        assert_eq!(online, IDS);
-    })
+    measure(
+        &format!("status of {IDS} identifiers"),
+        fleet,
+        Some(elsewhere),
+        rounds,
+        move |caller| {
+            let answer = caller.call("POST /api/v1/status", JSON, &body);
+            let online = std::str::from_utf8(&answer).unwrap().matches("\"online\":true").count();
+            assert_eq!(online, IDS);
+        },
+    )
     .await;
 }
 
 /// Changes the Keep Alive of all clients.
-pub(crate) async fn selector(fleet: &Fleet, rounds: usize) {
+pub(crate) async fn selector(fleet: &Fleet, elsewhere: &Fleet, rounds: usize) {
     let (name, expected) = (format!("Keep Alive of {} by selector", fleet.len()), fleet.len());
-    measure(&name, fleet, rounds, move |caller| {
+    measure(&name, fleet, Some(elsewhere), rounds, move |caller| {
         let body = format!("{{\"clients\":\"car-*\",\"interval\":{}}}", fastrand::u32(600..=1200));
         let answer = caller.call("POST /api/v1/keep-alive", JSON, &body);
         let changed = std::str::from_utf8(&answer).unwrap().matches("\"success\":true").count();
@@ -164,9 +196,9 @@ pub(crate) async fn selector(fleet: &Fleet, rounds: usize) {
 }
 
 /// Changes a rule of the store, after which the broker examines all sessions again.
-pub(crate) async fn rule(fleet: &Fleet, rounds: usize) {
+pub(crate) async fn rule(fleet: &Fleet, elsewhere: &Fleet, rounds: usize) {
     let name = format!("change of a rule with {} sessions, each with a subscription", fleet.len());
-    measure(&name, fleet, rounds, |caller| {
+    measure(&name, fleet, Some(elsewhere), rounds, |caller| {
         let other = fastrand::u32(..);
         let body = format!(
             "{{\"effect\":\"deny\",\"actions\":[\"subscribe\"],\"topics\":[\"other/{other}\"]}}"

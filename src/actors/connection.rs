@@ -9,6 +9,7 @@ mod reading;
 mod rest;
 mod tail;
 mod takeover;
+mod traced;
 mod writing;
 
 use std::{
@@ -202,6 +203,7 @@ impl Connection {
         } else {
             return; // The session has left; Finish is in the mailbox.
         }
+        shard.charge(self.slot);
         let outcome = self.read(&mut shard, task);
         shard.flush();
         if self.lets_others_go_first(&shard, &outcome) {
@@ -209,6 +211,7 @@ impl Connection {
             return;
         }
         let outcome = outcome.and_then(|reading| {
+            shard.charge(self.slot);
             let mut is_drained = self.write(&mut shard, task)?;
             // Flushing notes what was sent, which may release output that waited for it.
             if shard.flush_changes() && shard.has_output(self.slot) {
@@ -280,6 +283,7 @@ impl Connection {
         let mut shard = self.shard.borrow_mut();
         shard.linked(self.slot, self.link)?;
         let now = shard.core.clock.now();
+        shard.charge_leaving(self.slot);
         let bytes = shard.depart(self.slot, departure, now);
         shard.flush();
         Some(bytes)
@@ -426,6 +430,7 @@ impl Handler<ToConnection> for Connection {
                     self.depart(not_authorized(CERTIFICATE), ctx);
                 }
             }
+            ToConnection::Trace(trace) => self.begin_trace(&trace),
             ToConnection::TakeStep(step) => self.take_step(step, ctx),
             ToConnection::Finish(bytes) => self.close(bytes, ctx),
             ToConnection::Farewell => {

@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 
 use crate::{
     control::{
-        ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
-        ControlError, CountClients, DeviceReply, FindReceivers, KeepAliveAdvicePage,
-        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients, ListHistory,
-        ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings, ListSubscriptions,
-        OnlineState, PastConnection, PublishRequest, Published, QueryOverride, QuerySettings,
-        QueuePage, ReceiverPage, Rechecked, Redirect, RemoveOverride, RemoveSettings, RequestReply,
-        SelectClients, SelectedClients, SetKeepAlive, SettingsChanged, StickySettings,
-        SubscriptionPage, SubscriptionsChanged,
+        BusyClient, ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage,
+        ClientSession, ControlError, CountClients, DeviceReply, FindBusiest, FindReceivers,
+        KeepAliveAdvicePage, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients,
+        ListHistory, ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings,
+        ListSubscriptions, OnlineState, PastConnection, PublishRequest, Published, QueryOverride,
+        QuerySettings, QueuePage, ReceiverPage, Rechecked, Redirect, RemoveOverride,
+        RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        SettingsChanged, StickySettings, SubscriptionPage, SubscriptionsChanged,
     },
     mqtt,
     owners::Account,
@@ -129,6 +129,11 @@ impl Message for ListQueue {
 
 impl Message for ClearQueue {
     type Result = Result<Option<u64>, ControlError>;
+}
+
+/// The busiest clients of this registry's shard, in no order.
+impl Message for FindBusiest {
+    type Result = Vec<BusyClient>;
 }
 
 /// The clients of this registry's shard; one more than the limit, if there is one.

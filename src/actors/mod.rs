@@ -12,7 +12,7 @@ mod registry;
 pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
-pub(crate) use self::registry::{OfUser, QueryOnlinePart};
+pub(crate) use self::registry::{FollowTrace, OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{
     Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,

@@ -10,6 +10,7 @@ mod feed;
 mod keep_alive;
 mod publishing;
 mod settings;
+mod traces;
 mod views;
 
 use std::{
@@ -28,7 +29,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
 use self::clients::{ClientTurns, Handover};
-pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser};
+pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser, traces::FollowTrace};
 use super::{
     connection::Connection,
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
@@ -133,6 +134,9 @@ impl Registry {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
         }
+        if self.core.traces.is_any() {
+            self.trace_arrival(&mut transport, &connect, &read_ahead);
+        }
         if self.shard.borrow().lifecycle.is_quiet() {
             return self.refuse(transport, &connect, permit, &NoSession::ShuttingDown);
         }
@@ -155,6 +159,7 @@ impl Registry {
             .within(connection_span(&subject_of(&connect)));
         let address = connection.run();
         shard.answer_connect(&prepared, Box::new(address), connect, now);
+        shard.charge(prepared.slot);
         shard.flush();
         self.begin_chores(&mut shard);
     }

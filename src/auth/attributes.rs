@@ -1,4 +1,4 @@
-//! What an authenticator has learned of a client beside its name: names with values, of limited size.
+//! Attributes of an identity: names with values that an authenticator has learned about a client, of limited size.
 //!
 //! Plain data. Never part of a log line: a value may be personal, or a secret of another system.
 
@@ -80,7 +80,7 @@ mod tests {
         let of_length = |bytes| Attributes::new([("name", "x".repeat(bytes))]);
         assert!(of_length(4_092).is_ok());
         assert_eq!(of_length(4_093), Err(AttributesError));
-        // One name again and again takes no more memory, but the work is limited, too.
+        // A repeated name takes no more memory, but reading it is work.
         let again = (0..3_000).map(|_| ("name", "v"));
         assert_eq!(Attributes::new(again), Err(AttributesError));
     }

@@ -56,6 +56,9 @@ use crate::{
 ///
 /// The source that has accepted a client remains responsible for it ([`Identity::source`]), also after a
 /// restart with a store.
+///
+/// A source that finds out the user name itself, for example from a token, cannot give the name of a user
+/// that an earlier source [has](Authenticator::has_user): such a client is refused.
 #[derive(Clone, Default)]
 pub struct Chain {
     sources: Vec<Source>,
@@ -123,8 +126,9 @@ impl Chain {
         Credentials { username, ..credentials }
     }
 
-    /// Returns the order in which sources are asked: each with whether it may pass. The last one may if
-    /// `may_pass` is set. The source for strangers is there twice, unless it is the last one.
+    /// Returns the sources in the order in which they are asked, each with whether it may pass. The last
+    /// one may pass only if `may_pass` is set. The source for strangers is asked again at the end, unless
+    /// it is the last one.
     fn in_order(&self, may_pass: bool) -> impl Iterator<Item = (&Source, bool)> {
         let for_strangers = self.for_strangers().filter(|_| !may_pass);
         let last = self.sources.len().saturating_sub(1);
@@ -154,6 +158,19 @@ impl Chain {
             let inner = within.strip_prefix('/')?.into();
             Some((at, Some(Identity { source: Some(inner), ..identity.clone() })))
         })
+    }
+
+    /// Returns whether an identity of this source has the name of a user of an earlier source. A token
+    /// or a service says itself who its user is, and only earlier sources know their users.
+    fn is_of_earlier(&self, source: &Source, identity: &Identity) -> bool {
+        let Some(username) = &identity.username else { return false };
+        let mut earlier = self.sources.iter().take_while(|other| other.name != source.name);
+        let Some(owner) = earlier.find(|other| other.authenticator.has_user(username)) else {
+            return false;
+        };
+        let (source, owner) = (&*source.name, &*owner.name);
+        tracing::debug!(source, owner, "refused a user name that belongs to an earlier source");
+        true
     }
 
     fn generations(&self) -> MutexGuard<'_, Generations> {
@@ -212,6 +229,9 @@ impl Authenticator for Chain {
         for (source, may_pass) in self.in_order(credentials.may_pass) {
             match source.ask(Credentials { may_pass, ..credentials }).await {
                 Err(AuthenticationError::NotMine) => {}
+                Ok(identity) if self.is_of_earlier(source, &identity) => {
+                    return Err(AuthenticationError::NotAllowed);
+                }
                 Ok(identity) => return Ok(source.mark(identity)),
                 Err(error) => return Err(error),
             }
@@ -219,7 +239,7 @@ impl Authenticator for Chain {
         Err(unknown(credentials.may_pass))
     }
 
-    /// Known if one source knows the caller, otherwise failed if one has counted failures.
+    /// Returns `Known` if one source knows the caller, otherwise `Failed` if one has counted failures.
     fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
         let of_source = |source: &Source| source.authenticator.precedence(credentials);
         let all = || self.sources.iter().map(of_source);
@@ -227,6 +247,11 @@ impl Authenticator for Chain {
             true => Precedence::Known,
             false => all().max().unwrap_or_default(),
         }
+    }
+
+    fn may_be_remembered(&self, identity: &Identity) -> bool {
+        let Some((at, inner)) = self.source_of(identity) else { return false };
+        self.sources[at].authenticator.may_be_remembered(inner.as_ref().unwrap_or(identity))
     }
 
     fn generation(&self) -> u64 {
@@ -279,6 +304,10 @@ impl Authenticator for Chain {
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         self.sources.iter().find_map(|source| source.authenticator.limits_of(username))
+    }
+
+    fn has_user(&self, username: &str) -> bool {
+        self.sources.iter().any(|source| source.authenticator.has_user(username))
     }
 
     fn decides_about_strangers(&self) -> bool {

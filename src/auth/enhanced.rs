@@ -14,12 +14,12 @@ use super::{AuthenticationError, Credentials, Identity, Standing};
 /// Authentication Data is Binary Data, whose length has two bytes: section 1.5.6.
 const DATA_BYTES_MAX: usize = u16::MAX as usize;
 
-/// What is known of a client when an exchange with it begins.
+/// What the broker knows of a client when an exchange with it begins.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeStart<'a> {
     /// Authentication Method, one that [`EnhancedAuthenticator::knows`].
     pub method: &'a str,
-    /// What CONNECT and TLS have shown. MQTT leaves the meaning of User Name and Password to the
+    /// The credentials from CONNECT and TLS. MQTT leaves the meaning of User Name and Password to the
     /// method; a client that re-authenticates sends no password.
     pub credentials: Credentials<'a>,
     /// The current identity of a client that re-authenticates. It must not become another user.
@@ -152,7 +152,7 @@ pub(crate) struct BoundedExchange {
 }
 
 impl BoundedExchange {
-    /// Does [`Exchange::step`], or fails once a limit is exceeded.
+    /// Performs the next step; fails if it would exceed a limit.
     pub(crate) async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         let bytes = u32::try_from(data.map_or(0, <[u8]>::len)).unwrap_or(u32::MAX);
         let rounds_left = self.left.rounds_max.checked_sub(1);

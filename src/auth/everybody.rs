@@ -1,4 +1,4 @@
-//! The simplest answers: everybody, and nobody.
+//! The two simplest authenticators and authorizers: one refuses everything, the other allows everything.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Why an authorizer decides as it does, and the rules in the store that it may decide by.
+//! The reason of a decision, and the interface to rules in the store.
 //!
 //! Plain data and a trait. Knows neither the form of a rule nor the store.
 
@@ -67,15 +67,16 @@ impl RuleText {
     }
 }
 
-/// The rules in the store, as the authorizer that decides by them has them.
+/// The interface of an authorizer that also decides by the rules in the store.
 pub trait StoredRules: Send + Sync {
     /// Checks the JSON of a rule; returns its priority.
     ///
     /// # Errors
-    /// It is no rule, or one that can never match. The error names the field.
+    /// The JSON is not a rule, or the rule can never match. The error names the field.
     fn check(&self, json: &str) -> Result<i64, RuleTextError>;
 
-    /// Replaces all rules of the store. One that is not valid is left out; returns their identifiers.
+    /// Replaces all rules of the store. Leaves out rules that are not valid, and returns the identifiers of
+    /// those.
     fn replace_stored(&self, rules: Vec<RuleText>) -> Vec<Arc<str>>;
 }
 

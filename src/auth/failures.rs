@@ -1,6 +1,6 @@
-//! What is known of failed logins, for operators that want to see why a client is refused.
+//! Counts of failed logins, which show an operator why a client is refused.
 //!
-//! Plain data. User names are counted as hashes, so they can be asked about and not listed.
+//! Plain data. User names are counted as hashes: an operator can ask about one, but cannot list them.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub struct FailedLogins {
 }
 
 impl FailedLogins {
-    /// Returns failures of an address that cause nothing.
+    /// Returns a count of zero for an address.
     #[must_use]
     pub const fn new(address: IpAddr, is_rest: bool, failures: u32) -> Self {
         Self { address, is_rest, failures, delay_ms: 0, refused_secs: 0 }

@@ -79,7 +79,7 @@ mod tests {
         assert!(Groups::new(["x".repeat(4_096)]).is_ok());
         assert_eq!(Groups::new(["x".repeat(4_097)]), Err(GroupsError));
         assert_eq!(Groups::new(["a", ""]), Err(GroupsError));
-        // One name again and again takes no more memory, but the work is limited, too.
+        // A repeated name takes no more memory, but reading it is work.
         assert_eq!(Groups::new((0..5_000).map(|_| "g")), Err(GroupsError));
     }
 

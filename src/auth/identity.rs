@@ -23,6 +23,21 @@ pub struct ClientCertificate {
     pub serial_number: String,
 }
 
+/// Maximum bytes of a user name that a source gives.
+#[cfg(any(feature = "http-auth", feature = "jwt", feature = "postgres"))]
+const USER_NAME_BYTES_MAX: usize = 4_096;
+/// Beginnings of the user names that the broker itself gives: to API tokens, and to bridges.
+#[cfg(any(feature = "http-auth", feature = "jwt", feature = "postgres"))]
+const OWN_PREFIXES: [&str; 2] = ["token:", "bridge:"];
+
+/// Returns whether an HTTP service, an issuer of tokens or a database may give this user name.
+#[cfg(any(feature = "http-auth", feature = "jwt", feature = "postgres"))]
+pub(super) fn is_user_name(name: &str) -> bool {
+    (1..=USER_NAME_BYTES_MAX).contains(&name.len())
+        && !name.chars().any(char::is_control)
+        && !OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The result of a successful login. Logs name the user and how it logged in, and nothing else of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -39,18 +54,18 @@ pub struct Identity {
     /// When the credentials expire, for example those of a token. The connection then ends, unless the
     /// client has authenticated again; a caller over REST is refused.
     pub expires_at: Option<Timestamp>,
-    /// What else the authenticator knows of the client, for rules.
+    /// Attributes of the client, for rules.
     pub attributes: Attributes,
     /// The groups that it belongs to, for rules.
     pub groups: Groups,
-    /// Which of several credentials of its account has proven it, as a number that the authenticator has
-    /// given to the credential; `None` where the account has one, or the authenticator does not say.
+    /// The number of the credential that has proven it, if its account has several. The authenticator gives
+    /// these numbers; `None` if it gives none.
     pub credential: Option<u64>,
     /// Rules of this identity alone, which its source has given.
     pub rules: OwnRules,
-    /// When its source is asked again while the client stays connected.
+    /// When and how its source is asked again while the client stays connected.
     pub renewal: Renewal,
-    /// What the authorizer has loaded for it; set by the broker.
+    /// Data that the authorizer has loaded for it; set by the broker.
     pub prepared: Prepared,
 }
 
@@ -87,8 +102,8 @@ pub enum Login {
     /// A method of the embedding application.
     #[default]
     Other,
-    /// Of a session that an earlier version of the broker has stored without it. A condition on it is
-    /// neither kept nor broken. In no rule, no login and no event.
+    /// Not known: an earlier version of the broker has stored the session without it. A condition on it is
+    /// undecided. Does not occur in rules, logins or events.
     #[serde(skip)]
     Unknown,
 }
@@ -96,7 +111,7 @@ pub enum Login {
 /// Asks a source again about a client that it has admitted.
 #[async_trait]
 pub trait Renew: Send + Sync + 'static {
-    /// Returns the identity as it is now: of the same user.
+    /// Returns the current identity of the same user.
     ///
     /// # Errors
     /// The connection ends, except after [`AuthenticationError::Unavailable`]: then the source is asked
@@ -116,7 +131,7 @@ struct Due {
 }
 
 impl Renewal {
-    /// Has `by` asked at this time, and once more each time it is unavailable.
+    /// Plans to ask `by` at this time, and again after each time that it is unavailable.
     #[must_use]
     pub fn new(at: Timestamp, by: Arc<dyn Renew>) -> Self {
         Self(Some(Due { at, by }))

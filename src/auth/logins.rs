@@ -1,6 +1,6 @@
-//! What an authenticator tells the metrics about logins, and what it may store of them.
+//! Counts of logins for the metrics, and the interface with which an authenticator stores known logins.
 //!
-//! Knows no way to check a login. Used by the authenticators, the metrics and the store.
+//! Does not know how a login is checked. Used by the authenticators, the metrics and the store.
 
 /// A pair of user and address.
 pub type LoginKey = [u8; 32];

@@ -29,6 +29,8 @@ mod identity;
 mod jwt;
 mod logins;
 mod network;
+#[cfg(any(feature = "accounts", feature = "http"))]
+mod object;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 mod origin;
 mod own_rules;
@@ -79,8 +81,12 @@ pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;
 
 pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
+#[cfg(any(feature = "accounts", feature = "http"))]
+pub(crate) use object::JsonObject;
 #[cfg(feature = "http")]
 pub(crate) use origin::Origin;
+#[cfg(feature = "http")]
+pub(crate) use preparing::in_time;
 pub(crate) use preparing::{Patience, prepare, prepare_each};
 #[cfg(feature = "http")]
 pub(crate) use waiting::WaitingRoom;
@@ -88,12 +94,19 @@ pub(crate) use waiting::WaitingRoom;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
 };
 
 use async_trait::async_trait;
 
 use crate::{limits::OwnLimits, metrics::SourceMetrics};
+
+/// The beginning of the client identifiers of bridges. No client that logs in may have such a one.
+pub(crate) const BRIDGE_CLIENTS: &str = "$bridge/";
+/// The User Property of CONNECT by which a bridge of another broker names its broker, and of CONNACK by
+/// which this broker answers with its own identifier.
+pub(crate) const BROKER_PROPERTY: &str = "hearthmq-broker";
 
 /// What a client or REST caller presents when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
@@ -215,11 +228,20 @@ pub trait Authenticator: Send + Sync + 'static {
         0
     }
 
+    /// Returns whether the same credentials would give this identity again, for as long as the generation stays
+    /// the same and the identity does not expire. REST calls that follow each other on one connection, with the
+    /// same credentials, are then checked once in some seconds only. An authenticator that asks somebody else says
+    /// no. It must answer from memory.
+    fn may_be_remembered(&self, identity: &Identity) -> bool {
+        let _ = identity;
+        false
+    }
+
     /// Returns what has become of an identity that was proven when the generation was `since`. It
-    /// is called after [`Broker::recheck`](crate::Broker::recheck), and at a start about every session
-    /// in the store, with the generation of that moment; on a shard's thread, and must answer from
-    /// memory at once. At a start the identity of a session without a user name has
-    /// [`Login::Unknown`]: whatever let the client in may be gone.
+    /// is called after [`Broker::recheck`](crate::Broker::recheck), and at a start for every session
+    /// in the store, with the generation of that moment. It is called on a shard's thread, and must
+    /// answer from memory. At a start, the identity of a session without a user name has
+    /// [`Login::Unknown`], because the method that let the client in may no longer exist.
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let _ = (identity, since);
         Standing::Good
@@ -234,13 +256,13 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Returns the identity as the authenticator knows it now, if it has changed since the login: other
     /// groups or attributes, for example; `None` if it is as it was, or the authenticator does not keep
     /// it. It is called for each session that is checked again, and at a start for each session in the
-    /// store, before `standing`; it must answer from memory at once.
+    /// store, before `standing`; it must answer from memory.
     fn renewed(&self, identity: &Identity) -> Option<Identity> {
         let _ = identity;
         None
     }
 
-    /// Takes the ledger in which the authenticator may store what it learns of logins. A broker
+    /// Takes the ledger in which the authenticator may store known logins. A broker
     /// with a store calls it once, before any client may connect.
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
         drop(ledger);
@@ -251,14 +273,14 @@ pub trait Authenticator: Send + Sync + 'static {
         LoginCounts::default()
     }
 
-    /// Returns its API tokens, if it has such: the broker gives it those of its store.
+    /// Returns its table of API tokens, if it has one. The broker fills the table from its store.
     #[cfg(feature = "accounts")]
     fn tokens(&self) -> Option<Arc<Tokens>> {
         None
     }
 
-    /// Returns what it counts of failed logins: of one user at an address, of an address, or of all
-    /// addresses with failures.
+    /// Returns its counts of failed logins: of one user at an address, of an address, or of all addresses
+    /// with failures.
     fn failed_logins(&self, address: Option<IpAddr>, username: Option<&str>) -> Vec<FailedLogins> {
         let _ = (address, username);
         Vec::new()
@@ -272,10 +294,17 @@ pub trait Authenticator: Send + Sync + 'static {
     }
 
     /// Returns the limits of this user that replace the general limits of each user. Called when
-    /// the user connects, and for each user in the store; answers from memory at once.
+    /// the user connects, and for each user in the store; must answer from memory.
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         let _ = username;
         None
+    }
+
+    /// Returns whether it has an account of this name. A later authenticator of a [`Chain`] then cannot
+    /// admit a client under it. It must answer from memory at once.
+    fn has_user(&self, username: &str) -> bool {
+        let _ = username;
+        false
     }
 
     /// Returns whether it decides about clients that no authenticator of a [`Chain`] knows: it
@@ -298,11 +327,21 @@ pub trait Authenticator: Send + Sync + 'static {
 
 #[async_trait]
 impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
-    async fn authenticate(
-        &self,
-        credentials: Credentials<'_>,
-    ) -> Result<Identity, AuthenticationError> {
-        (**self).authenticate(credentials).await
+    // Passes the future on, because an `async fn` here would put it into one more on the heap.
+    fn authenticate<'l, 'c, 'f>(
+        &'l self,
+        credentials: Credentials<'c>,
+    ) -> Pin<Box<dyn Future<Output = Result<Identity, AuthenticationError>> + Send + 'f>>
+    where
+        'l: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        (**self).authenticate(credentials)
+    }
+
+    fn may_be_remembered(&self, identity: &Identity) -> bool {
+        (**self).may_be_remembered(identity)
     }
 
     fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
@@ -350,6 +389,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
         (**self).limits_of(username)
     }
 
+    fn has_user(&self, username: &str) -> bool {
+        (**self).has_user(username)
+    }
+
     fn decides_about_strangers(&self) -> bool {
         (**self).decides_about_strangers()
     }
@@ -365,9 +408,8 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
 /// Decides what an identity may do.
 ///
-/// It is called on a shard's thread and must answer from memory at once; [`Authorizer::prepare`] may
-/// load what it needs before. The connection caches
-/// decisions on publishing until [`Authorizer::generation`] changes.
+/// It is called on a shard's thread and must answer from memory; [`Authorizer::prepare`] may load data
+/// before. The connection caches decisions on publishing until [`Authorizer::generation`] changes.
 pub trait Authorizer: Send + Sync + 'static {
     /// Returns whether the action is allowed.
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision;

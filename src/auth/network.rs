@@ -1,6 +1,6 @@
 //! Networks in CIDR notation, `10.0.0.0/8`, `2001:db8::/32`, or one address.
 //!
-//! Knows addresses alone. Called by the rules, and by the listeners that trust balancers.
+//! Knows only addresses. Called by the rules, and by the listeners that trust balancers.
 
 use std::{
     fmt,
@@ -34,6 +34,7 @@ impl Network {
     /// Returns the network around an address.
     #[must_use]
     pub fn around(address: IpAddr, prefix_bits: u32) -> Self {
+        let (address, prefix_bits) = canonical(address, prefix_bits);
         Self { address: masked(address, prefix_bits), prefix_bits }
     }
 
@@ -95,7 +96,17 @@ impl FromStr for Network {
         if network != address {
             return Err(NetworkError::HostBits(network, prefix_bits));
         }
+        let (address, prefix_bits) = canonical(address, prefix_bits);
         Ok(Self { address, prefix_bits })
+    }
+}
+
+/// Returns the IPv4 network that is meant by a network of IPv4-mapped addresses. Addresses are compared in
+/// their IPv4 form.
+fn canonical(address: IpAddr, prefix_bits: u32) -> (IpAddr, u32) {
+    match (address.to_canonical(), prefix_bits.checked_sub(96)) {
+        (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => (mapped, bits),
+        _ => (address, prefix_bits),
     }
 }
 
@@ -149,5 +160,21 @@ mod tests {
             error.to_string(),
             "bits are set behind the prefix; `10.0.0.0/8` would be right"
         );
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_the_one_of_ipv4() {
+        for (mapped, same) in [
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(parse(mapped).expect("a network").to_string(), same);
+        }
+        assert!(parse("::ffff:192.0.2.0/120").unwrap().contains("192.0.2.9".parse().unwrap()));
+        let around = Network::around("::ffff:192.0.2.7".parse().unwrap(), 120);
+        assert_eq!(around, parse("192.0.2.0/24").unwrap());
     }
 }

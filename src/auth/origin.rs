@@ -1,6 +1,6 @@
 //! The origin of a login attempt, in the units in which addresses are given out.
 //!
-//! Knows addresses alone. An origin is what one customer has: an IPv4 address, or a /64 of IPv6.
+//! Knows only addresses. An origin is what one customer of a provider has: an IPv4 address, or a /64 of IPv6.
 //! Failures are counted and turns are taken by origin.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,8 +17,8 @@ impl Origin {
         }
     }
 
-    /// Returns the networks that contain it and itself, the largest first: /16, /24 and address of
-    /// IPv4, /32, /48 and /64 of IPv6.
+    /// Returns three networks that contain the origin, the largest first; the last one is the origin itself.
+    /// They are /16, /24 and the address of IPv4; /32, /48 and /64 of IPv6.
     pub(crate) fn levels(self) -> [u128; 3] {
         let is_v4 = Ipv6Addr::from_bits(self.0).to_ipv4_mapped().is_some();
         let bits = if is_v4 { [112, 120, 128] } else { [32, 48, 64] };

@@ -20,7 +20,7 @@ pub struct OwnRules(Option<Arc<Own>>);
 
 struct Own {
     text: Box<str>,
-    /// What the policy makes of the text; an empty option if it is not usable.
+    /// The parsed rules of the policy; an empty option if the text is not valid.
     read: OnceLock<Option<Box<dyn Any + Send + Sync>>>,
 }
 
@@ -39,11 +39,12 @@ impl OwnRules {
         self.0.as_ref().map(|own| &*own.text)
     }
 
-    /// Returns those rules that deny, which hold on after those that allow have expired. Rules that cannot
-    /// be read stay as they are.
+    /// Returns only the rules that deny: these still hold after the identity has expired. Rules that cannot
+    /// be read stay unchanged.
     pub(crate) fn without_allowing(&self) -> Self {
         let Some(text) = self.as_json() else { return Self::default() };
-        let Ok(mut rules) = serde_json::from_str::<Vec<serde_json::Value>>(text) else {
+        let Ok(mut rules) = serde_json::from_slice::<Vec<serde_json::Value>>(text.as_bytes())
+        else {
             return self.clone();
         };
         rules.retain(|rule| rule["effect"] != "allow");
@@ -59,8 +60,8 @@ impl OwnRules {
         self.0.is_none()
     }
 
-    /// Returns what `read` makes of the text, which is asked once; `Some(None)` if it is not usable,
-    /// and `None` if there are no rules.
+    /// Returns the text as parsed by `read`, which is called once for all copies; `Some(None)` if the text is
+    /// not valid, and `None` if there are no rules.
     #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "only the policy reads them"))]
     pub(super) fn read_by<T: Any + Send + Sync>(
         &self,

@@ -1,11 +1,11 @@
-//! What an authorizer has loaded for an identity.
+//! Data that an authorizer has loaded for an identity.
 //!
 //! Plain data of any type. Part of the identity.
 
 use std::{any::Any, fmt, sync::Arc};
 
-/// What an [`Authorizer`](super::Authorizer) has loaded for an identity, of any type. Cloning copies a pointer; two are
-/// equal if they point to the same value.
+/// Data of any type that an [`Authorizer`](super::Authorizer) has loaded for an identity. Cloning copies a
+/// pointer; two are equal if they point to the same value.
 #[derive(Clone, Default)]
 pub struct Prepared(Option<Arc<dyn Any + Send + Sync>>);
 

@@ -1,6 +1,6 @@
-//! Has an authorizer load what it needs for an identity before it decides about it.
+//! Lets an authorizer load data about an identity before it decides about that identity.
 //!
-//! Knows neither the content nor the callers: the handshake, a shard's walk along its sessions, REST.
+//! Does not know the data. Called by the handshake, by a shard's walk along its sessions, and by REST.
 
 use std::{error::Error, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -38,7 +38,7 @@ impl PrepareError {
     }
 }
 
-/// Has the authorizer prepare for an identity, until `by` at most.
+/// Lets the authorizer prepare for an identity, until `by` at most.
 pub(crate) async fn prepare(
     authorizer: &dyn Authorizer,
     request: PrepareRequest<'_>,
@@ -50,7 +50,11 @@ pub(crate) async fn prepare(
     }
 }
 
-async fn in_time(preparation: Preparation<'_>, by: Instant) -> Result<Prepared, PrepareError> {
+/// Waits for a preparation, until `by` at most.
+pub(crate) async fn in_time(
+    preparation: Preparation<'_>,
+    by: Instant,
+) -> Result<Prepared, PrepareError> {
     let result = timeout_at(by, preparation).await;
     result.unwrap_or_else(|_| Err(PrepareError::new("no answer in time")))
 }
@@ -58,8 +62,8 @@ async fn in_time(preparation: Preparation<'_>, by: Instant) -> Result<Prepared, 
 /// Number of preparations of a walk that are under way at the same time.
 const AT_THE_SAME_TIME_MAX: usize = 64;
 
-/// How long a walk along sessions waits for the authorizer: for this time each, and for this time in all
-/// without a success. Then the source is down, and the rest fails immediately.
+/// The time that a walk along sessions waits for the authorizer: for each session, and in all since the last
+/// success. After that, the walk takes the source for unavailable, and the remaining sessions fail immediately.
 #[derive(Debug)]
 pub(crate) struct Patience {
     time: Duration,
@@ -72,8 +76,8 @@ impl Patience {
     }
 }
 
-/// Has the authorizer prepare for several identities. Returns the results of those for which there is
-/// something to do, with their positions.
+/// Lets the authorizer prepare for several identities. Returns the results, with the positions of their
+/// identities; an identity for which nothing is loaded has none.
 pub(crate) async fn prepare_each(
     authorizer: &dyn Authorizer,
     requests: impl Iterator<Item = PrepareRequest<'_>>,

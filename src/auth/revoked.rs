@@ -19,7 +19,7 @@ pub struct RevokedCertificates(Arc<RevokedSet>);
 
 #[derive(Debug, Default)]
 struct RevokedSet {
-    /// Serial number and issuer of each.
+    /// The serial number and the issuer of each certificate.
     all: RwLock<HashSet<(Box<str>, Box<str>)>>,
     /// How often the set has changed.
     changes: AtomicU64,
@@ -74,7 +74,7 @@ impl RevokedCertificates {
         self.0.changes.load(Ordering::Acquire)
     }
 
-    /// Returns what is notified of changes.
+    /// Returns the notifier of changes.
     #[cfg(all(feature = "http", feature = "tls"))]
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()

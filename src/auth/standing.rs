@@ -1,6 +1,6 @@
-//! What becomes of proven credentials once the accounts are read again.
+//! The state of proven credentials after the accounts have changed.
 
-/// What has become of the credentials of a client that was admitted.
+/// The state of the credentials with which a client was admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {

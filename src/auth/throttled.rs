@@ -1,5 +1,4 @@
-//! Slows down guessing at an authentication method of the embedding application, as it is done for
-//! passwords.
+//! Slows down guesses at an authentication method of the embedding application, as guesses at passwords are.
 //!
 //! Knows only the outcome of an exchange. SCRAM does not use it: SCRAM learns the user name only in
 //! the middle of an exchange, and shares its counts with the passwords of the same accounts.

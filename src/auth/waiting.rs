@@ -24,7 +24,7 @@ use super::{Precedence, origin::Origin};
 
 use Precedence::{Failed, Fresh, Known};
 
-/// Returns n if one address may use 1/n of all places for logins of this precedence.
+/// Returns the divisor of a share: one address may use 1/n of all places for logins of this precedence.
 const fn share_of(precedence: Precedence) -> usize {
     match precedence {
         Known => 2,
@@ -62,7 +62,7 @@ pub(crate) struct WaitingRoom<T> {
     /// Turns of logins without failures of their address.
     turns_without_failures: usize,
     last_id: u64,
-    /// For each precedence, whether its newest login comes next.
+    /// For each precedence, whether its newest login comes next on a tie.
     is_newest_next: [bool; 3],
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Entered<T> {
 }
 
 impl<T> WaitingRoom<T> {
-    /// Creates it with a share of the places for each address.
+    /// Creates a room in which each address has a share of the places.
     pub(crate) fn new(places_max: usize) -> Self {
         Self {
             waiting: Default::default(),
@@ -97,7 +97,7 @@ impl<T> WaitingRoom<T> {
         }
     }
 
-    /// Creates it without shares: one address may hold all places that no other one needs.
+    /// Creates a room without shares: one address may hold all places that no other address needs.
     #[cfg(any(feature = "http", test))]
     pub(crate) fn without_shares(places_max: usize) -> Self {
         Self { has_shares: false, ..Self::new(places_max) }
@@ -113,7 +113,7 @@ impl<T> WaitingRoom<T> {
         self.waiting.iter().map(Vec::len).sum()
     }
 
-    /// Takes a place; `None` if there is none for this login.
+    /// Takes a place for a login; `None` if it gets none.
     pub(crate) fn enter(
         &mut self,
         precedence: Precedence,
@@ -192,7 +192,7 @@ impl<T> WaitingRoom<T> {
         let last = [Failed, Fresh, Known].into_iter().find(|p| !self.of(*p).is_empty())?;
         let waiting = self.of(last);
         let len = waiting.len();
-        // Any sequence is good enough that visits the whole room over time.
+        // Any sequence will do that visits all places over time.
         let begin = (self.last_id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as usize;
         let looked_at = (0..LOOKED_AT.min(len)).map(|i| (begin + i * len / LOOKED_AT) % len);
         let held = |levels: [u128; 3]| [0, 1, 2].map(|level| self.held(level, levels));
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(room.len(), 50);
     }
 
-    /// However few they are.
+    /// This also holds for a room with few places.
     #[test]
     fn the_only_login_of_a_lower_precedence_is_found() {
         let mut room = room(1_000);

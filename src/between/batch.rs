@@ -10,10 +10,12 @@ use crate::{
         parcel::{Packed, Parcel},
         search::{Given, Search},
     },
+    flow::StoreLoad,
     journal::{QueuePlace, Ticket},
     mqtt::{self, ReceiptCall},
-    router::{Place, Plan, ShardNumber},
+    router::{Host, Place, Plan, ShardNumber},
     session::Accepts,
+    spans::MessageTrace,
 };
 
 /// Deliveries from another shard, in the order in which that shard published them.
@@ -29,8 +31,26 @@ pub(crate) struct Deliver {
     pub(crate) bytes: usize,
     /// Whether some of them are for durable sessions.
     pub(crate) is_awaited: bool,
+    /// Bytes of the changes that the receiving shard will make for them.
+    pub(crate) announced: usize,
+    /// The same, for the owner whose packets cause them, until the changes are made.
+    pub(crate) load: Option<StoreLoad>,
     /// The ticket that waits until they are stored.
     pub(crate) awaited: Option<Awaited>,
+}
+
+impl Deliver {
+    /// Returns how many sessions of a host these targets are, at most.
+    pub(crate) fn targets_of(&self, to: &RemoteTargets, host: Host) -> usize {
+        match to {
+            RemoteTargets::Planned(at)
+            | RemoteTargets::Awaited(at, _)
+            | RemoteTargets::Traced(at, _) => {
+                self.plans.get(*at).map_or(0, |plan| plan.targets_at(host).len())
+            }
+            RemoteTargets::Shared(..) => 1,
+        }
+    }
 }
 
 /// One message for sessions of another shard.
@@ -55,6 +75,8 @@ pub(crate) enum RemoteTargets {
     Planned(usize),
     /// The same; a call waits to know what becomes of each delivery.
     Awaited(usize, ReceiptCall),
+    /// The same; the deliveries are part of a trace.
+    Traced(usize, Arc<MessageTrace>),
     /// A member of a shared subscription; the receiving shard continues the search for it.
     Shared(Arc<Plan>, Search),
 }

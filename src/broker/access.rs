@@ -191,6 +191,6 @@ impl AccessControl for Broker {
     }
 
     async fn list_audit(&self, request: ListAudit) -> Result<Vec<AuditEntry>, AccessError> {
-        Ok(self.running.core.audit.list(&request).await)
+        Ok(self.running.core.list_audit(&request).await)
     }
 }

@@ -1,29 +1,34 @@
 //! Builds and starts a broker.
 
 use std::{
-    fmt, io,
+    fmt,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
 use actix_rt::{Arbiter, ArbiterHandle, System};
-use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "bridge")]
+use super::bridges::check as check_bridges;
 #[cfg(feature = "accounts")]
 use super::users::Users;
 use super::{
     Broker, CallsUnderWay, Running, StartError, access::ChangesOfAccess, draining::Drain,
-    restoring::aside, settings::lock, shards::Threads, simulation::SimulatedShards,
+    restoring::aside, shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "accounts")]
 use crate::auth::StoredUsers;
+#[cfg(feature = "bridge")]
+use crate::bridge::{Bridge, BridgeAuthorizer, BridgeMethod, Dial, Granted, InProcessDial};
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsSource;
+#[cfg(feature = "otlp")]
+use crate::otlp::{Otlp, PreparedOtlp};
 #[cfg(feature = "webhooks")]
 use crate::webhooks::{Webhook, check_names};
 use crate::{
@@ -33,11 +38,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     mqtt::validate_topic,
-    net::{
-        BindError, Bound, Listener, ListenerLimits, ListenerParts, ListenerSettings, accept_loop,
-        bind,
-    },
-    router::ShardNumber,
+    net::{BindError, Bound, Listener, ListenerLimits, bind},
     shard::{Core, CoreParts},
     store::Store,
     told::{ClientLines, Told},
@@ -60,8 +61,16 @@ pub struct Builder {
     sync: SyncPolicy,
     sys_interval: Duration,
     client_lines: ClientLines,
+    #[cfg(feature = "bridge")]
+    bridges: Vec<Bridge>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<crate::cluster::joining::ClusterSettings>,
+    #[cfg(feature = "bridge")]
+    bridge_dial: Option<Arc<dyn Dial>>,
     #[cfg(feature = "webhooks")]
     webhooks: Vec<Webhook>,
+    #[cfg(feature = "otlp")]
+    otlp: Option<Otlp>,
     #[cfg(feature = "accounts")]
     stored_users: Option<Arc<StoredUsers>>,
 }
@@ -83,8 +92,16 @@ impl Default for Builder {
             sync: SyncPolicy::default(),
             sys_interval: Duration::from_secs(10),
             client_lines: ClientLines::default(),
+            #[cfg(feature = "bridge")]
+            bridges: Vec::new(),
+            #[cfg(feature = "cluster")]
+            cluster: None,
+            #[cfg(feature = "bridge")]
+            bridge_dial: None,
             #[cfg(feature = "webhooks")]
             webhooks: Vec::new(),
+            #[cfg(feature = "otlp")]
+            otlp: None,
             #[cfg(feature = "accounts")]
             stored_users: None,
         }
@@ -203,11 +220,44 @@ impl Builder {
         self
     }
 
+    /// Adds a connection to another broker. Can be called several times; see also
+    /// [`Broker::set_bridges`].
+    #[cfg(feature = "bridge")]
+    pub fn bridge(mut self, bridge: Bridge) -> Self {
+        self.bridges.push(bridge);
+        self
+    }
+
+    /// Makes the broker a member of a cluster. Messages and sessions do not travel between its brokers yet.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, settings: crate::cluster::joining::ClusterSettings) -> Self {
+        self.cluster = Some(settings);
+        self
+    }
+
+    /// Leads bridges elsewhere, for tests: gets an address and returns the stream to it.
+    #[cfg(feature = "bridge")]
+    #[doc(hidden)]
+    pub fn dial_bridges(
+        mut self,
+        dial: impl Fn(&str) -> std::io::Result<tokio::io::DuplexStream> + Send + Sync + 'static,
+    ) -> Self {
+        self.bridge_dial = Some(Arc::new(InProcessDial(Box::new(dial))));
+        self
+    }
+
     /// Adds an HTTP endpoint that receives the events of presence. Can be called several times.
     /// Events wait in the store until the endpoint has taken them; without a store, in memory.
     #[cfg(feature = "webhooks")]
     pub fn webhook(mut self, webhook: Webhook) -> Self {
         self.webhooks.push(webhook);
+        self
+    }
+
+    /// Exports metrics and traces to an OpenTelemetry collector.
+    #[cfg(feature = "otlp")]
+    pub fn otlp(mut self, otlp: Otlp) -> Self {
+        self.otlp = Some(otlp);
         self
     }
 
@@ -244,6 +294,12 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "webhooks")]
+    fn checked_webhooks(&self) -> Result<Vec<Webhook>, StartError> {
+        check_names(&self.webhooks)?;
+        Ok(self.webhooks.clone())
+    }
+
     /// Starts the broker; returns once every listener accepts connections. The store is read before
     /// that: until then connections are refused. Needs a running actix `System`.
     ///
@@ -260,28 +316,25 @@ impl Builder {
             validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
         }
         #[cfg(feature = "webhooks")]
-        let webhooks = {
-            check_names(&self.webhooks)?;
-            self.webhooks.clone()
-        };
-        #[cfg(feature = "accounts")]
-        let stored_users = self.stored_users.clone();
-        let threads = self.threads.clone();
-        let shards = threads.shards(self.shards);
-        let opened = aside(&threads, move || self.open(shards)).await?;
-        let Opened { listeners, bound, core, admission } = opened;
+        let webhooks = self.checked_webhooks()?;
+        #[cfg(feature = "bridge")]
+        let (this, bridges) = self.granting()?;
+        #[cfg(not(feature = "bridge"))]
+        let this = self;
+        let threads = this.threads.clone();
+        let shards = threads.shards(this.shards);
+        let opened = aside(&threads, move || this.open(shards)).await?;
+        let Opened { listeners, bound, core, admission, .. } = opened;
+        #[cfg(feature = "otlp")]
+        let otlp = opened.otlp;
         let local_addrs = bound.iter().filter_map(Bound::local_addr).collect();
-        let listener_urls: Vec<Arc<str>> = bound
-            .iter()
-            .zip(&listeners)
-            .map(|(bound, listener)| listener.url(bound.local_addr()).into())
-            .collect();
+        let listener_urls = urls(&bound, &listeners);
         let arbiters = threads.start(shards);
         let registries = threads.start_shards(&core, shards, &arbiters);
-        let handle = |number| arbiters.get(number).map_or_else(Arbiter::current, Arbiter::handle);
-        let hosts: Vec<ArbiterHandle> = (0..shards).map(handle).collect();
+        let hosts = hosts(&arbiters, shards);
         #[cfg(feature = "accounts")]
-        let users = stored_users.map(|source| Users::attach(source, &core.records, core.clock));
+        let users =
+            opened.stored_users.map(|source| Users::attach(source, &core.records, core.clock));
         // From here on, dropping this handle ends everything that was started, also if a later step
         // fails.
         let broker = Broker {
@@ -298,8 +351,14 @@ impl Builder {
                 is_ready: AtomicBool::new(true),
                 under_way: CallsUnderWay::default(),
                 drain: Drain::default(),
+                #[cfg(feature = "bridge")]
+                bridges: super::bridges::Bridges::new(bridges.granted, bridges.dial),
+                #[cfg(feature = "cluster")]
+                cluster: super::cluster::MembershipOfBroker::default(),
                 #[cfg(feature = "webhooks")]
                 webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
+                #[cfg(feature = "otlp")]
+                otlp: super::otlp::ExportOfBroker::default(),
                 access: ChangesOfAccess::default(),
                 #[cfg(feature = "accounts")]
                 users,
@@ -307,19 +366,32 @@ impl Builder {
         };
         broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));
         broker.restore(&threads).await?;
+        #[cfg(feature = "otlp")]
+        broker.start_otlp(otlp)?;
         #[cfg(feature = "webhooks")]
         broker.start_webhooks(webhooks, &threads).await?;
+        #[cfg(feature = "bridge")]
+        broker.start_bridges(bridges.all, &threads).await?;
+        #[cfg(feature = "cluster")]
+        broker.start_cluster(opened.cluster)?;
         #[cfg(feature = "tls")]
-        listeners
-            .iter()
-            .for_each(|listener| listener.refuse_revoked(broker.revoked_certificates()));
-        let urls = &broker.running.listener_urls;
-        for ((bound, listener), url) in bound.iter().zip(&listeners).zip(urls) {
-            broker
-                .accept(bound, listener, url)
-                .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
-        }
+        broker.refuse_revoked(&listeners);
+        broker.accept_all(&bound, &listeners)?;
         Ok(broker)
+    }
+
+    /// Lets the sessions of bridges do what they are configured for, whatever the authorizer says, also
+    /// when they are judged while the store is read.
+    #[cfg(feature = "bridge")]
+    fn granting(mut self) -> Result<(Self, BridgePlan), StartError> {
+        check_bridges(&self.bridges)?;
+        let granted = Arc::new(Granted::default());
+        granted.set(&self.bridges);
+        let others = self.authorizer;
+        self.authorizer = Arc::new(BridgeAuthorizer { others, granted: Arc::clone(&granted) });
+        self.methods.add(BridgeMethod(Arc::clone(&granted)));
+        let (all, dial) = (std::mem::take(&mut self.bridges), self.bridge_dial.clone());
+        Ok((self, BridgePlan { all, granted, dial }))
     }
 
     /// Takes the addresses and opens the store. May block.
@@ -333,6 +405,13 @@ impl Builder {
         }
         let metrics = Arc::new(Metrics::new(shards));
         metrics.set_sources(self.authenticator.source_metrics());
+        #[cfg(feature = "otlp")]
+        let otlp =
+            self.otlp.map(|otlp| PreparedOtlp::new(otlp, &self.node, &metrics)).transpose()?;
+        #[cfg(feature = "otlp")]
+        let tracer = otlp.as_ref().and_then(|otlp| otlp.tracer().cloned());
+        #[cfg(not(feature = "otlp"))]
+        let tracer = None;
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
             response_topic_prefix: self.response_topic_prefix,
@@ -346,9 +425,35 @@ impl Builder {
             metrics,
             sys_interval: self.sys_interval,
             told: Arc::new(Told::new(self.client_lines)),
+            tracer,
         })?);
-        Ok(Opened { listeners: self.listeners, bound, core, admission })
+        Ok(Opened {
+            listeners: self.listeners,
+            bound,
+            core,
+            admission,
+            #[cfg(feature = "accounts")]
+            stored_users: self.stored_users,
+            #[cfg(feature = "cluster")]
+            cluster: self.cluster,
+            #[cfg(feature = "otlp")]
+            otlp,
+        })
     }
+}
+
+/// Returns the threads of the shards, in the order of the shards.
+fn hosts(arbiters: &[Arbiter], shards: usize) -> Vec<ArbiterHandle> {
+    let handle = |number| arbiters.get(number).map_or_else(Arbiter::current, Arbiter::handle);
+    (0..shards).map(handle).collect()
+}
+
+/// The bridges with which a broker starts.
+#[cfg(feature = "bridge")]
+struct BridgePlan {
+    all: Vec<Bridge>,
+    granted: Arc<Granted>,
+    dial: Option<Arc<dyn Dial>>,
 }
 
 /// What a broker has before its shards start.
@@ -357,33 +462,18 @@ struct Opened {
     bound: Vec<Bound>,
     core: Arc<Core>,
     admission: Arc<ListenerLimits>,
+    #[cfg(feature = "otlp")]
+    otlp: Option<PreparedOtlp>,
+    #[cfg(feature = "accounts")]
+    stored_users: Option<Arc<StoredUsers>>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<crate::cluster::joining::ClusterSettings>,
 }
 
-impl Broker {
-    /// Starts accepting connections; every shard accepts from a copy of the listener.
-    fn accept(&self, bound: &Bound, listener: &Listener, url: &Arc<str>) -> io::Result<()> {
-        bound.listen()?;
-        let Running { core, admission, hosts, open, listeners, .. } = &*self.running;
-        let settings =
-            ListenerSettings { layers: listener.layers.clone(), logins: listener.logins };
-        let of_shards: Vec<_> =
-            hosts.iter().map(|_| Arc::new(ArcSwap::from_pointee(settings.clone()))).collect();
-        for (shard, (host, settings)) in hosts.iter().zip(&of_shards).enumerate() {
-            let parts = ListenerParts {
-                core: core.clone(),
-                shard: ShardNumber(shard as u16),
-                metrics: core.metrics.shard(shard),
-                admission: admission.clone(),
-                kind: listener.kind(),
-                listener: Arc::clone(url),
-                settings: settings.clone(),
-                open: open.clone(),
-            };
-            host.spawn(accept_loop(bound.try_clone()?, parts));
-        }
-        lock(listeners).push(of_shards);
-        Ok(())
-    }
+/// Returns the URLs of listeners with the addresses to which they are bound.
+fn urls(bound: &[Bound], listeners: &[Listener]) -> Vec<Arc<str>> {
+    let both = bound.iter().zip(listeners);
+    both.map(|(bound, listener)| listener.url(bound.local_addr()).into()).collect()
 }
 
 fn listen(listener: &Listener) -> Result<Bound, StartError> {

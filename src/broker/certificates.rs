@@ -38,6 +38,12 @@ impl Broker {
         &self.running.core.certificates.revoked
     }
 
+    /// Lets listeners refuse certificates that callers have revoked.
+    #[cfg(feature = "tls")]
+    pub(super) fn refuse_revoked(&self, listeners: &[crate::net::Listener]) {
+        listeners.iter().for_each(|one| one.refuse_revoked(self.revoked_certificates()));
+    }
+
     /// Reads the revoked certificates, before any client can connect.
     pub(super) async fn restore_revoked(&self) {
         let core = &self.running.core;

@@ -249,4 +249,9 @@ impl Readiness for Broker {
     fn is_storing(&self) -> bool {
         Self::is_storing(self)
     }
+
+    #[cfg(feature = "cluster")]
+    fn cluster(&self) -> Option<crate::control::ClusterView> {
+        self.running.cluster_view()
+    }
 }

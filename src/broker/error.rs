@@ -4,8 +4,12 @@ use std::{fmt, io};
 
 #[cfg(feature = "accounts")]
 use crate::auth::FileError;
+#[cfg(feature = "bridge")]
+use crate::bridge::BridgeError;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsError;
+#[cfg(feature = "otlp")]
+use crate::otlp::OtlpError;
 #[cfg(feature = "webhooks")]
 use crate::webhooks::WebhookError;
 use crate::{
@@ -54,9 +58,15 @@ pub enum Error {
     /// TLS cannot be set up.
     #[cfg(feature = "tls")]
     Tls(#[from] TlsError),
+    /// A bridge cannot be used.
+    #[cfg(feature = "bridge")]
+    Bridge(#[from] BridgeError),
     /// Something is no webhook.
     #[cfg(feature = "webhooks")]
     Webhook(#[from] WebhookError),
+    /// Nothing can be exported.
+    #[cfg(feature = "otlp")]
+    Otlp(#[from] OtlpError),
     /// The operating system refused something.
     Io(#[from] io::Error),
 }
@@ -98,10 +108,22 @@ pub enum StartError {
     /// The thread that writes the store cannot be started.
     #[error("cannot start the thread of the store: {0}; see the limits of the process")]
     StoreThread(#[source] io::Error),
+    /// The thread of the cluster cannot be started.
+    #[cfg(feature = "cluster")]
+    #[error("cannot start the thread of the cluster: {0}; see the limits of the process")]
+    ClusterThread(#[source] io::Error),
+    /// A bridge cannot be used.
+    #[cfg(feature = "bridge")]
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
     /// A webhook cannot be used.
     #[cfg(feature = "webhooks")]
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// The export of metrics and traces cannot start.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// There is no actix `System` on this thread.
     #[error(
         "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"

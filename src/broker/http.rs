@@ -21,6 +21,11 @@ impl Broker {
         let core = &self.running.core;
         let of_broker = (Arc::clone(&core.told), core.clock);
         let (authenticator, authorizer) = (self.authenticator(), self.authorizer());
-        Api::of_broker(of_broker, control, authenticator, authorizer, self.metrics(), options)
+        let metrics = self.metrics();
+        let api = Api::of_broker(of_broker, control, authenticator, authorizer, metrics, options);
+        if let Some(tracer) = &core.tracer {
+            api.set_tracer(Arc::clone(tracer));
+        }
+        api
     }
 }

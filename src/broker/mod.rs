@@ -3,10 +3,15 @@
 //! [`Broker`] is the handle that an embedding application and the `hearthmq` program hold. It
 //! creates no runtime and no logger, and never ends the process.
 
+mod accepting;
 mod access;
 mod asking;
+#[cfg(feature = "bridge")]
+mod bridges;
 mod builder;
 mod certificates;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod draining;
 mod error;
@@ -15,6 +20,8 @@ mod follow;
 mod http;
 mod listening;
 mod many;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod recheck;
 mod restoring;
 mod settings;
@@ -24,6 +31,7 @@ pub mod simulation;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod traces;
 #[cfg(feature = "accounts")]
 mod users;
 mod views;
@@ -105,8 +113,14 @@ struct Running {
     under_way: CallsUnderWay,
     /// Where new clients are redirected.
     drain: Drain,
+    #[cfg(feature = "bridge")]
+    bridges: bridges::Bridges,
+    #[cfg(feature = "cluster")]
+    cluster: cluster::MembershipOfBroker,
     #[cfg(feature = "webhooks")]
     webhook_secrets: webhooks::SecretsOfWebhooks,
+    #[cfg(feature = "otlp")]
+    otlp: otlp::ExportOfBroker,
     access: ChangesOfAccess,
     /// The accounts in the store, if a source of the authenticator has them.
     #[cfg(feature = "accounts")]
@@ -121,6 +135,10 @@ impl Running {
 /// Without accounts, there are none.
 #[cfg(not(feature = "accounts"))]
 impl crate::control::UserAccounts for Broker {}
+
+/// Without bridges, there are none.
+#[cfg(not(feature = "bridge"))]
+impl crate::control::BridgeControl for Broker {}
 
 /// The calls that have not been answered yet.
 #[derive(Default)]
@@ -168,7 +186,9 @@ impl Broker {
     /// whether it is. Blocks the thread: must not be called on a thread that runs actors.
     #[must_use]
     pub fn flush_store(&self, time_max: Duration) -> bool {
-        self.running.core.keeper.as_ref().is_none_or(|keeper| keeper.flush(time_max))
+        let core = &self.running.core;
+        core.hand_over_audit();
+        core.keeper.as_ref().is_none_or(|keeper| keeper.flush(time_max))
     }
 
     /// Returns the registry actor of the shard to which this client identifier belongs, for
@@ -415,6 +435,7 @@ impl Broker {
             running.open.wait().await;
             let threads = running.end();
             running.core.end_history();
+            running.core.hand_over_audit();
             running.end_uses();
             let keeper = running.core.keeper.clone();
             let joined = spawn_blocking(move || {
@@ -429,11 +450,16 @@ impl Broker {
             tracing::warn!("shutdown deadline passed; cutting off the remaining connections");
             running.end();
             running.core.end_history();
+            running.core.hand_over_audit();
             running.end_uses();
             if let Some(keeper) = running.core.keeper.clone() {
                 let _ = spawn_blocking(move || keeper.stop()).await;
             }
         }
+        #[cfg(feature = "cluster")]
+        running.end_cluster();
+        #[cfg(feature = "otlp")]
+        running.end_otlp().await;
     }
 }
 

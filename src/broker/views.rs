@@ -10,10 +10,11 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay};
 use crate::{
     actors::Registry,
     control::{
-        ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary, ClientViews,
-        ControlError, CountClients, FindReceivers, KeepAliveAdvicePage, ListClients, ListHistory,
-        ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions, NodeView, PastConnection,
-        QueuePage, ReceiverPage, RetainedPage, RetainedView, SubscriptionPage,
+        BusyClient, ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary,
+        ClientViews, ControlError, CountClients, FindBusiest, FindReceivers, KeepAliveAdvicePage,
+        ListClients, ListHistory, ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions,
+        NodeView, PastConnection, QueuePage, ReceiverPage, RetainedPage, RetainedView,
+        SubscriptionPage,
     },
 };
 
@@ -89,6 +90,29 @@ impl Broker {
                 clients.push(client);
             }
         }
+    }
+
+    /// Returns the connected clients with the highest values, the highest first. Dropping the future
+    /// stops the search.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or too many lists are under way already.
+    pub async fn find_busiest(
+        &self,
+        request: FindBusiest,
+    ) -> Result<Vec<BusyClient>, ControlError> {
+        let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
+        let (by, limit) = (request.by, request.limit.min(FindBusiest::LIMIT_MAX));
+        let request = FindBusiest { limit, ..request };
+        let registries = self.running.registries.iter();
+        let asked = registries
+            .map(|registry| self.ask(registry.send(request.clone()).timeout(ANSWER_TIME_MAX)));
+        let mut found: Vec<BusyClient> = try_join_all(asked).await?.into_iter().flatten().collect();
+        found.sort_unstable_by(|a, b| {
+            b.value(by).cmp(&a.value(by)).then_with(|| a.client_id.cmp(&b.client_id))
+        });
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Returns a page of a client's subscriptions; `None` if there is no such session.
@@ -214,6 +238,10 @@ impl ClientViews for Broker {
 
     async fn clear_queue(&self, request: ClearQueue) -> Result<Option<u64>, ControlError> {
         Self::clear_queue(self, &request.client_id).await
+    }
+
+    async fn find_busiest(&self, request: FindBusiest) -> Result<Vec<BusyClient>, ControlError> {
+        Self::find_busiest(self, request).await
     }
 
     async fn find_receivers(&self, request: FindReceivers) -> Result<ReceiverPage, ControlError> {

@@ -1,7 +1,7 @@
 //! `hearthmq check-config`: checks everything that a start would check, and starts nothing.
 
 use std::{
-    fs,
+    env, fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use hearthmq::{
     auth::{Accounts, FilePolicy},
-    config::{Config, WebhookConfig},
+    config::{BridgeConfig, Config, WebhookConfig},
     net::tls::Alpn,
 };
 use rustix::fs::{Access, access};
@@ -53,6 +53,8 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
     Sources::check_elsewhere(&config).map_err(ServeError::from)?;
     check_tls(&config)?;
     config.webhook.iter().try_for_each(check_webhook)?;
+    config.otlp.export(|name| env::var(name).ok()).map_err(ServeError::from)?;
+    config.bridges.iter().try_for_each(check_bridge)?;
     check_addresses(&config)?;
     let mut said = warnings::of(&config);
     let mut noted = None;
@@ -92,6 +94,11 @@ fn check_tls(config: &Config) -> Result<(), ServeError> {
         tls.at(*address, Alpn::Http, config)?;
     }
     Ok(())
+}
+
+/// Checks the files that a bridge names. Does not connect to the other broker.
+fn check_bridge(bridge: &BridgeConfig) -> Result<(), ServeError> {
+    bridge.bridge().map(drop).map_err(ServeError::from)
 }
 
 /// Checks the files that a webhook names. Does not connect to its endpoint.

@@ -71,8 +71,13 @@ pub(super) fn with_lists(config: &Config, files: &TlsFiles) -> TlsConfig {
 /// # Errors
 /// One cannot be fetched.
 pub(super) fn fetch_missing(config: &Config) -> Result<(), NoList> {
+    let is_missing = |url: &&String| !file_of(config, url).exists();
+    let missing: Vec<_> = config.tls.crl_urls.iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(()); // an agent reads all authorities of the system
+    }
     let agent = agent();
-    for url in config.tls.crl_urls.iter().filter(|url| !file_of(config, url).exists()) {
+    for url in missing {
         fetch(&agent, config, url).map_err(|source| NoList { url: url.clone(), source })?;
         tracing::info!(url, "revocation list fetched");
     }

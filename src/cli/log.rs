@@ -119,9 +119,9 @@ fn filter(filter: &str) -> EnvFilter {
     // The store's database logs how it is opened; a filter must name it to show that. The broker
     // logs a write error of the store itself, once and not at each try. actix-http logs an error
     // for each malformed request, and rustls a warning for some handshakes, which a stranger can send;
-    // the broker itself logs them, up to a limit.
-    let filter =
-        format!("actix_http=off,rustls=off,fjall=warn,fjall::batch=off,lsm_tree=warn,{filter}");
+    // the broker itself logs them, up to a limit. async-nats logs answers with their payloads.
+    const OTHERS: &str = "actix_http=off,rustls=off,async_nats=off,fjall=warn,fjall::batch=off";
+    let filter = format!("{OTHERS},lsm_tree=warn,{filter}");
     EnvFilter::new(filter) // was checked when the configuration was read
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -26,9 +26,11 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Waiting lines are written together, up to this many bytes at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Delay before the next try when standard error takes no line (a non-blocking pipe), or when
-/// [`LogQueue::finish`] finds the queue full.
+/// Delay before the next try when standard error takes no line (a non-blocking pipe).
 const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+/// The thread waits for this time before it writes more, so that lines that come soon after each other wake it once.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Minimum time between two lines about dropped lines.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +50,10 @@ enum LogEntry {
 /// Counters that both ends share.
 #[derive(Debug, Default)]
 struct LineCounts {
-    /// Bytes of the waiting lines.
+    /// Number of waiting lines. The channel itself has no limit, because one with a limit takes the
+    /// memory for all its lines at once.
+    lines: AtomicUsize,
+    /// Their bytes.
     bytes: AtomicUsize,
     /// Number of lines that found no room, or could not be written.
     dropped: AtomicU64,
@@ -57,7 +62,7 @@ struct LineCounts {
 /// The queue. Clones are handles to the same queue.
 #[derive(Clone, Debug)]
 pub(super) struct LogQueue {
-    entries: SyncSender<LogEntry>,
+    entries: Sender<LogEntry>,
     counts: Arc<LineCounts>,
 }
 
@@ -71,7 +76,7 @@ impl LogQueue {
         output: impl Write + Send + 'static,
         tell_dropped: fn(u64),
     ) -> io::Result<Self> {
-        let (entries, receiver) = sync_channel(LINES_MAX);
+        let (entries, receiver) = channel();
         let counts = Arc::<LineCounts>::default();
         let writing = Writing {
             output,
@@ -105,25 +110,30 @@ impl LogQueue {
     fn wait(&self, time_max: Duration, is_last: bool) {
         let until = Instant::now() + time_max;
         let (tell, told) = sync_channel(1);
-        let mut entry = LogEntry::Written { tell, is_last };
-        while let Err(error) = self.entries.try_send(entry) {
-            entry = match error {
-                TrySendError::Full(entry) if Instant::now() < until => entry,
-                TrySendError::Full(_) | TrySendError::Disconnected(_) => return,
-            };
-            thread::sleep(TRY_AGAIN);
+        if self.entries.send(LogEntry::Written { tell, is_last }).is_err() {
+            return;
         }
         // An answer that comes too late changes nothing.
         let _ = told.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     fn put(&self, line: &[u8]) {
-        let bytes = line.len();
-        let has_room = self.counts.bytes.fetch_add(bytes, Relaxed) + bytes <= BYTES_MAX;
-        if !has_room || self.entries.try_send(LogEntry::Line(line.to_vec())).is_err() {
-            self.counts.bytes.fetch_sub(bytes, Relaxed);
-            self.counts.dropped.fetch_add(1, Relaxed);
+        let counts = &*self.counts;
+        let lines = counts.lines.fetch_add(1, Relaxed) + 1;
+        let bytes = counts.bytes.fetch_add(line.len(), Relaxed) + line.len();
+        let has_room = lines <= LINES_MAX && bytes <= BYTES_MAX;
+        if !has_room || self.entries.send(LogEntry::Line(line.to_vec())).is_err() {
+            counts.leave(line);
+            counts.dropped.fetch_add(1, Relaxed);
         }
+    }
+}
+
+impl LineCounts {
+    /// Counts a line no longer as waiting.
+    fn leave(&self, line: &[u8]) {
+        self.lines.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(line.len(), Relaxed);
     }
 }
 
@@ -195,11 +205,12 @@ impl<W: Write> Writing<W> {
             if is_written && is_due {
                 self.tell_dropped();
             }
+            thread::sleep(GATHER);
         }
     }
 
     fn gather(&mut self, line: &[u8]) {
-        self.counts.bytes.fetch_sub(line.len(), Relaxed);
+        self.counts.leave(line);
         self.batch.extend_from_slice(line);
         self.lines += 1;
         if self.batch.len() >= BATCH_BYTES {

@@ -6,6 +6,8 @@
 
 mod accounts;
 mod acl;
+mod bridge_topics;
+mod bridges;
 mod conf;
 mod dynamic_security;
 mod listeners;
@@ -28,6 +30,7 @@ use hearthmq::{
 
 use self::{
     accounts::MigratedAccounts,
+    bridges::{MosquittoBridges, is_of_bridge},
     conf::Line,
     listeners::{Listener, Listening, is_of_listener},
     report::Report,
@@ -108,6 +111,7 @@ struct Installation {
     security: Security,
     /// The default listener, if there is one, and the others, each with its own security options.
     listeners: Vec<(Listener, Security)>,
+    bridges: MosquittoBridges,
     has_own_security: bool,
     /// Whether there is no listener but the default one on this machine.
     is_local: bool,
@@ -127,17 +131,23 @@ pub(super) fn run(command: ImportCommand) -> Result<(), Failure> {
     let from = arguments.config.display().to_string();
     let mut accounts = MigratedAccounts::default();
     let mut settings = installation.take(&mut accounts, &mut report)?;
+    installation.bridges.take(&outputs.config, &mut settings, &mut report);
     let administrator = if accounts.has("admin") { "hearthmq-admin" } else { "admin" };
     settings.rules.splice(0..0, administration(administrator));
     settings.rules.sort_by_key(|rule| rule.priority);
     settings.set("auth", "policy", outputs.policy.display().to_string());
     settings.set("auth", "users", outputs.users.display().to_string());
     let counts = format!(
-        "Taken over from {from}: {} accounts, {} rules\n",
+        "Taken over from {from}: {} accounts, {} rules, {} bridges\n",
         accounts.len(),
-        settings.rules.len()
+        settings.rules.len(),
+        settings.bridges.len(),
     );
     print(&(counts + &report.text()))?;
+    let is_there = |(path, _): &&(PathBuf, String)| path.symlink_metadata().is_ok();
+    if let Some((path, _)) = settings.secrets.iter().find(is_there).filter(|_| !arguments.dry_run) {
+        return Err(MigrateError::Exists { path: path.clone() }.into());
+    }
     if arguments.dry_run {
         return print("Nothing was written, because of --dry-run.\n");
     }
@@ -173,20 +183,28 @@ fn write(
     };
     put(&outputs.policy, &rules::policy(&settings.rules, from), 0o644)?;
     put(&outputs.accounts, &accounts.lines(), 0o600)?;
+    for (path, secret) in &settings.secrets {
+        put(path, secret, 0o600)?;
+    }
     set_password(&outputs.users, administrator, &password, None)?;
     put(&outputs.config, &settings.text(from), 0o644)?;
     Config::load(Some(&outputs.config), [], &[])?;
     let [config, policy, users, lines] = outputs.all().map(|path| path.display().to_string());
     print(&format!(
         "Written:\n  {config}\n  {policy}\n  {users}: the account {administrator}, password {shown}\n  \
-         {lines}: {count} accounts\nNext:\n  hearthmq run --config {config}\n  \
+         {lines}: {count} accounts\n{secrets}Next:\n  hearthmq run --config {config}\n  \
          HEARTHMQ_REMOTE_USER={administrator} hearthmq users import {lines}\n",
         count = accounts.len(),
+        secrets = settings.secrets.iter().map(|(path, _)| secret_line(path)).collect::<String>(),
     ))
 }
 
+fn secret_line(path: &Path) -> String {
+    format!("  {}: the password of a bridge\n", path.display())
+}
+
 impl Installation {
-    /// Sorts the lines by what they concern. Reports those of bridges.
+    /// Sorts the lines by what they concern.
     fn sort(lines: Vec<Line>, report: &mut Report) -> Self {
         let mut all = Self::default();
         let own = lines.iter().rev().find(|line| line.name == "per_listener_settings");
@@ -207,9 +225,7 @@ impl Installation {
                     let begun = Listener::begin(&line, report);
                     all.listeners.extend(begun.map(|begun| (begun, Security::default())));
                 }
-                _ if is_of_bridge(name) => {
-                    report.not_taken(&line, "bridges are not taken over yet");
-                }
+                _ if is_of_bridge(name) => all.bridges.add(line, report),
                 _ if is_of_listener(name) => match listener {
                     Some((listener, _)) => listener.lines.push(line),
                     None => default.lines.push(line),
@@ -314,29 +330,6 @@ impl Installation {
         let port = HTTP_PORTS.into_iter().find(|port| !is_taken(port)).unwrap_or(0);
         settings.push("http", "listen", &format!("127.0.0.1:{port}"));
     }
-}
-
-/// Whether an option of this name concerns a bridge.
-fn is_of_bridge(name: &str) -> bool {
-    ["bridge_", "remote_", "local_", "notification"].iter().any(|known| name.starts_with(known))
-        || matches!(
-            name,
-            "connection"
-                | "address"
-                | "addresses"
-                | "topic"
-                | "cleansession"
-                | "clientid"
-                | "username"
-                | "password"
-                | "keepalive_interval"
-                | "idle_timeout"
-                | "restart_timeout"
-                | "round_robin"
-                | "start_type"
-                | "threshold"
-                | "try_private"
-        )
 }
 
 /// Raises the bytes that may wait for one client where a packet may be larger.

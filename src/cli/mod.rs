@@ -13,6 +13,7 @@ mod first_start;
 mod generated;
 mod hint;
 mod http;
+mod huge_pages;
 mod import;
 mod listeners;
 mod log;
@@ -81,7 +82,9 @@ Places:
 /// The configuration file, unless another one is named.
 const CONFIG: &str = "/etc/hearthmq/hearthmq.toml";
 
+// The arguments of a command are described when it is called: a start needs few of them.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Run the broker (the default)
     Run(Options),
@@ -197,6 +200,8 @@ impl Failure {
 
 /// Runs the command of the command line.
 pub(crate) fn main() -> ExitCode {
+    // First: memory that has a huge page keeps it.
+    let huge_pages = huge_pages::WithheldHugePages::withhold();
     // Files that the program writes are private to its owner. (Sockets have permissions of their
     // own.)
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -205,8 +210,8 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return hint::wrong_command_line(&error),
     };
     let done = match command_line.command {
-        None => run::run(&command_line.options),
-        Some(Command::Run(options)) => run::run(&options),
+        None => run::run(&command_line.options, huge_pages),
+        Some(Command::Run(options)) => run::run(&options, huge_pages),
         Some(Command::CheckConfig(arguments)) => check::check_config(arguments),
         Some(Command::Passwd(arguments)) => passwd::passwd(&arguments),
         Some(Command::Store(arguments)) => store::store(&arguments),

@@ -48,6 +48,7 @@ const STEPS: &[fn(&ReloadParts<'_>)] = &[
     |parts| parts.serving.change_mqtt(parts.config),
     |parts| parts.serving.change_http(parts.config),
     |parts| parts.serving.change_webhooks(parts.config),
+    |parts| parts.serving.change_bridges(parts.config),
     |parts| parts.serving.change_logins(parts.config),
     |parts| parts.serving.tls().reload(parts.config),
     |parts| note(parts.serving.broker()),

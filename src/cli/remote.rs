@@ -7,8 +7,10 @@
 
 mod access;
 mod account;
+mod bridges;
 mod certificates;
 mod clients;
+mod cluster;
 mod common;
 mod events;
 mod follow;
@@ -19,6 +21,8 @@ mod node;
 mod publish;
 mod settings;
 mod table;
+mod top;
+mod trace;
 mod users;
 
 use std::io::{self, IsTerminal as _};
@@ -41,6 +45,7 @@ Exit codes:
 
 /// Commands that ask a running broker.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(super) enum RemoteCommand {
     /// List clients, show one, change Keep Alives, end connections
     #[command(subcommand, after_help = EXIT_CODES)]
@@ -51,9 +56,21 @@ pub(super) enum RemoteCommand {
     /// List certificates of connected clients, revoke certificates
     #[command(subcommand, after_help = EXIT_CODES)]
     Certificates(certificates::CertificatesCommand),
+    /// Connections to other brokers: list, show, stop, start
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Bridges(bridges::BridgesCommand),
+    /// The cluster of which the broker is a member
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Cluster(cluster::ClusterCommand),
     /// Follow which clients are online
     #[command(after_help = EXIT_CODES)]
     Events(events::Arguments),
+    /// Watch rates and the busiest clients
+    #[command(after_help = EXIT_CODES)]
+    Top(top::Arguments),
+    /// Show every packet of a client for a time
+    #[command(after_help = EXIT_CODES)]
+    Trace(trace::Arguments),
     /// Publish a message
     #[command(after_help = EXIT_CODES)]
     Publish(publish::Arguments),
@@ -100,7 +117,11 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
         RemoteCommand::Clients(command) => clients::run(command),
         RemoteCommand::Users(command) => users::run(command),
         RemoteCommand::Certificates(command) => certificates::run(command),
+        RemoteCommand::Bridges(command) => bridges::run(&command),
+        RemoteCommand::Cluster(command) => cluster::run(&command),
         RemoteCommand::Events(arguments) => events::run(&arguments),
+        RemoteCommand::Top(arguments) => top::run(&arguments),
+        RemoteCommand::Trace(arguments) => trace::run(&arguments),
         RemoteCommand::Publish(arguments) => publish::run(&arguments),
         RemoteCommand::Rules(command) => access::run_rules(&command),
         RemoteCommand::Tokens(command) => access::run_tokens(&command),

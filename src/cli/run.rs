@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure, Options, first_start,
+    huge_pages::WithheldHugePages,
     log::Log,
     notify::Notifier,
     open_files::{self, TooFewFiles},
@@ -20,8 +21,8 @@ use super::{
     warnings,
 };
 
-/// Runs the broker until a signal ends it.
-pub(super) fn run(options: &Options) -> Result<(), Failure> {
+/// Runs the broker until a signal ends it. `huge_pages` are allowed when it has much memory.
+pub(super) fn run(options: &Options, huge_pages: Option<WithheldHugePages>) -> Result<(), Failure> {
     let mut config = options.load()?;
     // First, so that everything after it can be logged.
     let log = Log::start(&config.log).map_err(ServeError::Log)?;
@@ -44,6 +45,9 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let reload = Reload::new(options.clone(), given, log);
+    if let Some(huge_pages) = huge_pages {
+        system.runtime().spawn(huge_pages.allow_when_large());
+    }
     system.block_on(serve(&config, store, reload, too_few_files))
 }
 

@@ -1,13 +1,16 @@
 //! Builds the broker of a configuration: accounts, permissions, TLS, listeners, REST.
 
-use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{env, fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::{FileError, FilePolicy},
     broker,
-    config::{Config, StoreConfig, SyncMode, WebhookFileError},
+    config::{
+        BridgeConfig, BridgeFileError, Config, OtlpConfigError, StoreConfig, SyncMode,
+        WebhookFileError,
+    },
     http::{Api, Program, Server, ServerOptions},
     net::tls::TlsError,
     store::DirectoryStore,
@@ -42,7 +45,14 @@ pub(super) enum ServeError {
     #[error(transparent)]
     NoList(#[from] NoList),
     #[error(transparent)]
+    Bridge(#[from] BridgeFileError),
+    #[error(transparent)]
     Webhook(#[from] WebhookFileError),
+    #[error(transparent)]
+    Otlp(#[from] OtlpConfigError),
+    #[cfg(feature = "cluster")]
+    #[error("[cluster] {0}")]
+    Cluster(#[from] hearthmq::config::ClusterOptionError),
     #[error("cannot serve http: {0}; see the log")]
     Http(#[source] io::Error),
     #[error("cannot receive signals: {0}; see the limits of the process")]
@@ -124,6 +134,16 @@ impl Serving {
         for webhook in &config.webhook {
             builder = builder.webhook(webhook.webhook()?);
         }
+        if let Some(otlp) = config.otlp.export(|name| env::var(name).ok())? {
+            builder = builder.otlp(otlp);
+        }
+        for bridge in &config.bridges {
+            builder = builder.bridge(bridge.bridge()?);
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(settings) = config.cluster_settings()? {
+            builder = builder.cluster(settings);
+        }
         let broker = builder.start().await?;
         for url in broker.listener_urls() {
             tracing::info!("listening on {url}");
@@ -174,6 +194,23 @@ impl Serving {
                     );
                 }
             }
+        }
+    }
+
+    /// Applies the bridges, in the background: one that has changed says goodbye first. Reads their files
+    /// again.
+    pub(super) fn change_bridges(&self, config: &Config) {
+        let bridges =
+            config.bridges.iter().map(BridgeConfig::bridge).collect::<Result<Vec<_>, _>>();
+        let broker = self.broker.clone();
+        match bridges {
+            Err(error) => tracing::error!(%error, "the bridges stay as they were"),
+            Ok(bridges) => drop(actix_web::rt::spawn(async move {
+                match broker.set_bridges(bridges).await {
+                    Ok(()) => tracing::info!("bridges read again"),
+                    Err(error) => tracing::error!(%error, "the bridges stay as they were"),
+                }
+            })),
         }
     }
 

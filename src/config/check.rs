@@ -2,6 +2,7 @@
 //!
 //! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were given.
 
+mod bridges;
 mod sources;
 mod tls;
 mod webhooks;
@@ -37,6 +38,8 @@ const MAY_BE_ZERO: &[&str] = &[
     "http.calls_per_address_per_sec",
     "http.session_idle_secs",
     "mqtt.tcp_keep_alive_secs",
+    "otlp.metrics_interval_secs",
+    "otlp.trace_deliveries_max",
     "limits.connecting_max",
     "limits.connecting_per_address_max",
     "limits.connects_per_address_per_sec",
@@ -52,7 +55,10 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.audit_entries_max",
     "limits.tokens_max",
     "limits.history_per_client_max",
+    "limits.queue_messages_per_user_max",
+    "limits.queue_bytes_per_user_max",
     "limits.history_connections_per_user_max",
+    "limits.traces_max",
     "tls.watch_secs",
 ];
 
@@ -87,6 +93,12 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     sources::check(config)?;
     check_queues(config)?;
     webhooks::check(config)?;
+    config.otlp.check().map_err(|fault| {
+        Problem::new(&[fault.option], fault.to_string(), "see `hearthmq example-config`")
+    })?;
+    bridges::check(config)?;
+    #[cfg(feature = "cluster")]
+    super::cluster::check(config)?;
     let prefix = &config.mqtt.response_topic_prefix;
     if prefix.contains(['+', '#', '\0']) {
         return Err(Problem::new(
@@ -138,6 +150,10 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
         ("auth.postgres.timeout_ms", config.auth.postgres.timeout_ms.into(), 1, 60_000),
         ("auth.postgres.connections_max", config.auth.postgres.connections_max.into(), 1, 1_000),
         ("http.workers", config.http.workers.into(), 1, 256),
+        ("otlp.traces_percent", config.otlp.traces_percent.into(), 1, 100),
+        ("otlp.timeout_ms", config.otlp.timeout_ms.into(), 1, 60_000),
+        // Each takes about a kilobyte.
+        ("otlp.queue_spans_max", config.otlp.queue_spans_max.into(), 1, 1_000_000),
         ("store.sync_interval_ms", config.store.sync_interval_ms.into(), 1, 3_600_000),
         // Below the minimum not even a CONNECT with a user name fits.
         (

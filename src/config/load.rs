@@ -16,7 +16,7 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ListenerConfig, Place, WebhookConfig,
+    BridgeConfig, Config, ConfigError, ListenerConfig, Place, WebhookConfig,
     check::{Problem, check},
 };
 
@@ -36,7 +36,12 @@ const OTHER_VARIABLES: [&str; 5] = [
 ];
 
 /// Sections that are arrays of tables: only a file can give them.
-const LISTS: [&str; 2] = ["listeners", "webhook"];
+const LISTS: [&str; 3] = ["bridges", "listeners", "webhook"];
+
+/// The section that only a program with the feature of this name has.
+const CLUSTER: &str = "cluster";
+const WITHOUT_CLUSTER: &str =
+    "this program is built without it: `cargo build --release --features cluster`";
 
 /// Similarity, from 0 to 1, from which a valid key is suggested for an unknown one.
 const ALIKE_ENOUGH: f64 = 0.6;
@@ -148,7 +153,7 @@ impl Loader {
             });
         };
         *slot = value;
-        self.config = table.try_into().map_err(|error: TomlError| {
+        self.config = from_table(&table).map_err(|error| {
             let (what, remedy) = in_plain_words(error.message());
             ConfigError { place: place.clone(), what, remedy }
         })?;
@@ -238,7 +243,9 @@ fn unknown_key(
     let elsewhere = all.iter().filter_map(|key| key.rsplit_once('.'));
     let elsewhere = elsewhere.filter(|(_, known)| *known == name);
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
-    let remedy = if !elsewhere.is_empty() {
+    let remedy = if section.is_empty() && name == CLUSTER {
+        WITHOUT_CLUSTER.to_owned()
+    } else if !elsewhere.is_empty() {
         format!("write it in {}", elsewhere.join(" or "))
     } else if let Some(known) = nearest(name, schema.keys().map(String::as_str)) {
         format!("did you mean {known}?")
@@ -262,11 +269,20 @@ pub(super) fn as_table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is made of TOML's types")
 }
 
+/// Returns the configuration that a table has. The way through text costs nothing here, and leaves one
+/// deserializer to compile for all options: that of the file.
+pub(super) fn from_table(table: &Table) -> Result<Config, TomlError> {
+    toml::from_str(&table.to_string())
+}
+
 /// Returns every option with a value of its type, those of the arrays of tables included.
 pub(super) fn schema() -> Table {
     as_table(&Config {
         listeners: vec![ListenerConfig::with_every_option()],
+        bridges: vec![BridgeConfig::with_every_option()],
         webhook: vec![WebhookConfig::with_every_option()],
+        #[cfg(feature = "cluster")]
+        cluster: Some(super::ClusterOptions::default()),
         ..Config::default()
     })
 }
@@ -277,6 +293,12 @@ fn remedy_for<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> String {
     let list = LISTS.iter().find(|list| key.starts_with(*list));
     if let Some(list) = list {
         return format!("write [[{list}]] in the configuration file");
+    }
+    if key.starts_with(CLUSTER) {
+        return match cfg!(feature = "cluster") {
+            true => "write [cluster] in the configuration file".to_owned(),
+            false => WITHOUT_CLUSTER.to_owned(),
+        };
     }
     match nearest(wrong, known) {
         Some(known) => format!("did you mean {known}?"),
@@ -367,6 +389,18 @@ fn example_in_words(value: &Value) -> String {
     }
 }
 
+/// What Serde says that it expected, and what a user writes. Tables in place of branches: the compiler
+/// takes six minutes to select the instructions of comparisons with so many constant texts.
+const EXPECTED: [(&str, &str); 7] = [
+    ("u16", "a whole number from 0 to 65535"),
+    ("u32", "a whole number from 0 to 4294967295"),
+    ("u64", "a whole number from 0"),
+    ("a boolean", "true or false"),
+    ("a sequence", "a list: [\"…\", \"…\"]"),
+    ("a string", "a text in quotes"),
+    ("path string", "a text in quotes"),
+];
+
 /// Returns what is wrong and what would be right, from a message of the TOML parser.
 fn in_plain_words(message: &str) -> (String, String) {
     let message = message.trim().replace('\n', ", ");
@@ -380,16 +414,17 @@ fn in_plain_words(message: &str) -> (String, String) {
     let Some((what, expected)) = message.split_once(", expected ") else {
         return (message, "see `hearthmq example-config`".into());
     };
-    let right = match expected.trim_start_matches("one of ").trim() {
-        "u16" => "a whole number from 0 to 65535".into(),
-        "u32" => "a whole number from 0 to 4294967295".into(),
-        "u64" => "a whole number from 0".into(),
-        "a boolean" => "true or false".into(),
-        "a sequence" => "a list: [\"…\", \"…\"]".into(),
-        "a string" | "path string" => "a text in quotes".into(),
-        // Serde calls our own types `struct MqttConfig` and the like.
-        other if other.starts_with("struct ") => "a section with options".into(),
-        other => other.replace('`', "\"").replace("\", \"", "\" or \""),
-    };
-    (what.replace('`', ""), format!("write {right}"))
+    (what.replace('`', ""), format!("write {}", form_of(expected)))
+}
+
+fn form_of(expected: &str) -> String {
+    let expected = expected.trim_start_matches("one of ").trim();
+    if let Some((_, form)) = EXPECTED.iter().find(|(name, _)| *name == expected) {
+        return (*form).to_owned();
+    }
+    // Serde calls our own types `struct MqttConfig` and the like.
+    match expected.starts_with("struct ") {
+        true => "a section with options".to_owned(),
+        false => expected.replace('`', "\"").replace("\", \"", "\" or \""),
+    }
 }

@@ -6,12 +6,16 @@
 //! application that embeds the broker needs none of this.
 
 mod address;
+mod bridges;
 mod change;
 mod check;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod error;
 mod http;
 mod listeners;
 mod load;
+mod otlp;
 mod shown;
 mod sources;
 mod webhooks;
@@ -33,11 +37,15 @@ use crate::{
     told::ClientLines,
 };
 
+#[cfg(feature = "cluster")]
+pub use self::cluster::{ClusterOptionError, ClusterOptions};
 pub use self::{
+    bridges::{BridgeConfig, BridgeFileError, BridgeTlsConfig, BridgeTopicConfig},
     change::Change,
     error::{ConfigError, Place},
     http::HttpConfig,
     listeners::{ListenerConfig, TlsOverrides},
+    otlp::{OtlpConfig, OtlpConfigError},
     sources::SourceName,
     webhooks::{WebhookConfig, WebhookFileError, WebhookSecretText},
 };
@@ -73,9 +81,18 @@ pub struct Config {
     pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
+    /// The export of metrics and traces.
+    pub otlp: OtlpConfig,
+    /// The cluster of which the broker is a member.
+    #[cfg(feature = "cluster")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterOptions>,
     /// Settings of single listeners.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerConfig>,
+    /// Connections to other brokers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bridges: Vec<BridgeConfig>,
     /// Endpoints that receive the events of presence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhook: Vec<WebhookConfig>,
@@ -95,7 +112,11 @@ impl Default for Config {
             limits: Limits::default(),
             store: StoreConfig::default(),
             log: LogConfig::default(),
+            otlp: OtlpConfig::default(),
+            #[cfg(feature = "cluster")]
+            cluster: None,
             listeners: Vec::new(),
+            bridges: Vec::new(),
             webhook: Vec::new(),
         }
     }

@@ -7,17 +7,28 @@ use super::{Config, change::can_change, load::as_table};
 use crate::http::OptionInForce;
 
 /// Options that are secrets, or may contain one.
-const HIDDEN: [&str; 3] = ["auth.http.headers", "auth.http.url", "auth.postgres.url"];
+const HIDDEN: [&str; 6] = [
+    "auth.http.body",
+    "auth.http.headers",
+    "auth.http.url",
+    "auth.jwt.jwks",
+    "auth.postgres.url",
+    "tls.crl_urls",
+];
 
 impl Config {
-    /// Returns all options in the order of their names. Secrets are hidden; of webhooks only their names
-    /// are shown.
+    /// Returns all options in the order of their names. Secrets are hidden; of bridges and webhooks
+    /// only their names are shown.
     #[must_use]
     pub fn options_in_force(&self) -> Vec<OptionInForce> {
         let mut options = Vec::new();
         let default = Self::default();
         collect("", &as_table(self), &as_table(&default), &mut options);
-        for (name, value) in [("listeners", listeners(self)), ("webhook", webhooks(self))] {
+        for (name, value) in [
+            ("bridges", bridges(self)),
+            ("listeners", listeners(self)),
+            ("webhook", webhooks(self)),
+        ] {
             options.push(OptionInForce {
                 name: name.to_owned(),
                 is_changed: value != json!([]),
@@ -36,6 +47,10 @@ fn listeners(config: &Config) -> Json {
     serde_json::to_value(&config.listeners).unwrap_or(Json::Null)
 }
 
+fn bridges(config: &Config) -> Json {
+    config.bridges.iter().map(|bridge| bridge.name.clone()).collect()
+}
+
 fn webhooks(config: &Config) -> Json {
     config.webhook.iter().map(|webhook| webhook.name.clone()).collect()
 }
@@ -49,7 +64,7 @@ fn collect(section: &str, values: &Table, defaults: &Table, options: &mut Vec<Op
             collect(&format!("{name}."), inner, &defaults, options);
             continue;
         }
-        if ["listeners", "webhook"].contains(&&*name) {
+        if ["bridges", "listeners", "webhook"].contains(&&*name) {
             continue; // shown apart
         }
         let is_changed = default != Some(value);
@@ -84,7 +99,9 @@ mod tests {
             Config::default().options_in_force().into_iter().map(|option| option.name).collect();
         assert!(shown.is_sorted());
         for key in keys(&schema()) {
-            let is_of_list = key.starts_with("listeners") || key.starts_with("webhook");
+            let is_of_list = ["bridges", "listeners"].iter().any(|list| key.starts_with(list))
+                || key.starts_with("webhook")
+                || key.starts_with("cluster.");
             assert!(is_of_list || shown.contains(&key), "{key}");
         }
         assert!(Config::default().options_in_force().iter().all(|option| !option.is_changed));
@@ -106,6 +123,9 @@ mod tests {
         let secret = "s3cr3t";
         let text = format!(
             "[auth.http]\nurl = \"https://a:{secret}@b/\"\nheaders = [\"X-Key: {secret}\"]\n\
+             body = '{{\"key\":\"{secret}\",\"u\":\"${{username}}\"}}'\n\
+             [auth.jwt]\njwks = \"https://h/?t={secret}\"\n\
+             [tls]\ncrl_urls = [\"https://h/?t={secret}\"]\n\
              [auth.postgres]\nurl = \"postgresql://u:{secret}@h/d\"\n\
              [[webhook]]\nname = \"fleet\"\nurl = \"https://h/{secret}\"\nsecrets = [\"{secret}\"]\n"
         );
@@ -130,6 +150,7 @@ mod tests {
                 text.matches(": HiddenText,").count() + text.matches("<HiddenText>,").count()
             })
             .sum();
-        assert_eq!(fields, HIDDEN.len(), "each field of this type is hidden");
+        // The others are plain text that may contain a secret: a template, and two places of files or URLs.
+        assert_eq!(fields + 3, HIDDEN.len(), "each field of this type is hidden");
     }
 }

@@ -51,6 +51,12 @@ pub enum ControlError {
     /// No session matches the topic of a request, so no reply can come.
     #[error("no session matches the topic")]
     NoSubscriber,
+    /// No trace has this identifier.
+    #[error("no such trace")]
+    TraceNotFound,
+    /// As many traces run as the limit allows, in all or of one caller.
+    #[error("too many traces")]
+    TooManyTraces,
     /// The broker is shutting down, or the connection cannot accept another request now.
     #[error("broker cannot accept the request now")]
     Unavailable,

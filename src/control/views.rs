@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::{
     Caller, ClientPattern, ControlError,
     advice::{KeepAliveAdvicePage, ListKeepAliveAdvice},
+    busiest::{BusyClient, FindBusiest},
     contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
     history::{LastEnd, ListHistory, PastConnection},
     settings::ClientSettings,
@@ -379,6 +380,11 @@ impl CountClients {
 pub trait ClientViews: Send + Sync + 'static {
     /// Returns a page of the list of clients. Dropping the future stops the search.
     async fn list_clients(&self, _request: ListClients) -> Result<ClientPage, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns the connected clients with the highest values, the highest first.
+    async fn find_busiest(&self, _request: FindBusiest) -> Result<Vec<BusyClient>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

@@ -3,8 +3,8 @@
 //! Knows the names of its parts alone.
 
 use super::{
-    AccessControl, ClientCertificates, ClientViews, LiveClients, Publishing, Readiness, Redirects,
-    SettingsOfClients, UserAccounts,
+    AccessControl, BridgeControl, ClientCertificates, ClientTraces, ClientViews, LiveClients,
+    Publishing, Readiness, Redirects, SettingsOfClients, UserAccounts,
 };
 
 /// The broker's whole interface for controlling live clients: all its parts together.
@@ -18,6 +18,8 @@ pub trait Control:
     + AccessControl
     + UserAccounts
     + ClientCertificates
+    + ClientTraces
+    + BridgeControl
 {
 }
 
@@ -31,5 +33,7 @@ impl<T> Control for T where
         + AccessControl
         + UserAccounts
         + ClientCertificates
+        + ClientTraces
+        + BridgeControl
 {
 }

@@ -8,7 +8,7 @@ use std::{
     num::NonZeroU64,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -24,8 +24,10 @@ use crate::{
         in_transit::{self, IN_TRANSIT},
         writer::{Committed, Finish, Handed, Order, Writer},
     },
+    flow::{StoreLoad, StoreQueue},
     journal::{Change, JournalPage, QueuePlace, SessionNumber},
     mqtt::Timestamp,
+    owners::Account,
     router::{Retained, ShardNumber},
     store::{Bounds, Durability, Store, StoreError},
 };
@@ -39,8 +41,9 @@ pub(crate) struct Keeper {
     messages: AtomicU64,
     /// The last place given to a message in transit.
     in_transit: AtomicU64,
-    /// Bytes of changes that the writer was given and has not stored yet.
-    bytes_waiting: Arc<AtomicUsize>,
+    /// The changes that the writer was given and has not stored yet, or will be given soon.
+    queue: Arc<StoreQueue>,
+    is_immediate: bool,
     is_ending: Arc<AtomicBool>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -63,12 +66,6 @@ struct Unapplied {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HandedOver(u64);
 
-/// Maximum number of bytes of changes that wait for the store before publishers must wait.
-const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
-/// The maximum while the store is in trouble: for acknowledgements of subscribers, and retained
-/// messages of QoS 0.
-const BYTES_WAITING_IN_TROUBLE_MAX: usize = 4 * BYTES_WAITING_MAX;
-
 impl Keeper {
     pub(crate) fn new(
         store: Arc<dyn Store>,
@@ -77,13 +74,14 @@ impl Keeper {
         retained: Arc<Retained>,
     ) -> Self {
         Self {
+            is_immediate: store.is_immediate(),
             store,
             policy,
             health: Arc::default(),
             sessions: AtomicU64::new(bounds.session),
             messages: AtomicU64::new(bounds.message),
             in_transit: AtomicU64::new(0),
-            bytes_waiting: Arc::default(),
+            queue: Arc::default(),
             is_ending: Arc::default(),
             orders: Mutex::new(None),
             writer: Mutex::new(None),
@@ -116,18 +114,46 @@ impl Keeper {
         self.policy != SyncPolicy::Off
     }
 
-    /// Returns whether the changes on their way to the store exceed their limit, so that no
-    /// connection is read any further. While the store is in trouble, more may wait: the broker
-    /// then accepts nothing durable, and all other traffic must continue.
+    /// Returns whether the changes on their way to the store exceed their limit, so that nothing
+    /// that needs the store goes on. While the store is in trouble, more may wait: the broker then
+    /// accepts nothing durable.
     pub(crate) fn is_congested(&self) -> bool {
-        let waiting = self.bytes_waiting.load(Ordering::Relaxed);
-        waiting > BYTES_WAITING_MAX
-            && (waiting > BYTES_WAITING_IN_TROUBLE_MAX || self.health.trouble().is_none())
+        self.queue.is_full(self.health.trouble().is_some())
+    }
+
+    /// Returns the bytes of the changes on their way to the store.
+    pub(crate) fn bytes_waiting(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Returns whether packets of this owner that need the store must wait, because the owner has
+    /// more than its share on the way, `more` bytes included that are about to be handed over.
+    pub(crate) fn holds(&self, account: &Account, more: usize, now: Timestamp) -> bool {
+        !self.is_immediate
+            && self.queue.may_be_long(more)
+            && self.queue.holds(account, more, now, self.health.trouble().is_some())
+    }
+
+    /// Returns whether this owner has so much on the way that it may begin nothing that needs the
+    /// store.
+    pub(crate) fn is_exhausted_by(&self, account: &Account, now: Timestamp) -> bool {
+        self.queue.is_exhausted_by(account, now)
+    }
+
+    /// Counts changes that another shard will hand over, for the owner whose packets cause them.
+    /// Returns `None` if nothing waits for this store.
+    pub(crate) fn announce(
+        &self,
+        bytes: usize,
+        account: impl FnOnce() -> Option<Arc<Account>>,
+        now: Timestamp,
+    ) -> Option<StoreLoad> {
+        (!self.is_immediate).then(|| self.queue.add(bytes, account(), now))
     }
 
     /// Starts the thread of a store whose writes take time.
     pub(crate) fn start(&self, clock: Clock, shards: Arc<[ShardHandle]>) -> std::io::Result<()> {
-        if self.store.is_immediate() {
+        if self.is_immediate {
             return Ok(());
         }
         self.health.note_room(self.store.has_room()); // Before any promise.
@@ -137,7 +163,7 @@ impl Keeper {
             store: self.store.clone(),
             policy: self.policy,
             health: self.health.clone(),
-            bytes_waiting: self.bytes_waiting.clone(),
+            queue: self.queue.clone(),
             is_ending: self.is_ending.clone(),
             retained: self.retained.clone(),
             clock,
@@ -156,17 +182,22 @@ impl Keeper {
         lock(&self.orders).clone()
     }
 
-    /// Gives changes to the writer.
+    /// Gives changes to the writer. Packets of `debtor` have caused them, except those in `loads`.
     pub(crate) fn hand_over(
         &self,
         orders: &mpsc::Sender<Order>,
         shard: ShardNumber,
         page: &mut JournalPage,
+        (debtor, mut loads): (Option<Arc<Account>>, Vec<StoreLoad>),
+        at: Timestamp,
     ) {
-        self.bytes_waiting.fetch_add(page.bytes, Ordering::Relaxed);
+        let others = loads.iter().map(StoreLoad::bytes).sum();
+        let bytes = page.bytes;
+        let load = self.queue.add(bytes.saturating_sub(others), debtor, at);
+        loads.push(load);
         let changes = std::mem::take(&mut page.changes);
         // Without a writer the broker has ended, and no caller waits for the result any more.
-        let handed = Handed { shard, ticket: page.ticket, changes, bytes: page.bytes };
+        let handed = Handed { shard, ticket: page.ticket, changes, bytes, loads, at };
         let _ = orders.send(Order::Write(handed));
     }
 
@@ -239,7 +270,7 @@ impl Keeper {
     /// Stores a change that no caller waits for. It is lost while the store is in trouble: the way
     /// to the store must not fill up with dispensable changes.
     pub(crate) fn note(&self, change: Change, now: Timestamp) {
-        if self.store.is_immediate() {
+        if self.is_immediate {
             self.apply_behind_others(change, now);
         } else if self.takes_more()
             && let Some(orders) = self.orders()
@@ -250,18 +281,17 @@ impl Keeper {
 
     /// Returns whether changes can be promised now: the store can be written and keeps up.
     pub(crate) fn takes_more(&self) -> bool {
-        self.store.is_immediate() || (self.health.trouble().is_none() && !self.is_congested())
+        self.is_immediate || (self.health.trouble().is_none() && !self.is_congested())
     }
 
     /// Stores a change that belongs to no shard. Returns whether it is stored if the store has
     /// answered. Otherwise returns `None`, and the writer calls `finish` with that later.
     pub(crate) fn commit(&self, change: Change, now: Timestamp, finish: Finish) -> Option<bool> {
-        if self.store.is_immediate() {
+        if self.is_immediate {
             return Some(self.apply_behind_others(change, now));
         }
-        let bytes = change.bytes();
-        self.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);
-        let order = Order::Commit(Committed { change, bytes, finish });
+        let load = self.queue.add(change.bytes(), None, now);
+        let order = Order::Commit(Committed { change, load, finish });
         match self.orders().is_some_and(|orders| orders.send(order).is_ok()) {
             true => None,
             false => Some(false), // The broker has ended.
@@ -271,7 +301,7 @@ impl Keeper {
     /// Waits until the store has all changes given to the writer so far, at most `time_max`;
     /// returns whether it has them.
     pub(crate) fn flush(&self, time_max: Duration) -> bool {
-        let Some(orders) = self.orders() else { return self.store.is_immediate() };
+        let Some(orders) = self.orders() else { return self.is_immediate };
         let (tell, told) = mpsc::sync_channel(1);
         orders.send(Order::Tell(tell)).is_ok() && told.recv_timeout(time_max).is_ok()
     }

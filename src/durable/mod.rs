@@ -19,7 +19,8 @@ pub(crate) use self::{
     keeper::{HandedOver, Keeper},
     logins::StoredLogins,
     records::{
-        FindSetBy, NoRoom, RecordAmount, RecordBounds, RecordTally, ReservedRoom, StoredRecords,
+        Committing, FindSetBy, NoRoom, RecordAmount, RecordBounds, RecordTally, ReservedRoom,
+        StoredRecords,
     },
     recovery::deliver_undelivered,
     writer::Order,

@@ -34,6 +34,8 @@ use crate::{
     store::StoreError,
 };
 
+/// Maximum number of pending records for which nobody waits: as many are added as the store commits.
+const BEHIND_MAX: usize = 4_096;
 /// Expired records that one call of [`StoredRecords::remove_expired`] removes.
 const EXPIRED_AT_A_TIME: usize = 64;
 
@@ -47,6 +49,8 @@ pub(crate) struct StoredRecords {
 
 #[derive(Default)]
 struct State {
+    /// The number of pending changes for which nobody waits.
+    behind: usize,
     /// The revision of the last change, pending or committed.
     revision: Revision,
     entries: BTreeMap<RecordKey, KnownRecord>,
@@ -150,17 +154,21 @@ impl StoredRecords {
         tally.or_insert_with(|| Arc::new(RecordTally::new(find_set_by))).clone()
     }
 
-    /// Adds or replaces a record, and does not wait for it; returns whether the store takes it. It is
-    /// lost if the store cannot be written.
-    pub(crate) fn put_behind(&self, put: Put) -> bool {
+    /// Adds or replaces a record, and does not wait for it; `None` if the store does not take it. It is
+    /// lost if the store cannot be written, and refused while [`BEHIND_MAX`] such records are pending.
+    pub(crate) fn put_behind(&self, put: Put) -> Option<Committing> {
         let Put { name, value, expected, expires_at } = put;
         let content = Some((value, expires_at));
-        self.change(&mut lock(&self.state), name, content, expected).is_ok()
+        let mut state = lock(&self.state);
+        if state.behind >= BEHIND_MAX {
+            return None;
+        }
+        self.change(&mut state, name, content, expected, true).ok()
     }
 
     /// Removes a record, and does not wait for it. It stays if the store cannot be written.
     pub(crate) fn remove_behind(&self, name: RecordKey) {
-        let _ = self.change(&mut lock(&self.state), name, None, Expected::Any);
+        let _ = self.change(&mut lock(&self.state), name, None, Expected::Any, false);
     }
 
     /// Removes records that have expired, a bounded number in one call.
@@ -172,7 +180,9 @@ impl StoredRecords {
                 break;
             };
             let is_pending = state.entries.get(&name).is_some_and(|entry| entry.pending.is_some());
-            if !is_pending && self.change(&mut state, name.clone(), None, Expected::Any).is_err() {
+            if !is_pending
+                && self.change(&mut state, name.clone(), None, Expected::Any, false).is_err()
+            {
                 break; // until the store can be written again
             }
             // If the change is given up, the record is put back here.
@@ -180,13 +190,15 @@ impl StoredRecords {
         }
     }
 
-    /// Hands a change to the store if the record is the expected one.
+    /// Hands a change to the store if the record is the expected one. `is_behind`: it counts as one for
+    /// which nobody waits.
     fn change(
         &self,
         state: &mut State,
         name: RecordKey,
         content: Option<(Bytes, Option<Timestamp>)>,
         expected: Expected,
+        is_behind: bool,
     ) -> Result<Committing, RecordsError> {
         let now = self.clock.now();
         state.check(&name, expected, now)?;
@@ -212,13 +224,19 @@ impl StoredRecords {
         let of_writer = (name.clone(), record.clone());
         let finish = Box::new(move |is_stored| {
             let (name, record) = of_writer;
-            lock(&shared).finish(name, revision, record, is_stored);
+            let mut state = lock(&shared);
+            state.behind -= usize::from(is_behind);
+            state.finish(name, revision, record, is_stored);
+            drop(state);
             let _ = tell.send(is_stored); // The caller may have stopped waiting.
         });
         // Handed over while the state is locked, so that changes are written in the order of their
         // revisions.
         match keeper.commit(change, now, finish) {
-            None => Ok(Committing::UnderWay(revision, told)),
+            None => {
+                state.behind += usize::from(is_behind);
+                Ok(Committing::UnderWay(revision, told))
+            }
             Some(is_stored) => {
                 state.finish(name, revision, record, is_stored);
                 is_stored.then_some(Committing::Done(revision)).ok_or(RecordsError::Unavailable)
@@ -228,14 +246,14 @@ impl StoredRecords {
 }
 
 /// A change that was handed to the store.
-enum Committing {
+pub(crate) enum Committing {
     Done(Revision),
     UnderWay(Revision, oneshot::Receiver<bool>),
 }
 
 impl Committing {
     /// Waits until the change is committed.
-    async fn wait(self) -> Result<Revision, RecordsError> {
+    pub(crate) async fn wait(self) -> Result<Revision, RecordsError> {
         match self {
             Self::Done(revision) => Ok(revision),
             Self::UnderWay(revision, told) => match told.await {
@@ -258,7 +276,7 @@ impl Records for StoredRecords {
             return Err(RecordsError::TooLong);
         }
         let content = Some((value, expires_at));
-        let committing = self.change(&mut lock(&self.state), name, content, expected)?;
+        let committing = self.change(&mut lock(&self.state), name, content, expected, false)?;
         committing.wait().await
     }
 
@@ -269,7 +287,7 @@ impl Records for StoredRecords {
             if !is_known && expected == Expected::Any {
                 return Ok(());
             }
-            self.change(&mut state, name, None, expected)?
+            self.change(&mut state, name, None, expected, false)?
         };
         committing.wait().await.map(drop)
     }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -20,7 +20,9 @@ use crate::{
         group::{SyncPolicy, resolve_retained},
         health::Health,
     },
+    flow::{StoreLoad, StoreQueue},
     journal::{Change, Ticket},
+    mqtt::Timestamp,
     router::{Retained, ShardNumber},
     store::Store,
 };
@@ -45,12 +47,16 @@ pub(crate) struct Handed {
     pub(crate) ticket: Ticket,
     pub(crate) changes: Vec<Change>,
     pub(crate) bytes: usize,
+    /// The owners whose packets have caused them.
+    pub(crate) loads: Vec<StoreLoad>,
+    /// When the shard has handed them over.
+    pub(crate) at: Timestamp,
 }
 
 /// A change that belongs to no shard.
 pub(crate) struct Committed {
     pub(crate) change: Change,
-    pub(crate) bytes: usize,
+    pub(crate) load: StoreLoad,
     pub(crate) finish: Finish,
 }
 
@@ -61,7 +67,7 @@ pub(crate) struct Writer {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) policy: SyncPolicy,
     pub(crate) health: Arc<Health>,
-    pub(crate) bytes_waiting: Arc<AtomicUsize>,
+    pub(crate) queue: Arc<StoreQueue>,
     /// Whether the broker has ended: then the writer tries only a few times more.
     pub(crate) is_ending: Arc<AtomicBool>,
     pub(crate) retained: Arc<Retained>,
@@ -92,6 +98,9 @@ struct WriteGroup {
     tickets: Vec<Vec<Ticket>>,
     finishes: Vec<Finish>,
     bytes: usize,
+    loads: Vec<StoreLoad>,
+    /// When the first of its tickets was handed over.
+    oldest: Option<Timestamp>,
 }
 
 impl WriteGroup {
@@ -102,6 +111,8 @@ impl WriteGroup {
         }
         self.tickets[at].push(order.ticket);
         self.bytes += order.bytes;
+        self.oldest.get_or_insert(order.at);
+        self.loads.extend(order.loads);
         if self.changes.is_empty() {
             self.changes = order.changes;
         } else {
@@ -113,9 +124,10 @@ impl WriteGroup {
         match order {
             Order::Write(handed) => self.add(handed),
             Order::Note(change) => self.changes.push(change),
-            Order::Commit(Committed { change, bytes, finish }) => {
+            Order::Commit(Committed { change, load, finish }) => {
                 self.changes.push(change);
-                self.bytes += bytes;
+                self.bytes += load.bytes();
+                self.loads.push(load);
                 self.finishes.push(finish);
             }
             Order::Tell(_) | Order::Stop => {}
@@ -233,6 +245,9 @@ impl Writer {
     /// Writes a group, with as many tries as it takes, and tells the shards.
     fn write(&self, mut group: WriteGroup) {
         resolve_retained(&mut group.changes, &self.retained);
+        if let Some(at) = group.oldest {
+            self.queue.note_oldest(at);
+        }
         let durability = self.policy.durability();
         let mut tries_left = LAST_TRIES;
         self.health.note_writing(true);
@@ -250,7 +265,6 @@ impl Writer {
         }
         self.health.note_writing(false);
         self.look_for_room();
-        self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
         group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
@@ -258,5 +272,6 @@ impl Writer {
                 shard.door.send(Sender::Store, report);
             }
         }
+        drop(group.loads);
     }
 }

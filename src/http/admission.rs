@@ -7,16 +7,11 @@
 mod page;
 
 use std::{
-    cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
-use actix_web::{
-    HttpMessage as _, HttpRequest, ResponseError as _, http::header::AUTHORIZATION,
-    rt::time::timeout,
-};
-use sha2::{Digest as _, Sha256};
+use actix_web::{HttpMessage as _, HttpRequest, ResponseError as _, rt::time::timeout};
 use tokio::time::Instant;
 
 use super::{
@@ -27,12 +22,13 @@ use super::{
     certificate::ShownCertificate,
     channel::{Channel, is_of_page},
     forwarded,
+    remembered::{LastAccepted, ShownLogin},
     sessions::SessionKey,
 };
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity, ListenerLogins, Precedence, PrepareRequest, prepare,
+        Identity, ListenerLogins, Precedence, PrepareRequest, in_time,
     },
     control::{self, AuditEntry},
     net::canonical,
@@ -85,20 +81,6 @@ pub(super) struct HttpCaller {
     pub(super) session: Option<SessionKey>,
 }
 
-/// A hash of the credentials that were last accepted on a connection, stored in the connection's
-/// data. A caller that reuses them is not guessing passwords, so it is not locked out because
-/// others are.
-#[derive(Default)]
-pub(super) struct LastAccepted(Cell<Option<Proof>>);
-
-type Proof = [u8; 32];
-
-/// Returns a hash of the credentials in a request.
-fn proof(request: &HttpRequest) -> Proof {
-    let header = request.headers().get(AUTHORIZATION);
-    Sha256::digest(header.map_or(&[][..], |header| header.as_bytes())).into()
-}
-
 /// The listener name of calls that a host application's server has accepted.
 const HOSTED: &str = "hosted-http";
 
@@ -137,7 +119,8 @@ pub(super) async fn admit(
     let peer = arrive(api, request, effect)?;
     let given = authorization(request)?;
     if !given.is_given() && is_of_page(request.headers()) {
-        let (identity, session) = page::caller(api, request, peer).await?;
+        // On the heap, so that the other calls do not carry its state.
+        let (identity, session) = Box::pin(page::caller(api, request, peer)).await?;
         return admitted(api, request, (identity, peer), Some(session)).await;
     }
     let identity = authenticate(api, request, &given, peer).await?;
@@ -203,7 +186,7 @@ pub(super) fn certificate(
     }
 }
 
-/// Returns the identity behind credentials.
+/// Returns the identity behind credentials: the one that the connection remembers, or that of a check.
 async fn authenticate(
     api: &Api,
     request: &HttpRequest,
@@ -221,8 +204,17 @@ async fn authenticate(
         (None, None) if given.bearer.is_none() => return Err(ApiError::unauthenticated()),
         (Some(_) | None, _) => {}
     }
-    let shown = request.headers().contains_key(AUTHORIZATION).then(|| proof(request));
-    let accepted = request.conn_data::<LastAccepted>();
+    let rules = api.logins_at(listener(request));
+    // Read before the check, so that a change during the check counts as a later one.
+    let generation = api.0.authenticator.generation();
+    let shown = ShownLogin::of(request, (peer.ip(), rules), generation);
+    let accepted = request.conn_data::<LastAccepted>().zip(shown);
+    if let Some((accepted, shown)) = &accepted
+        && certificate.is_none()
+        && let Some(identity) = accepted.identity(shown, api.0.clock.now())
+    {
+        return Ok(identity);
+    }
     let credentials = Credentials {
         client_id: None,
         username: given.username(),
@@ -231,31 +223,47 @@ async fn authenticate(
         // A token decides alone who the caller is: an authenticator that does not know tokens must not
         // look at the certificate in its place.
         certificate: certificate.filter(|_| given.bearer.is_none()),
-        rules: api.logins_at(listener(request)),
-        proven: shown.is_some() && accepted.is_some_and(|accepted| accepted.0.get() == shown),
+        rules,
+        proven: accepted.as_ref().is_some_and(|(accepted, shown)| accepted.has_accepted(shown)),
         ..Credentials::new(peer, listener(request))
     };
+    // On the heap, so that calls that are remembered do not carry its state.
+    let identity =
+        Box::pin(check(api, request, (credentials, certificate), given.bearer.is_some())).await?;
+    if let Some((accepted, shown)) = accepted {
+        let may_be_remembered =
+            certificate.is_none() && api.0.authenticator.may_be_remembered(&identity);
+        let remembered = may_be_remembered.then(|| (identity.clone(), api.0.clock.now()));
+        accepted.note(shown, remembered);
+    }
+    Ok(identity)
+}
+
+/// Has the authenticator check credentials, beside a certificate.
+async fn check(
+    api: &Api,
+    request: &HttpRequest,
+    (credentials, certificate): (Credentials<'_>, Option<&ClientCertificate>),
+    is_token: bool,
+) -> Result<Identity, ApiError> {
+    let from = credentials.peer.ip();
     let check = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
     let precedence = || match credentials.proven {
         true => Precedence::Known,
         false => api.0.authenticator.precedence(&credentials),
     };
     let place = request.conn_data::<ItsPlace>();
-    let checked = api.0.asking.wait((peer.ip(), precedence), place, check).await;
+    let checked = api.0.asking.wait((from, precedence), place, check).await;
     let login = checked.map_err(|Displaced| ApiError::unavailable())?;
     let login = login.map_err(|_| ApiError::unavailable())?;
     let name =
-        given.username().or_else(|| certificate.map(|certificate| &*certificate.common_name));
-    let mut identity =
-        login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
-    if given.bearer.is_some() {
+        credentials.username.or_else(|| certificate.map(|certificate| &*certificate.common_name));
+    let mut identity = login.map_err(|error| refused(error, name.unwrap_or_default(), from))?;
+    if is_token {
         join_certificate(&mut identity, certificate)?;
     }
     if identity.has_expired(api.0.clock.now()) {
         return Err(ApiError::unauthenticated());
-    }
-    if let Some(accepted) = accepted.filter(|_| shown.is_some()) {
-        accepted.0.set(shown);
     }
     Ok(identity)
 }
@@ -267,7 +275,8 @@ async fn admitted(
     (identity, peer): (Identity, SocketAddr),
     session: Option<SessionKey>,
 ) -> Result<HttpCaller, ApiError> {
-    let identity = prepared(api, request, identity, peer).await?;
+    let mut identity = identity;
+    prepare_caller(api, request, &mut identity, peer).await?;
     if let Some(username) = &identity.username {
         count_call(api, request, username)?;
     }
@@ -307,21 +316,21 @@ fn count_call(api: &Api, request: &HttpRequest, username: &Arc<str>) -> Result<(
 }
 
 /// Has the authorizer load what it needs for the caller.
-async fn prepared(
+async fn prepare_caller(
     api: &Api,
     request: &HttpRequest,
-    mut identity: Identity,
+    identity: &mut Identity,
     peer: SocketAddr,
-) -> Result<Identity, ApiError> {
+) -> Result<(), ApiError> {
     let listener = listener(request);
-    let request = PrepareRequest { identity: &identity, client_id: None, peer, listener };
-    let by = Instant::now() + api.options().login_timeout;
-    let prepared = prepare(&*api.0.authorizer, request, by).await;
+    let request = PrepareRequest { identity, client_id: None, peer, listener };
+    let Some(preparation) = api.0.authorizer.prepare(request) else { return Ok(()) };
+    let prepared = in_time(preparation, Instant::now() + api.options().login_timeout).await;
     identity.prepared = prepared.map_err(|error| {
         tracing::debug!(%error, "a caller cannot be authorized");
         ApiError::unavailable()
     })?;
-    Ok(identity)
+    Ok(())
 }
 
 impl Api {

@@ -1,7 +1,12 @@
 //! The two calls about one client: change a live connection's Keep Alive, and query whether the
 //! client is online.
 
-use std::{future::Future, rc::Rc, time::Instant};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Instant,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -29,6 +34,7 @@ use super::{
     pieces::AnswerPieces,
     rate::AccountQuota,
     shares::OwnShare,
+    traced::CallSpan,
 };
 use crate::{
     auth::Action,
@@ -93,7 +99,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         caller.tell_changed(&api, changed);
         Ok(Answer::json(&KeepAliveAnswer { success: true, keepalive: secs }))
     };
-    answer(&api, &request, RestRoute::KeepAlive, call).await
+    answer(&api, &request, RestRoute::KeepAlive, pin!(call)).await
 }
 
 /// Asks whether a client is online.
@@ -124,7 +130,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let OnlineState { online, .. } = desk(&request).query_online(client_id).await?;
         Ok(Answer::json(&StatusAnswer { online }))
     };
-    answer(&api, &request, RestRoute::Status, call).await
+    answer(&api, &request, RestRoute::Status, pin!(call)).await
 }
 
 /// Returns the path after `/client-id`, still encoded. A host application may mount the routes
@@ -264,14 +270,19 @@ impl Answer {
     }
 }
 
+/// The work of a call. The handler of the call has it pinned, so that it is neither moved nor compiled once more
+/// for each call.
+pub(super) type PinnedCall<'a> = Pin<&'a mut dyn Future<Output = Result<Answer, ApiError>>>;
+
 /// Runs a call, counts it and returns the response. A refusal is logged.
 pub(super) async fn answer(
     api: &Api,
     request: &HttpRequest,
     route: RestRoute,
-    call: impl Future<Output = Result<Answer, ApiError>>,
+    call: PinnedCall<'_>,
 ) -> HttpResponse {
     let began = Instant::now();
+    let span = CallSpan::begin(api, request, route);
     let answered = call.await.and_then(|answer| answer.in_room(api, request));
     let response = match answered {
         Ok(Answer { body, headers, room }) => {
@@ -300,5 +311,8 @@ pub(super) async fn answer(
     };
     let status = response.status().as_u16();
     api.0.metrics.rest().record(route, status, began.elapsed());
+    if let Some(span) = span {
+        span.end(status);
+    }
     response
 }

@@ -95,9 +95,10 @@ impl Channel {
     }
 }
 
-/// Returns whether a proxy says that its caller has used HTTPS.
+/// Returns whether a proxy says that its caller has used HTTPS. The last element is the one that the proxy
+/// has appended; earlier ones may be of the browser. Two headers that contradict each other prove nothing.
 fn had_tls(headers: &HeaderMap) -> bool {
-    let first = |name: HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
+    let last = |name: HeaderName| headers.get_all(name).last()?.to_str().ok()?.rsplit(',').next();
     let is_https = |text: &str| text.trim().trim_matches('"').eq_ignore_ascii_case("https");
     let is_proto = |pair: &str| {
         let pair = pair.split_once('=');
@@ -105,8 +106,14 @@ fn had_tls(headers: &HeaderMap) -> bool {
             name.trim().eq_ignore_ascii_case("proto") && is_https(value)
         })
     };
-    first(X_FORWARDED_PROTO).is_some_and(is_https)
-        || first(FORWARDED).is_some_and(|element| element.split(';').any(is_proto))
+    let of_proto = last(X_FORWARDED_PROTO).map(is_https);
+    let names_proto = |element: &&str| element.to_ascii_lowercase().contains("proto=");
+    let of_forwarded = last(FORWARDED).filter(names_proto);
+    let of_forwarded = of_forwarded.map(|element| element.split(';').any(is_proto));
+    match (of_proto, of_forwarded) {
+        (None, None) => false,
+        (one, other) => one.unwrap_or(true) && other.unwrap_or(true),
+    }
 }
 
 fn host(headers: &HeaderMap) -> &str {
@@ -167,12 +174,12 @@ mod tests {
         }
         for (line, expected) in [
             (("x-forwarded-proto", "https"), Channel::Secret),
-            (("x-forwarded-proto", "HTTPS, http"), Channel::Secret),
-            (("x-forwarded-proto", "http, https"), Channel::Open),
+            (("x-forwarded-proto", "HTTPS, http"), Channel::Open),
+            (("x-forwarded-proto", "http, HTTPS"), Channel::Secret),
             (("x-forwarded-proto", "http"), Channel::Open),
             (("forwarded", "for=192.0.2.1;Proto=\"https\""), Channel::Secret),
             (("forwarded", "for=192.0.2.1;host=https"), Channel::Open),
-            (("forwarded", "for=192.0.2.1;proto=http, proto=https"), Channel::Open),
+            (("forwarded", "for=192.0.2.1;proto=http, proto=https"), Channel::Secret),
         ] {
             assert_eq!(of(false, proxy, "192.0.2.1", &[remote[0], line]), expected, "{line:?}");
             assert_eq!(

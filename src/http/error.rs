@@ -3,6 +3,7 @@
 //! Each constructor has all of an error in one place.
 
 mod access;
+mod bridges;
 mod broker;
 mod certificates;
 mod pages;

@@ -144,6 +144,10 @@ failures! {
     CertificateName => [ApiError::invalid_certificate_name()];
     /// The certificate must be revoked.
     NotRevoked => [ApiError::certificate_not_revoked()];
+    /// The bridge must exist.
+    NoBridge => [ApiError::bridge_not_found()];
+    /// The bridge must be started.
+    BridgeStopped => [ApiError::bridge_disabled()];
     /// The client identifier must have a pinned certificate.
     NotPinned => [ApiError::certificate_not_pinned()];
     /// The revoked certificates have a limit.
@@ -217,6 +221,14 @@ failures! {
     NoRule => [ApiError::rule_not_found()];
     /// The broker must be a program of its own.
     NoProgram => [ApiError::no_program()];
+    /// The call has a trace to start.
+    TraceForm => [
+        ApiError::invalid_trace("it has exactly one of client_id, username and address"),
+        ApiError::invalid_client_id(ClientIdError::Null),
+        ControlError::TooManyTraces.into(),
+    ];
+    /// The trace must be there.
+    NoTrace => [ControlError::TraceNotFound.into()];
     /// The call has a filter of the log.
     LogFilter => [ApiError::invalid_log_filter()];
     /// The caller listens to a topic.
@@ -253,17 +265,22 @@ const SHARED: &str = "#/components/responses/";
 
 impl<S: FailureSet> IntoResponses for Fails<S> {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let shared = by_status(Caller::errors());
-        let responses = by_status(S::errors()).into_iter().map(|(status, errors)| {
-            let is_shared = shared.get(&status) == Some(&errors);
-            let response = match is_shared {
-                true => RefOr::Ref(Ref::new(format!("{SHARED}{}", name_of(&errors)))),
-                false => RefOr::T(response(&errors)),
-            };
-            (status.to_string(), response)
-        });
-        responses.collect()
+        responses_of(S::errors())
     }
+}
+
+/// Returns the responses for these errors. Not generic, as it would be compiled for each call.
+fn responses_of(errors: Vec<ApiError>) -> BTreeMap<String, RefOr<Response>> {
+    let shared = by_status(Caller::errors());
+    let responses = by_status(errors).into_iter().map(|(status, errors)| {
+        let is_shared = shared.get(&status) == Some(&errors);
+        let response = match is_shared {
+            true => RefOr::Ref(Ref::new(format!("{SHARED}{}", name_of(&errors)))),
+            false => RefOr::T(response(&errors)),
+        };
+        (status.to_string(), response)
+    });
+    responses.collect()
 }
 
 /// Returns the responses that calls have in common, by the names that are used in references.

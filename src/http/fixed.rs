@@ -1,16 +1,21 @@
 //! Answers that are the same for everybody: with an `ETag`, so that a caller that has one is not sent it
-//! again.
+//! again, and compressed for callers that accept it.
 //!
-//! Needs no account; the rate of the address counts. Used for the description of the calls.
+//! Needs no account; the rate of the address counts. Used for the description of the calls and for
+//! pages.
+
+use std::io::Write as _;
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{
-        CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EntityTag,
-        Header as _, IF_NONE_MATCH, IfNoneMatch, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+        AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        ETAG, Encoding, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch, REFERRER_POLICY, VARY,
+        X_CONTENT_TYPE_OPTIONS,
     },
     web::Bytes,
 };
+use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 
 use super::{Api, ApiError, admission};
@@ -18,26 +23,40 @@ use super::{Api, ApiError, admission};
 /// An answer of which there is one.
 pub(super) struct FixedAnswer {
     content_type: &'static str,
-    /// Whether `body` is compressed by gzip.
-    is_compressed: bool,
     /// What a browser may do with it.
     policy: Option<&'static str>,
+    /// As it is, for callers that do not accept gzip; `None` if all get it compressed.
+    plain: Option<Representation>,
+    compressed: Representation,
+}
+
+/// The bytes of an answer in one encoding, with the tag of these bytes.
+struct Representation {
     body: Bytes,
     tag: EntityTag,
 }
 
-impl FixedAnswer {
-    pub(super) fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let body = body.into();
+impl Representation {
+    fn new(body: Bytes) -> Self {
         let hash = Sha256::digest(&body);
         let tag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let tag = EntityTag::new_strong(tag);
-        Self { content_type, is_compressed: false, policy: None, body, tag }
+        Self { body, tag: EntityTag::new_strong(tag) }
+    }
+}
+
+impl FixedAnswer {
+    /// Creates an answer, which is compressed here.
+    pub(super) fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let compressed = Representation::new(gzip(&body));
+        let plain = Some(Representation::new(body));
+        Self { content_type, policy: None, plain, compressed }
     }
 
-    /// Says that the body is compressed by gzip. It is sent so to every caller.
-    pub(super) fn compressed(self) -> Self {
-        Self { is_compressed: true, ..self }
+    /// Creates an answer from bytes that are compressed by gzip. It is sent so to every caller.
+    pub(super) fn compressed(content_type: &'static str, body: &'static [u8]) -> Self {
+        let compressed = Representation::new(Bytes::from_static(body));
+        Self { content_type, policy: None, plain: None, compressed }
     }
 
     /// Adds a Content-Security-Policy.
@@ -54,9 +73,11 @@ impl FixedAnswer {
     }
 
     fn response(&self, request: &HttpRequest) -> HttpResponse {
+        let plain = self.plain.as_ref().filter(|_| !accepts_gzip(request));
+        let Representation { body, tag } = plain.unwrap_or(&self.compressed);
         let is_known = match IfNoneMatch::parse(request) {
             Ok(IfNoneMatch::Any) => request.headers().contains_key(IF_NONE_MATCH),
-            Ok(IfNoneMatch::Items(known)) => known.iter().any(|one| one.weak_eq(&self.tag)),
+            Ok(IfNoneMatch::Items(known)) => known.iter().any(|one| one.weak_eq(tag)),
             Err(_) => false,
         };
         let mut response = match is_known {
@@ -64,9 +85,12 @@ impl FixedAnswer {
             false => HttpResponse::Ok(),
         };
         response
-            .insert_header((ETAG, self.tag.to_string()))
+            .insert_header((ETAG, tag.to_string()))
             .insert_header((CACHE_CONTROL, "no-cache")) // a new version has another tag
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        if self.plain.is_some() {
+            response.insert_header((VARY, "Accept-Encoding"));
+        }
         if let Some(policy) = self.policy {
             response.insert_header((CONTENT_SECURITY_POLICY, policy));
             response.insert_header((REFERRER_POLICY, "no-referrer"));
@@ -74,11 +98,24 @@ impl FixedAnswer {
         if is_known {
             return response.finish();
         }
-        if self.is_compressed {
+        if plain.is_none() {
             response.insert_header((CONTENT_ENCODING, "gzip"));
         }
-        response.insert_header((CONTENT_TYPE, self.content_type)).body(self.body.clone())
+        response.insert_header((CONTENT_TYPE, self.content_type)).body(body.clone())
     }
+}
+
+/// Returns whether a caller prefers gzip.
+fn accepts_gzip(request: &HttpRequest) -> bool {
+    let both = [Encoding::gzip(), Encoding::identity()];
+    AcceptEncoding::parse(request)
+        .is_ok_and(|accepted| accepted.negotiate(both.iter()) == Some(Encoding::gzip()))
+}
+
+fn gzip(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 3), Compression::best());
+    let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    compressed.expect("writing to memory cannot fail").into()
 }
 
 fn admit(api: &Api, request: &HttpRequest) -> Result<(), ApiError> {

@@ -16,7 +16,7 @@ use super::{
     Api, ApiError, MetricsAccess, admission, browsers,
     failures::{Fails, Metrics, OtherMethod},
 };
-use crate::metrics;
+use crate::{control::ClusterState, metrics};
 
 /// Seconds after which a check that failed should be repeated.
 const RETRY_READY_SECS: u32 = 1;
@@ -25,7 +25,7 @@ const RETRY_READY_SECS: u32 = 1;
 #[derive(Serialize, ToSchema)]
 struct HealthAnswer<'a> {
     /// `live` or `ready`; or why clients and callers are not accepted: `not_ready`,
-    /// `store_unavailable` or `redirecting`.
+    /// `store_unavailable`, `redirecting` or `cluster_unavailable`.
     status: &'a str,
 }
 
@@ -47,8 +47,8 @@ pub(super) async fn live(request: HttpRequest) -> HttpResponse {
 
 /// Answers 200 while clients and callers are accepted.
 ///
-/// Otherwise 503: from the beginning of a shutdown, while the store cannot be written, and while clients
-/// are redirected to another server.
+/// Otherwise 503: from the beginning of a shutdown, while the store cannot be written, while clients
+/// are redirected to another server, and while the broker does not serve in its cluster.
 #[utoipa::path(
     get, path = "/health/ready", tag = "node", operation_id = "ready", security(()),
     responses(
@@ -80,6 +80,8 @@ pub(super) fn readiness(api: &Api) -> &'static str {
         "store_unavailable"
     } else if api.0.control.drained_to().is_some() {
         "redirecting"
+    } else if api.0.control.cluster().is_some_and(|it| it.state != ClusterState::Serving) {
+        "cluster_unavailable"
     } else {
         "ready"
     }

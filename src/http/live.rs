@@ -4,16 +4,77 @@
 //! Knows nothing of what they say. Used by the calls with such answers; the server of the program
 //! watches their connections in another way than those of other calls.
 
-use actix_web::HttpRequest;
+use std::convert::Infallible;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    web::Bytes,
+};
+use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Api, ApiError,
     admission::HttpCaller,
     asking::ItsPlace,
+    rate::AccountQuota,
     shares::{OwnShare, ShareBounds, Shares},
 };
 use crate::{auth::Standing, mqtt::Timestamp};
+
+/// The format of an answer that goes on.
+#[derive(Clone, Copy)]
+pub(super) enum LiveFormat {
+    ServerSentEvents,
+    Lines,
+}
+
+impl LiveFormat {
+    /// Returns the format that a request accepts; `None` if it wants none that goes on.
+    pub(super) fn of(request: &HttpRequest) -> Option<Self> {
+        let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+        let mut accepted = accepted.flat_map(|value| value.split(','));
+        accepted.find_map(|one| match one.split(';').next().unwrap_or_default().trim() {
+            "text/event-stream" => Some(Self::ServerSentEvents),
+            "application/x-ndjson" => Some(Self::Lines),
+            _ => None,
+        })
+    }
+
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Self::ServerSentEvents => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// Returns what a caller ignores: a comment, or an empty line.
+    pub(super) const fn sign_of_life(self) -> &'static str {
+        match self {
+            Self::ServerSentEvents => ": still here\n\n",
+            Self::Lines => "\n",
+        }
+    }
+}
+
+/// Returns a response whose body is made while the caller reads, until it leaves.
+pub(super) fn live_response(
+    request: &HttpRequest,
+    content_type: &'static str,
+    chunks: impl Stream<Item = Result<Bytes, Infallible>> + 'static,
+) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_TYPE, content_type))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the parts
+        .force_close();
+    AccountQuota::tell(request, &mut response);
+    let mut response = response.streaming(chunks);
+    response.extensions_mut().insert(LiveAnswer);
+    response
+}
 
 /// Marks a response whose body has no end, in the extensions of the response.
 pub(super) struct LiveAnswer;
@@ -51,9 +112,10 @@ impl Followers {
 }
 
 impl WaitingCallers {
-    /// Gives a caller a place, if fewer than `max` are taken and fewer than half of them by its account.
+    /// Gives a caller a place, if fewer than `max` are taken and fewer than a quarter of them by its
+    /// account.
     pub(super) fn enter(&self, max: usize, caller: &HttpCaller) -> Result<OwnShare, ApiError> {
-        let bounds = ShareBounds { all: max, own: max.div_ceil(2) };
+        let bounds = ShareBounds { all: max, own: max.div_ceil(4) };
         self.0.take(caller.account(), 1, bounds).ok_or_else(ApiError::too_many_waiting)
     }
 }
@@ -128,16 +190,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_has_half_of_the_places_of_calls_that_wait() {
+    fn an_account_has_a_quarter_of_the_places_of_calls_that_wait() {
         let waiting = WaitingCallers::default();
         let caller = |name: &str| {
             HttpCaller::of(Identity { username: Some(name.into()), ..Identity::default() })
         };
         let enter = |name: &str| waiting.enter(100, &caller(name));
-        let mut places: Vec<_> = (0..50).map(|_| enter("ann").ok()).collect();
+        let mut places: Vec<_> = (0..25).map(|_| enter("ann").ok()).collect();
         assert!(places.iter().all(Option::is_some));
         assert_eq!(enter("ann").err(), Some(ApiError::too_many_waiting()));
-        places.extend((0..50).map(|_| enter("bob").ok()));
+        for name in ["bob", "dan", "joe"] {
+            places.extend((0..25).map(|_| enter(name).ok()));
+        }
         assert!(places.iter().all(Option::is_some));
         assert_eq!(enter("eve").err(), Some(ApiError::too_many_waiting()));
         places.pop();

@@ -33,10 +33,12 @@ mod pieces;
 mod problem;
 mod program;
 mod rate;
+mod remembered;
 #[cfg(feature = "tls")]
 mod server;
 mod sessions;
 mod shares;
+mod traced;
 mod v1;
 
 use std::{
@@ -65,6 +67,7 @@ use crate::{
     control::Control,
     metrics::Metrics,
     mqtt::Timestamp,
+    spans::Tracer,
     told::Told,
 };
 
@@ -73,6 +76,8 @@ pub use error::{ApiError, not_found};
 pub use program::{InvalidLogFilter, OptionInForce, Program};
 #[cfg(feature = "tls")]
 pub use server::{Listener, Server, ServerOptions};
+#[doc(hidden)]
+pub use v1::describe_calls;
 
 use asking::Asking;
 use desk::Desk;
@@ -118,6 +123,8 @@ struct ApiParts {
     sessions: Sessions,
     /// The program of the broker.
     program: OnceLock<Arc<dyn Program>>,
+    /// Makes spans of calls.
+    tracer: OnceLock<Arc<Tracer>>,
     /// The places of calls that walk along all clients.
     walks: Shares,
     /// The bytes of bodies.
@@ -258,6 +265,7 @@ impl Api {
             console: console::ConsoleFiles::default(),
             sessions: Sessions::default(),
             program: OnceLock::new(),
+            tracer: OnceLock::new(),
             walks: Shares::default(),
             bodies: Shares::default(),
             answers: Shares::default(),
@@ -283,6 +291,11 @@ impl Api {
         drop(self.0.program.set(program));
     }
 
+    /// Sets what makes spans of calls; only the first call has an effect.
+    pub(crate) fn set_tracer(&self, tracer: Arc<Tracer>) {
+        drop(self.0.tracer.set(tracer));
+    }
+
     /// Returns how long the sessions of browsers last.
     fn session_times(&self) -> SessionTimes {
         let options = self.options();
@@ -303,7 +316,8 @@ impl Api {
 /// Returns the routes, for [`App::configure`](actix_web::App::configure) or for a scope.
 ///
 /// Other paths are left to the host application; [`not_found`] answers them if it has no other
-/// routes.
+/// routes. Its server should set [`tcp_nodelay`](actix_web::HttpServer::tcp_nodelay): otherwise the end of a long
+/// answer may wait 40 ms for an acknowledgement of the caller.
 pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     move |config: &mut ServiceConfig| {
         config

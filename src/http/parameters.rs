@@ -48,7 +48,7 @@ pub(super) fn status(path: &str) -> Result<String, ApiError> {
 }
 
 /// Returns the only value of parameter `name`, still encoded.
-fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
+pub(super) fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
     let mut values = query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -4,9 +4,14 @@
 //! load and a store; a scrape adds up the shards. Actors and `http` count, `http` serves the text.
 //! Nothing here knows what the numbers mean.
 
+#[cfg(feature = "bridge")]
+mod bridges;
 mod cells;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod encode;
 mod logins;
+mod otlp;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg_attr(
@@ -27,10 +32,15 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+#[cfg(feature = "bridge")]
+pub use bridges::{BridgeDrop, BridgeMetrics, BridgeWay, BridgeWayMetrics};
 pub use cells::{Counter, Gauge, PerLabel};
+#[cfg(feature = "cluster")]
+pub use cluster::ClusterNumbers;
 
 pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;
+pub use otlp::{OtlpMetrics, OtlpSignal, SpanLoss};
 pub use rest::{RestMetrics, RestRoute};
 pub use sources::{SourceAnswer, SourceMetrics};
 #[cfg(feature = "http")]
@@ -78,6 +88,8 @@ labels! {
         SubscriberFull = "subscriber_full",
         /// Another shard was behind with the messages published for it.
         ShardBehind = "shard_behind",
+        /// The store was behind, and its owner had more than its share on the way there.
+        StoreBehind = "store_behind",
         /// The publisher had reached the rate that a caller has set for it.
         RateLimit = "rate_limit",
     }
@@ -163,6 +175,8 @@ labels! {
         Stored = "stored_bytes_per_user_max",
         /// Bytes of Wills.
         Wills = "will_bytes_per_user_max",
+        /// Messages in memory for the user's sessions, or their bytes.
+        Queued = "queue_bytes_per_user_max",
     }
 }
 
@@ -250,6 +264,8 @@ pub struct Totals {
     pub queue_stored_messages: Gauge,
     /// Bytes of messages queued for clients only in the store.
     pub queue_stored_bytes: Gauge,
+    /// Bytes of changes on their way to the store.
+    pub store_waiting_bytes: Gauge,
     /// 1 while the store can be written, or if there is none.
     pub store_writable: Gauge,
     /// Bytes of unacknowledged messages, counted in 64 KiB blocks for each session.
@@ -287,8 +303,13 @@ pub struct Metrics {
     log_dropped: OnceLock<Question>,
     rest: RestMetrics,
     sources: OnceLock<Box<[Arc<SourceMetrics>]>>,
+    otlp: OnceLock<Arc<OtlpMetrics>>,
     #[cfg(feature = "webhooks")]
     webhooks: OnceLock<Box<[Arc<WebhookMetrics>]>>,
+    #[cfg(feature = "bridge")]
+    bridges: arc_swap::ArcSwap<Vec<Arc<BridgeMetrics>>>,
+    #[cfg(feature = "cluster")]
+    cluster: OnceLock<cluster::ClusterQuestion>,
     rates: rates::RateSamples,
     trends: trends::TrendSamples,
 }
@@ -323,8 +344,13 @@ impl Metrics {
             log_dropped: OnceLock::new(),
             rest: RestMetrics::default(),
             sources: OnceLock::new(),
+            otlp: OnceLock::new(),
             #[cfg(feature = "webhooks")]
             webhooks: OnceLock::new(),
+            #[cfg(feature = "bridge")]
+            bridges: arc_swap::ArcSwap::default(),
+            #[cfg(feature = "cluster")]
+            cluster: OnceLock::new(),
             rates: rates::RateSamples::default(),
             trends: trends::TrendSamples::default(),
         }

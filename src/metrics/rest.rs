@@ -46,14 +46,12 @@ labels! {
         Clients = "/api/v1/clients",
         /// Lists clients that a body selects.
         ClientsQuery = "/api/v1/clients/query",
+        /// The busiest clients.
+        Busiest = "/api/v1/busiest",
         /// Everything about one client.
         Client = "/api/v1/clients/{client_id}",
-        /// Everything about one client, whose identifier may not fit a path.
-        ClientById = "/api/v1/client",
         /// The last connections of a client.
         ClientHistory = "/api/v1/clients/{client_id}/history",
-        /// The last connections of a client, whose identifier may not fit a path.
-        ClientHistoryById = "/api/v1/client/history",
         /// Ends the connections of several clients.
         Kick = "/api/v1/clients/kick",
         /// Subscribes on behalf of a client.
@@ -78,6 +76,10 @@ labels! {
         StatsHistory = "/api/v1/stats/history",
         /// Follows messages.
         Messages = "/api/v1/messages",
+        /// Lists and starts traces of clients.
+        Traces = "/api/v1/traces",
+        /// One of them, and its records.
+        Trace = "/api/v1/traces/{id}",
         /// The configuration in force.
         Configuration = "/api/v1/configuration",
         /// What is logged.
@@ -110,6 +112,14 @@ labels! {
         CertificatePins = "/api/v1/certificates/pins",
         /// The certificate that is pinned to a client identifier.
         CertificatePin = "/api/v1/certificates/pins/{id}",
+        /// The cluster.
+        Cluster = "/api/v1/cluster",
+        /// The bridges.
+        Bridges = "/api/v1/bridges",
+        /// Shows, starts and stops a bridge.
+        Bridge = "/api/v1/bridges/{name}",
+        /// Connects a bridge anew.
+        BridgeReconnect = "/api/v1/bridges/{name}/reconnect",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
         /// The rules in the store.

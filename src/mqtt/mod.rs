@@ -38,7 +38,9 @@ pub use properties::{
 };
 pub use publication::{PublicationBuilder, PublicationError};
 pub use reason::ReasonCode;
-pub(crate) use receipt::{DeliveryCounts, Receipt, ReceiptCall, ReceiptLog};
+pub(crate) use receipt::{
+    DeliveryCounts, DeliveryStep, DeliveryWatcher, Receipt, ReceiptCall, ReceiptLog,
+};
 pub use time::Timestamp;
 pub use topic::{
     FilterParts, TopicError, filter_matches, is_of_the_broker, validate_filter, validate_topic,

@@ -1,11 +1,11 @@
-//! What becomes of the deliveries of a message, for a call that waits for it.
+//! What becomes of the deliveries of a message, for a call that waits for it, or for a trace.
 //!
 //! Each delivery of such a message has a [`Receipt`], which goes with the message through queues and
 //! windows, and for a shared subscription to other members. It reports to the log of the shard that
-//! made it, and the shard sends the reports to the shard where the call waits. A receipt that is
-//! dropped reports that as well. So nothing is forgotten, whatever ends a delivery: the session has
-//! ended, or the message has expired, is too large, or gave way to others. Knows no session and no
-//! shard.
+//! made it, and the shard sends the reports to the shard where the call waits; or to a watcher. A
+//! receipt that is dropped reports that as well. So nothing is forgotten, whatever ends a delivery:
+//! the session has ended, or the message has expired, is too large, or gave way to others. Knows no
+//! session and no shard.
 
 use std::{
     fmt, mem,
@@ -86,6 +86,41 @@ impl ReceiptLog {
     }
 }
 
+/// A step of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeliveryStep {
+    /// The message was sent; an acknowledgement may follow.
+    Sent,
+    /// The message was sent with QoS 0.
+    SentUnacknowledged,
+    /// The client has acknowledged the message.
+    Acknowledged,
+    /// The message was never sent and will not be.
+    Dropped,
+    /// The message was sent, and no acknowledgement can follow any more.
+    Ended,
+}
+
+impl DeliveryStep {
+    const fn counts(self) -> DeliveryCounts {
+        let mut counts = DeliveryCounts { delivered: 0, acknowledged: 0, dropped: 0, ended: 0 };
+        match self {
+            Self::Sent => counts.delivered = 1,
+            Self::SentUnacknowledged => (counts.delivered, counts.ended) = (1, 1),
+            Self::Acknowledged => counts.acknowledged = 1,
+            Self::Dropped => counts.dropped = 1,
+            Self::Ended => counts.ended = 1,
+        }
+        counts
+    }
+}
+
+/// Learns what becomes of one delivery.
+pub(crate) trait DeliveryWatcher: Send + Sync {
+    /// Takes the next step.
+    fn note(&self, step: DeliveryStep);
+}
+
 /// The state of one delivery.
 ///
 /// ```text
@@ -100,46 +135,67 @@ const DONE: u8 = 2;
 
 /// Reports what becomes of one delivery.
 pub(crate) struct Receipt {
-    call: ReceiptCall,
+    reports_to: ReportsTo,
     state: AtomicU8,
-    log: Arc<ReceiptLog>,
+}
+
+/// Where the reports of a receipt go.
+enum ReportsTo {
+    Call(ReceiptCall, Arc<ReceiptLog>),
+    /// A watcher, which is told until this time.
+    Watcher(Box<dyn DeliveryWatcher>, Timestamp),
 }
 
 impl Receipt {
     pub(crate) fn new(call: ReceiptCall, log: &Arc<ReceiptLog>) -> Self {
-        Self { call, state: AtomicU8::new(WAITING), log: Arc::clone(log) }
+        let reports_to = ReportsTo::Call(call, Arc::clone(log));
+        Self { reports_to, state: AtomicU8::new(WAITING) }
     }
 
-    /// Returns when the call ends, so that nothing needs the receipt.
+    /// Returns a receipt that reports to a watcher.
+    pub(crate) fn watched(watcher: Box<dyn DeliveryWatcher>, until: Timestamp) -> Self {
+        Self { reports_to: ReportsTo::Watcher(watcher, until), state: AtomicU8::new(WAITING) }
+    }
+
+    /// Returns from when on nothing needs the receipt.
     pub(crate) const fn until(&self) -> Timestamp {
-        self.call.until
+        match &self.reports_to {
+            ReportsTo::Call(call, _) => call.until,
+            ReportsTo::Watcher(_, until) => *until,
+        }
     }
 
     /// Notes that the message was sent; with QoS 0, that is the end of the delivery.
     pub(crate) fn sent(&self, has_qos_0: bool) {
-        let (next, ended) = if has_qos_0 { (DONE, 1) } else { (SENT, 0) };
+        let (next, step) = match has_qos_0 {
+            true => (DONE, DeliveryStep::SentUnacknowledged),
+            false => (SENT, DeliveryStep::Sent),
+        };
         if self.state.compare_exchange(WAITING, next, Relaxed, Relaxed).is_ok() {
-            self.report(DeliveryCounts { delivered: 1, ended, ..DeliveryCounts::default() });
+            self.report(step);
         }
     }
 
     /// Notes that the client has acknowledged the message.
     pub(crate) fn acknowledged(&self) {
         if self.state.swap(DONE, Relaxed) == SENT {
-            self.report(DeliveryCounts { acknowledged: 1, ..DeliveryCounts::default() });
+            self.report(DeliveryStep::Acknowledged);
         }
     }
 
-    fn report(&self, since: DeliveryCounts) {
-        self.log.note(self.call, since);
+    fn report(&self, step: DeliveryStep) {
+        match &self.reports_to {
+            ReportsTo::Call(call, log) => log.note(*call, step.counts()),
+            ReportsTo::Watcher(watcher, _) => watcher.note(step),
+        }
     }
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
         match *self.state.get_mut() {
-            WAITING => self.report(DeliveryCounts { dropped: 1, ..DeliveryCounts::default() }),
-            SENT => self.report(DeliveryCounts { ended: 1, ..DeliveryCounts::default() }),
+            WAITING => self.report(DeliveryStep::Dropped),
+            SENT => self.report(DeliveryStep::Ended),
             _ => {}
         }
     }
@@ -147,7 +203,7 @@ impl Drop for Receipt {
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receipt").field("call", &self.call).finish_non_exhaustive()
+        f.debug_struct("Receipt").field("until", &self.until()).finish_non_exhaustive()
     }
 }
 
@@ -198,6 +254,33 @@ mod tests {
         receipt().sent(true);
         assert_eq!(progress(&log), [1, 0, 0, 1], "QoS 0");
         assert!(log.take().is_empty());
+    }
+
+    #[test]
+    fn a_watcher_learns_each_step() {
+        #[derive(Clone, Default)]
+        struct Seen(Arc<Mutex<Vec<DeliveryStep>>>);
+        impl DeliveryWatcher for Seen {
+            fn note(&self, step: DeliveryStep) {
+                self.0.lock().expect("no panic").push(step);
+            }
+        }
+        let seen = Seen::default();
+        let receipt = || Receipt::watched(Box::new(seen.clone()), Timestamp(9));
+        assert_eq!(receipt().until(), Timestamp(9));
+        let acknowledged = receipt();
+        acknowledged.sent(false);
+        acknowledged.acknowledged();
+        drop(acknowledged);
+        receipt().sent(true);
+        let steps = seen.0.lock().expect("no panic").clone();
+        let expected = [
+            DeliveryStep::Dropped,
+            DeliveryStep::Sent,
+            DeliveryStep::Acknowledged,
+            DeliveryStep::SentUnacknowledged,
+        ];
+        assert_eq!(steps, expected);
     }
 
     #[test]

@@ -19,15 +19,12 @@ use super::packet_line::{PacketLine, packet_line};
 use crate::{
     mqtt::ProtocolVersion,
     told::cut,
+    traces::Framer,
     transport::{TlsFacts, Transport},
 };
 
 /// The `tracing` target of packet lines, for filters such as `hearthmq::packets=trace`.
 const PACKETS: &str = "hearthmq::packets";
-
-/// Maximum bytes of a packet that are buffered: enough for its topic. The log line of a longer
-/// packet has less detail.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Wraps `transport` if packet logging is enabled.
 pub(super) fn follow(
@@ -74,62 +71,6 @@ impl Who {
             qos, dup, retain, topic = topic.as_deref(), reason, bytes,
             client_id = self.client_id.as_deref(), "{direction}"
         );
-    }
-}
-
-/// Finds packet boundaries in a stream of bytes.
-#[derive(Default)]
-struct Framer {
-    /// The beginning of the current packet.
-    head: Vec<u8>,
-    /// The length of the current packet, once it is known.
-    length: Option<usize>,
-    /// Bytes of the current packet received so far.
-    seen: usize,
-    /// The bytes are not MQTT packets; the rest of the stream is ignored.
-    is_lost: bool,
-}
-
-impl Framer {
-    /// Takes the next bytes and calls `tell` with the beginning and the length of each packet that
-    /// is now complete.
-    fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(&[u8], usize)) {
-        while let Some((&first, rest)) = bytes.split_first()
-            && !self.is_lost
-        {
-            let Some(length) = self.length else {
-                (self.seen, bytes) = (self.seen + 1, rest);
-                self.head.push(first);
-                self.find_length();
-                self.tell_if_whole(&mut tell);
-                continue;
-            };
-            let (part, rest) = bytes.split_at(bytes.len().min(length - self.seen));
-            let kept = part.len().min(HEAD_BYTES_MAX.saturating_sub(self.head.len()));
-            self.head.extend_from_slice(&part[..kept]);
-            self.seen += part.len();
-            bytes = rest;
-            self.tell_if_whole(&mut tell);
-        }
-    }
-
-    /// Looks for the Remaining Length: one to four bytes after the first one (section 2.1.4).
-    fn find_length(&mut self) {
-        let digits = &self.head[1..];
-        if digits.last().is_some_and(|digit| digit & 0x80 == 0) {
-            let value =
-                digits.iter().rev().fold(0, |value, digit| value << 7 | usize::from(digit & 0x7F));
-            self.length = Some(self.head.len() + value);
-        } else if digits.len() >= 4 {
-            self.is_lost = true;
-        }
-    }
-
-    fn tell_if_whole(&mut self, tell: &mut impl FnMut(&[u8], usize)) {
-        if let Some(length) = self.length.filter(|length| *length == self.seen) {
-            tell(&self.head, length);
-            *self = Self::default();
-        }
     }
 }
 
@@ -209,39 +150,5 @@ impl AsyncWrite for Followed {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.get_mut().transport).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns what a framer finds when `bytes` arrive in pieces of `piece` bytes.
-    fn found(bytes: &[u8], piece: usize) -> Vec<(Vec<u8>, usize)> {
-        let (mut framer, mut found) = (Framer::default(), Vec::new());
-        for piece in bytes.chunks(piece) {
-            framer.take(piece, |head, length| found.push((head.to_vec(), length)));
-        }
-        assert!(framer.head.len() <= HEAD_BYTES_MAX);
-        found
-    }
-
-    #[test]
-    fn packets_are_found_however_their_bytes_come() {
-        let large_body = vec![b'x'; 20_000];
-        let large = [&[0x30, 0xA0, 0x9C, 0x01][..], &large_body].concat();
-        let stream = [&[0xC0, 0][..], &[0x40, 2, 0, 7], &large, &[0xE0, 0]].concat();
-        let mut head = large;
-        head.truncate(HEAD_BYTES_MAX);
-        let expected =
-            [(vec![0xC0, 0], 2), (vec![0x40, 2, 0, 7], 4), (head, 20_004), (vec![0xE0, 0], 2)];
-        for piece in [1, 2, 3, 5, 1000, 30_000] {
-            assert_eq!(found(&stream, piece), expected, "{piece}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_packet_is_followed_no_further() {
-        assert_eq!(found(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F, 0xC0, 0, 0xC0, 0], 1), []);
     }
 }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     auth::{
-        AccessRequest, Action, AuthenticationError, Credentials, Decision, Identity,
-        ListenerLogins, PrepareRequest, Prepared, prepare,
+        AccessRequest, Action, AuthenticationError, BRIDGE_CLIENTS, BROKER_PROPERTY, Credentials,
+        Decision, Identity, ListenerLogins, PrepareRequest, Prepared, prepare,
     },
     metrics::ConnectRefusal,
     mqtt::{
@@ -109,6 +109,11 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
             return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };
+    if core.traces.is_any() {
+        let name = certificate.as_ref().ok().and_then(Option::as_ref);
+        let name = name.map(|certificate| &*certificate.common_name);
+        transport = core.traces.tap_newcomer(transport, &buffer, (peer, name));
+    }
     let mut read_ahead = buffer.split_off(length);
     room.keep(length);
     let newcomer = Newcomer {
@@ -289,10 +294,18 @@ async fn accept_connect(
         has_certificate,
         certificate,
         enhanced: enhanced.map(Box::new),
+        of_bridge: None,
+        wants_broker_id: wants_broker_id(connect),
         client_id,
         peer,
         listener: Arc::clone(listener),
     })
+}
+
+/// Returns whether a bridge of another broker connects, which asks for the identifier of this one.
+fn wants_broker_id(connect: &Connect<'_>) -> bool {
+    let properties = connect.properties.user_properties;
+    !properties.is_empty() && properties.iter().any(|(name, _)| name == BROKER_PROPERTY)
 }
 
 /// Refuses what needs no look at the client: no place, another broker, no packet that it would take.
@@ -316,6 +329,12 @@ fn refuse_at_the_door(connect: &Connect<'_>, newcomer: &Newcomer<'_>) -> Result<
 /// Returns the client's own identifier, or assigns one where the version allows it.
 fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     let is_empty = connect.client_id.is_empty();
+    if connect.client_id.starts_with(BRIDGE_CLIENTS) {
+        let reason = ReasonCode::ClientIdentifierNotValid;
+        let counted_as = ConnectRefusal::ClientIdentifier;
+        let refusal = Refusal::with(connect.version, reason, counted_as);
+        return Err(refusal.because("$bridge/ is for the bridges of this broker"));
+    }
     let limits = core.limits_now();
     let is_short = connect.client_id.len() <= usize::from(limits.client_id_bytes_max);
     let is_acceptable = is_short

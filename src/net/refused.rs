@@ -33,6 +33,7 @@ impl Refused {
     /// Writes the refusal to the log, and announces it; `answered` is the Reason String that the client received.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>, answered: Option<&str>) {
         let why = self.why.as_deref().or(answered);
+        core.trace_refused(subject, self.counted_as.name());
         if self.is_locked_out {
             return core.told.attempt_not_checked(subject); // the lock-out was logged when it began
         }

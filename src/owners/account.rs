@@ -31,16 +31,26 @@ pub struct Account {
     pub stored_bytes: Meter,
     /// Bytes of Wills.
     pub will_bytes: Meter,
+    /// Messages that wait in memory for the owner's sessions.
+    pub queue_messages: Meter,
+    /// Bytes of messages in memory: those that wait, and those in flight.
+    pub queue_bytes: Meter,
+    /// Bytes of packets that connections hold and have not handled.
+    pub incomplete_bytes: Meter,
+    /// Bytes of changes on their way to the store; their limit is not here.
+    pub store_waiting: Meter,
     /// The shapes of the Topic Filters of this owner's sessions, each with the number of sessions
     /// that have it.
     shapes: Mutex<HashMap<Box<str>, u32, RandomState>>,
     shapes_max: AtomicU64,
     /// Messages dropped because of this owner's limit of stored messages, and not reported yet.
     displaced: AtomicU64,
+    /// The same because of its limit of messages in memory.
+    displaced_in_memory: AtomicU64,
 }
 
 impl Account {
-    pub(super) fn new(owner: Owner, limits: OwnLimits) -> Self {
+    pub(super) fn new(owner: Owner, limits: OwnLimits, incomplete_bytes_max: u64) -> Self {
         let account = Self {
             owner,
             sessions: Meter::default(),
@@ -50,11 +60,16 @@ impl Account {
             stored_messages: Meter::default(),
             stored_bytes: Meter::default(),
             will_bytes: Meter::default(),
+            queue_messages: Meter::default(),
+            queue_bytes: Meter::default(),
+            incomplete_bytes: Meter::default(),
+            store_waiting: Meter::default(),
             shapes: Mutex::default(),
             shapes_max: AtomicU64::default(),
             displaced: AtomicU64::new(0),
+            displaced_in_memory: AtomicU64::new(0),
         };
-        account.set_limits(limits);
+        account.set_limits(limits, incomplete_bytes_max);
         account
     }
 
@@ -64,7 +79,8 @@ impl Account {
         &self.owner
     }
 
-    pub(super) fn set_limits(&self, limits: OwnLimits) {
+    pub(super) fn set_limits(&self, limits: OwnLimits, incomplete_bytes_max: u64) {
+        self.incomplete_bytes.max.store(incomplete_bytes_max, Ordering::Relaxed);
         let OwnLimits {
             sessions_max,
             retained_messages_max,
@@ -74,6 +90,8 @@ impl Account {
             stored_messages_max,
             stored_bytes_max,
             will_bytes_max,
+            queue_messages_max,
+            queue_bytes_max,
         } = limits;
         self.shapes_max.store(filter_shapes_max.unwrap_or(u64::MAX), Ordering::Relaxed);
         for (meter, max) in [
@@ -84,6 +102,8 @@ impl Account {
             (&self.stored_messages, stored_messages_max),
             (&self.stored_bytes, stored_bytes_max),
             (&self.will_bytes, will_bytes_max),
+            (&self.queue_messages, queue_messages_max),
+            (&self.queue_bytes, queue_bytes_max),
         ] {
             meter.max.store(max.unwrap_or(u64::MAX), Ordering::Relaxed);
         }
@@ -124,10 +144,24 @@ impl Account {
 
     /// Returns the number of dropped messages since the last call and resets it.
     pub fn take_displaced(&self) -> u64 {
-        match self.displaced.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.displaced.swap(0, Ordering::Relaxed),
-        }
+        take(&self.displaced)
+    }
+
+    /// Counts messages dropped because of this owner's limit of messages in memory.
+    pub fn note_displaced_in_memory(&self, messages: u64) {
+        self.displaced_in_memory.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Returns the number of these messages since the last call and resets it.
+    pub fn take_displaced_in_memory(&self) -> u64 {
+        take(&self.displaced_in_memory)
+    }
+}
+
+fn take(count: &AtomicU64) -> u64 {
+    match count.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => count.swap(0, Ordering::Relaxed),
     }
 }
 

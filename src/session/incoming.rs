@@ -27,6 +27,12 @@ impl Incoming {
         self.carried_over = self.waiting_to_be_released.len();
     }
 
+    /// Takes the identifiers of the messages that were accepted and not released.
+    pub(super) fn take_accepted(&mut self) -> Vec<PacketId> {
+        self.carried_over = 0;
+        std::mem::take(&mut self.waiting_to_be_released).into_ids()
+    }
+
     /// Restores the messages that were accepted and not released when the broker ended.
     pub(super) fn restore(&mut self, accepted: &[PacketId]) {
         for id in accepted {

@@ -54,6 +54,17 @@ pub struct PacketCounts {
     pub too_large: u32,
 }
 
+/// What has passed over a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkTraffic {
+    /// PUBLISH packets that were encoded for the client.
+    pub messages_out: u64,
+    /// Bytes of whole packets that were read.
+    pub bytes_in: u64,
+    /// Bytes that were written.
+    pub bytes_out: u64,
+}
+
 /// A connection as its session sees it.
 #[derive(Debug)]
 pub struct Link {
@@ -67,6 +78,8 @@ pub struct Link {
     unwritten_max: usize,
     /// Counts since the last call of [`Link::take_tally`].
     pub(super) tally: PacketCounts,
+    /// Counted for each read and each write, not for each message.
+    traffic: LinkTraffic,
     /// Number of QoS 1 and 2 messages of this connection that are not acknowledged.
     pub(super) unacknowledged: u16,
     /// Packets that wait for their tickets.
@@ -127,6 +140,7 @@ impl Link {
             out: Output::default(),
             unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
             tally: PacketCounts::default(),
+            traffic: LinkTraffic::default(),
             unacknowledged: 0,
             gate: None,
             gated: None,
@@ -234,9 +248,17 @@ impl Link {
         self.out.pieces()
     }
 
+    /// Returns the number of bytes that are to be written of the packets that are encoded by now, and that
+    /// no ticket holds back. A packet ends there.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> usize {
+        self.gated.map_or_else(|| self.out.unwritten(), |gated| gated.sayable)
+    }
+
     /// Notes that this number of further bytes is written.
     pub fn note_written(&mut self, bytes: usize) {
         self.out.advance(bytes);
+        self.traffic.bytes_out += bytes as u64;
     }
 
     /// Takes the buffer away once all of it is written, so that an idle connection has no buffer.
@@ -262,7 +284,20 @@ impl Link {
 
     /// Returns the counts since the last call, and resets them.
     pub fn take_tally(&mut self) -> PacketCounts {
+        let [at_most_once, at_least_once, exactly_once] = self.tally.sent;
+        self.traffic.messages_out += u64::from(at_most_once + at_least_once + exactly_once);
         std::mem::take(&mut self.tally)
+    }
+
+    /// Notes that packets of this number of bytes were read.
+    pub const fn note_read(&mut self, bytes: usize) {
+        self.traffic.bytes_in += bytes as u64;
+    }
+
+    /// Returns what has passed over the connection.
+    #[must_use]
+    pub const fn traffic(&self) -> LinkTraffic {
+        self.traffic
     }
 
     /// Returns whether another message may be encoded ahead of the socket.

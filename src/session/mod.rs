@@ -32,13 +32,16 @@ pub use envelope::{Orphan, Share, StoredAt};
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::{KeepAlive, KeepAliveAuthor};
 pub use keeping::{LeftInQueue, Page};
-pub use link::{Link, LinkSettings, PacketCounts};
+pub use link::{Link, LinkSettings, LinkTraffic, PacketCounts};
 pub use outgoing::{Delivered, Delivery};
 pub use owned::shape_of;
 pub use queue::{BackPressure, QueueLimits, QueueUsage, WaitingInMemory, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 pub use withdrawal::Examined;
+
+#[cfg(feature = "bridge")]
+pub(crate) use packet_ids::PacketIds;
 
 use self::{
     keeping::Keeping,
@@ -123,6 +126,11 @@ impl Session {
         }
     }
 
+    /// Returns the account of its owner; `None` before it has one.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.owned.as_ref().map(OwnedSubscriptions::account)
+    }
+
     /// Sets the owner: the session's subscriptions and stored messages are charged to this account,
     /// even beyond its limits.
     pub fn set_owner(&mut self, account: &Arc<Account>) {
@@ -137,6 +145,7 @@ impl Session {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.owned.get_or_insert_with(|| Owned::new(account)).move_to(account);
         }
+        self.outgoing.queue_mut().set_owner(account);
         self.outgoing.queue_mut().settle_share();
     }
 
@@ -183,8 +192,26 @@ impl Session {
         let own = OwnQueueLimits {
             messages_max: size(messages_max.map(u64::from)),
             bytes_max: size(bytes_max),
+            ..OwnQueueLimits::default()
         };
         self.outgoing.queue_mut().set_own_limits(is_limited.then_some(own));
+    }
+
+    /// Gives the queue of this session its own limits in place of those of all queues, or ends that.
+    pub fn replace_queue_limits(&mut self, messages_max: Option<u32>, bytes_max: Option<u64>) {
+        let messages = messages_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        let bytes = bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        self.outgoing.queue_mut().replace_limits(messages, bytes);
+    }
+
+    /// Forgets the messages of QoS 2 that were accepted and not released, because their sender has
+    /// forgotten them too.
+    pub fn forget_accepted(&mut self) {
+        for id in self.incoming.take_accepted() {
+            if let Some(keeping) = &self.outgoing.queue().keeping {
+                keeping.note(|number| Change::Forget(number, id));
+            }
+        }
     }
 
     /// Gives the session a connection, and begins to send unacknowledged messages again, in their

@@ -9,7 +9,7 @@ use crate::mqtt::PacketId;
 
 /// Packet Identifiers of one client.
 #[derive(Debug)]
-pub(super) enum PacketIds {
+pub(crate) enum PacketIds {
     Few(HashSet<u16, RandomState>),
     Many {
         /// One bit for each identifier.
@@ -30,14 +30,14 @@ impl Default for PacketIds {
 }
 
 impl PacketIds {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Few(ids) => ids.len(),
             Self::Many { len, .. } => *len,
         }
     }
 
-    pub(super) fn contains(&self, id: PacketId) -> bool {
+    pub(crate) fn contains(&self, id: PacketId) -> bool {
         match self {
             Self::Few(ids) => ids.contains(&id.number()),
             Self::Many { bits, .. } => bits[word(id)] & bit(id) != 0,
@@ -45,7 +45,7 @@ impl PacketIds {
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, id: PacketId) {
+    pub(crate) fn insert(&mut self, id: PacketId) {
         match self {
             Self::Few(ids) if ids.len() < FEW_MAX => {
                 ids.insert(id.number());
@@ -71,8 +71,19 @@ impl PacketIds {
         }
     }
 
+    /// Returns all identifiers, in no order.
+    pub(crate) fn into_ids(self) -> Vec<PacketId> {
+        match self {
+            Self::Few(ids) => ids.into_iter().filter_map(PacketId::new).collect(),
+            Self::Many { bits, .. } => {
+                let all = (1..=u16::MAX).filter_map(PacketId::new);
+                all.filter(|id| bits[word(*id)] & bit(*id) != 0).collect()
+            }
+        }
+    }
+
     /// Removes an identifier; returns whether it was in the set.
-    pub(super) fn remove(&mut self, id: PacketId) -> bool {
+    pub(crate) fn remove(&mut self, id: PacketId) -> bool {
         match self {
             Self::Few(ids) => ids.remove(&id.number()),
             Self::Many { bits, len } => {
@@ -111,6 +122,15 @@ mod tests {
             assert!(ids.contains(id));
             assert_eq!(ids.len(), before + 1);
         }
+        let few = || [3, 700].into_iter().filter_map(PacketId::new);
+        let mut some = PacketIds::default();
+        few().for_each(|id| some.insert(id));
+        let mut listed = some.into_ids();
+        listed.sort_unstable();
+        assert_eq!(listed, few().collect::<Vec<_>>());
+        let mut many = PacketIds::default();
+        all().for_each(|id| many.insert(id));
+        assert_eq!(many.into_ids(), all().collect::<Vec<_>>());
         for (removed, id) in all().enumerate() {
             assert!(ids.remove(id) && !ids.remove(id) && !ids.contains(id));
             assert_eq!(ids.len(), usize::from(u16::MAX) - removed - 1);

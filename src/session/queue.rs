@@ -1,9 +1,11 @@
 //! Messages that wait because the client is away, its window is full, or it reads more slowly than
 //! others publish. Limits on number and bytes apply to one client and to all together.
 
+mod memory;
 mod own_limits;
 mod owned;
 mod part;
+mod room;
 mod usage;
 mod view;
 mod weeding;
@@ -18,6 +20,7 @@ use std::{
     },
 };
 
+use self::memory::InMemory;
 pub(super) use self::own_limits::OwnQueueLimits;
 use self::usage::CurrentLimits;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
@@ -71,6 +74,8 @@ pub(super) struct Queue {
     expiring: Expiring,
     /// Present while messages of withdrawn subscriptions may wait.
     withdrawn: Option<Box<Withdrawn>>,
+    /// What is counted for the owner.
+    in_memory: InMemory,
     /// Limits of its own, below those of all queues.
     own: Option<Box<OwnQueueLimits>>,
     usage: Arc<QueueUsage>,
@@ -93,6 +98,7 @@ impl Queue {
             stored: (0, 0),
             expiring: Expiring::NOTHING,
             withdrawn: None,
+            in_memory: InMemory::NOTHING,
             own: None,
             usage,
         }
@@ -178,6 +184,7 @@ impl Queue {
     fn push_within(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
         let size = envelope.message.size();
         if envelope.qos == QoS::AtMostOnce && !self.has_room_in_all(size) {
+            self.note_displaced_in_memory(usize::from(!self.has_owner_room(size)));
             return Pushed::Refused;
         }
         match (envelope.qos, self.back_pressure) {
@@ -192,7 +199,9 @@ impl Queue {
         }
         let mut displaced = 0;
         let mut for_owner = 0;
+        let mut for_owner_in_memory = 0;
         while !self.has_room(size) {
+            for_owner_in_memory += usize::from(self.lacks_owner_room_alone(size));
             let is_for_owner = self.has_room_of_its_own(size) && !self.has_share(size);
             for_owner += usize::from(is_for_owner);
             let may_displace = envelope.qos != QoS::AtMostOnce
@@ -204,11 +213,13 @@ impl Queue {
             }
             if !may_displace || !self.drop_oldest() {
                 self.note_displaced(for_owner);
+                self.note_displaced_in_memory(for_owner_in_memory);
                 return Pushed::Refused;
             }
             displaced += 1;
         }
         self.note_displaced(for_owner);
+        self.note_displaced_in_memory(for_owner_in_memory);
         self.push_unchecked(envelope, share);
         if displaced == 0 { Pushed::Queued } else { Pushed::InPlaceOf(displaced) }
     }
@@ -241,6 +252,7 @@ impl Queue {
         }
         self.usage.add(size);
         self.waiting.push_back(envelope);
+        self.settle_memory();
         self.note_half();
     }
 
@@ -402,21 +414,8 @@ impl Queue {
             self.in_both.bytes -= size;
         }
         self.usage.subtract(1, size);
+        self.settle_memory();
         self.note_half();
-    }
-
-    /// Returns whether dropping this queue's messages can make enough room: the other queues keep
-    /// theirs.
-    fn has_room_when_empty(&self, size: usize) -> bool {
-        if self.keeping.is_some() {
-            return size <= self.bytes_max();
-        }
-        let bytes = self.usage.bytes() + self.usage.bytes_in_flight();
-        let others = bytes.saturating_sub(self.bytes);
-        let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
-        size <= self.bytes_max()
-            && others + size <= self.bounds().bytes_in_all_max()
-            && other_messages < self.bounds().messages_in_all_max()
     }
 
     /// Queues a message beyond this client's limit, but within the limits for all clients.
@@ -428,25 +427,6 @@ impl Queue {
         Pushed::Queued
     }
 
-    /// Returns whether a message of `size` bytes has room without displacing another.
-    pub(super) fn has_room(&self, size: usize) -> bool {
-        self.has_room_of_its_own(size) && self.has_room_for_all(size)
-    }
-
-    fn has_room_of_its_own(&self, size: usize) -> bool {
-        self.len() < self.messages_max() && self.bytes() + size <= self.bytes_max()
-    }
-
-    /// Returns whether a message has room under the shared limits; for a durable session, those of
-    /// its owner's share of the store.
-    fn has_room_for_all(&self, size: usize) -> bool {
-        if self.keeping.is_some() { self.has_share(size) } else { self.has_room_in_all(size) }
-    }
-
-    fn has_room_in_all(&self, size: usize) -> bool {
-        self.usage.messages() < self.bounds().messages_in_all_max() && self.has_bytes_in_all(size)
-    }
-
     /// Counts the bytes of retained messages that are fetched for the client in the total of all
     /// queues.
     pub(super) fn note_fetched(&mut self, bytes: usize) {
@@ -456,22 +436,7 @@ impl Queue {
         } else if bytes < former {
             self.usage.subtract(0, former - bytes);
         }
-    }
-
-    fn has_bytes_in_all(&self, more: usize) -> bool {
-        let used = self.usage.bytes() + self.usage.bytes_in_flight();
-        used + more <= self.bounds().bytes_in_all_max()
-    }
-
-    /// Returns whether the queue has reached this client's limit.
-    pub(super) fn is_at_bound(&self) -> bool {
-        self.len() >= self.messages_max() || self.bytes() >= self.bytes_max()
-    }
-
-    /// Returns whether a sixteenth of the client's queue limit is free.
-    pub(super) fn has_drained(&self) -> bool {
-        let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
-        below(self.len(), self.messages_max()) && below(self.bytes(), self.bytes_max())
+        self.settle_memory();
     }
 
     /// Returns whether publishers wait when the queue is full, as long as the client is connected.
@@ -488,5 +453,6 @@ impl Drop for Queue {
         self.note_stored();
         self.usage.subtract(self.waiting.len(), self.bytes);
         self.usage.over_half.fetch_sub(usize::from(self.is_over_half), Ordering::Relaxed);
+        self.leave_owner();
     }
 }

@@ -1,4 +1,4 @@
-//! What the broker asks and notes about access: whether a client is banned, and who has changed what.
+//! Access as shards and listeners need it: the check for a ban, the event of a new ban, and audit entries.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::{Core, Shard};
 use crate::{
     auth::ClientCertificate,
     between::door::{Sender, ToShard},
-    control::{AuditEntry, Ban},
+    control::{AuditEntry, Ban, ListAudit},
     hooks::{
         ClientBanned,
         json::{self, Event},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Core {
-    /// Returns whether a client is kept out by what it says of itself, which is not proven yet.
+    /// Returns whether a ban keeps a client out, by the names that it gives. They are not proven yet.
     pub(crate) fn keeps_out(
         &self,
         connect: &Connect<'_>,
@@ -29,7 +29,8 @@ impl Core {
         by_name(connect.username) || common_name.is_some_and(|name| by_name(Some(name)))
     }
 
-    /// Announces a ban, at the home of the client if it is of one. From any thread.
+    /// Announces a ban. If the ban is of one client, the home of that client announces it. May be called from any
+    /// thread.
     pub(crate) fn announce_ban(&self, ban: &Ban) {
         let event = event_of(ban);
         let home = self.home(event.client_id().unwrap_or_default());
@@ -42,6 +43,22 @@ impl Core {
     pub(crate) fn note_audit(&self, entry: AuditEntry) {
         let entries_max = self.limits_now().audit_entries_max as usize;
         self.audit.note(entry, entries_max, self.clock.now());
+    }
+
+    /// Hands over the entries of the audit log that were collected for long enough.
+    pub(in crate::shard) fn hand_over_audit_if_due(&self, now: Timestamp) {
+        self.audit.hand_over_if_due(self.limits_now().audit_entries_max as usize, now);
+    }
+
+    /// Returns some entries of the audit log.
+    pub(crate) async fn list_audit(&self, question: &ListAudit) -> Vec<AuditEntry> {
+        let entries_max = self.limits_now().audit_entries_max as usize;
+        self.audit.list(question, entries_max, self.clock.now()).await
+    }
+
+    /// Hands over all entries of the audit log.
+    pub(crate) fn hand_over_audit(&self) {
+        self.audit.hand_over(self.limits_now().audit_entries_max as usize, self.clock.now());
     }
 }
 

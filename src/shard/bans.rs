@@ -1,9 +1,9 @@
-//! The bans in force, in a form in which a CONNECT is compared with all of them quickly.
+//! The bans in force, in tables that make the check of a CONNECT fast.
 //!
-//! A ban of one identifier, user or address costs one look into a table; there is one more for each
-//! length of prefix that a banned network has, and patterns are compared one after the other: their
-//! number is bounded. Knows neither the store nor connections. Called before passwords are checked,
-//! where a session begins, and when all sessions are looked at again.
+//! The check needs one lookup each for the identifier, the user and the address, and one for each prefix length of
+//! the banned networks. Patterns are compared one after the other; their number is bounded. Knows neither the store
+//! nor connections. Called before passwords are checked, where a session begins, and when all sessions are checked
+//! again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ use crate::{
 /// Maximum number of patterns.
 pub(crate) const PATTERNS_MAX: usize = 1_000;
 
-/// When a ban ends; the revision of its record.
+/// The end of a ban, and the revision of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Until {
     at: Option<Timestamp>,
@@ -43,7 +43,7 @@ impl Until {
 #[derive(Default)]
 pub(crate) struct BanList {
     bans: RwLock<Bans>,
-    /// Their number, so that a CONNECT takes no lock where there are none.
+    /// The number of bans, so that a CONNECT takes no lock if there are none.
     len: AtomicUsize,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct BanList {
 struct Bans {
     clients: Names,
     users: Names,
-    /// By the length of the prefix; IPv4 networks first.
+    /// The networks by the length of their prefix; IPv4 networks first.
     networks: BTreeMap<(bool, u32), HashMap<IpAddr, Until>>,
 }
 
@@ -150,7 +150,7 @@ fn place_of(network: Network) -> (bool, u32) {
 }
 
 impl BanList {
-    /// Adds or replaces a ban; returns whether it is another than before.
+    /// Adds or replaces a ban; returns whether that changed anything.
     pub(crate) fn insert(
         &self,
         subject: &BanSubject,

@@ -11,9 +11,9 @@ const SPARE_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Buffers {
     /// Output buffers for connections that have none.
     spare: Vec<Vec<u8>>,
-    /// What a connection reads into.
+    /// The buffer into which connections read.
     scratch: Vec<u8>,
-    /// For the forwarded properties of a PUBLISH, lent to the turn that reads packets.
+    /// The buffer for the forwarded properties of a PUBLISH; a turn that reads packets borrows it.
     properties: Vec<u8>,
 }
 

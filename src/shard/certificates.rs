@@ -1,7 +1,7 @@
 //! The client certificates of all connections, in the order in which they expire.
 //!
-//! A connection with a certificate has a seat here, which leaves when the connection ends. Knows facts of
-//! certificates; does not verify any. Other connections cost nothing.
+//! A connection with a certificate holds a seat here, and drops it when it ends. Connections without one cost
+//! nothing. Knows facts of certificates; does not verify any.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     transport::CertificateFacts,
 };
 
-/// Connections that are looked at under one lock.
+/// Number of connections that are examined under one lock.
 const LOOKED_AT: usize = 1_024;
 
 /// When the certificate expires, the Client Identifier, and the number of the seat.
@@ -29,9 +29,9 @@ type Key = (u64, Box<str>, u64);
 /// The client certificates that a broker knows.
 #[derive(Default)]
 pub(crate) struct Certificates {
-    /// Those of connections.
+    /// The certificates of connections.
     pub(crate) connected: ConnectedCertificates,
-    /// Those that an operator has revoked.
+    /// The certificates that an operator has revoked.
     pub(crate) revoked: RevokedCertificates,
 }
 

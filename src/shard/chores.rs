@@ -2,9 +2,9 @@
 //! subscriptions or messages: its chores. They are done in portions, and other tasks of the thread
 //! have their turn in between.
 //!
-//! This module knows which sessions have chores, and whose turn it is. What is done is in
-//! `presence`: checking subscriptions, telling groups, ending a session. The first portion is done
-//! immediately by those who begin a chore, so that most sessions need no other.
+//! This module knows which sessions have chores, and their order. The chores themselves are in `presence`: checking
+//! subscriptions, telling groups, ending a session. The code that begins a chore also does its first portion, so
+//! most sessions need no other.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ pub(in crate::shard) const SUBSCRIPTIONS_AT_A_TIME: usize = 256;
 pub(in crate::shard) struct Chores {
     /// Slots and their generations.
     queue: VecDeque<(u32, u32)>,
-    /// Those that cannot go on before the next sweep.
+    /// The sessions whose chores cannot continue before the next sweep.
     later: Vec<(u32, u32)>,
     is_under_way: bool,
 }
@@ -46,7 +46,7 @@ pub(in crate::shard) struct Ending {
     pub(in crate::shard) place: Place,
     /// Whether its Will was published, which must be stored before the session is removed.
     pub(in crate::shard) has_will: bool,
-    /// Messages in flight for other members of its groups; `None` before they were taken.
+    /// The messages in flight that go to other members of its groups; `None` until they are read.
     pub(in crate::shard) in_flight: Option<VecDeque<Orphan>>,
 }
 
@@ -117,7 +117,7 @@ impl Shard {
         is_wanted && !std::mem::replace(&mut self.chores.is_under_way, true)
     }
 
-    /// Lets chores go on that had to wait.
+    /// Lets waiting chores continue.
     pub(in crate::shard) fn resume_chores(&mut self) {
         self.chores.queue.extend(self.chores.later.drain(..));
     }
@@ -139,7 +139,10 @@ impl Shard {
         let Some((slot, generation)) = self.chores.queue.pop_front() else { return false };
         let is_there = |found: &&Slot| found.generation == generation;
         let Some(found) = self.slot(slot).filter(is_there) else { return true };
-        let portion = if found.is_ending() {
+        let account = found.account.clone();
+        let is_ending = found.is_ending();
+        self.charge_account(Some(account));
+        let portion = if is_ending {
             self.end_some(slot, now)
         } else if self.check_some(slot, generation, now).checked > 0 || self.tell_some(slot) {
             Progress::More

@@ -1,4 +1,4 @@
-//! What all shards of a broker share.
+//! The state that all shards of a broker share.
 
 use std::{
     net::IpAddr,
@@ -25,20 +25,22 @@ use crate::{
     feed::Feed,
     flow::{Budget, Waits},
     hooks::Hooks,
-    limits::{Limits, QueueFull, TopicLimits},
+    limits::{Limits, OwnLimits, QueueFull, TopicLimits},
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::DecodeLimits,
     owners::{Account, Owner, Owners},
     router::{Homes, Index, Retained, RetainedLimits, ShardNumber},
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
-        audit::AuditLog, bans::BanList, certificates::Certificates, connect::Proven,
-        doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable, pins::PinTable,
-        refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable, system::SystemTopics,
-        versions::Versions,
+        audit::AuditLog, bans::BanList, bridges::BridgeQueues, certificates::Certificates,
+        connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
+        pins::PinTable, refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable,
+        system::SystemTopics, versions::Versions,
     },
+    spans::Tracer,
     store::{Store, StoreError},
     told::Told,
+    traces::Traces,
 };
 
 /// The parts of a broker before its shards start.
@@ -57,6 +59,8 @@ pub(crate) struct CoreParts {
     /// The interval of updates of `$SYS/…`; zero for none.
     pub(crate) sys_interval: Duration,
     pub(crate) told: Arc<Told>,
+    /// `None` if nothing is traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 /// The state that all shards, listeners and handles of one broker share.
@@ -64,7 +68,7 @@ pub(crate) struct Core {
     pub(crate) node: Arc<str>,
     response_topic_prefix: ArcSwap<Box<str>>,
     limits: ArcSwap<Limits>,
-    /// The limits that every message needs: bytes of a topic, and above them levels.
+    /// The limits on topics, which every message needs: bytes in the lower half, levels in the upper half.
     topic_limits: AtomicU32,
     listener_logins: ArcSwap<ListenerLoginsByUrl>,
     pub(crate) clock: Clock,
@@ -72,7 +76,7 @@ pub(crate) struct Core {
     pub(crate) retained: Arc<Retained>,
     pub(crate) queue_usage: Arc<QueueUsage>,
     pub(crate) waits: Waits,
-    /// What each user takes of the shared limits.
+    /// The usage of each user, and its share of the limits.
     pub(crate) owners: Owners,
     /// The budget for packets that have not arrived in full.
     pub(crate) incomplete_packets: Arc<Budget>,
@@ -81,31 +85,39 @@ pub(crate) struct Core {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
-    /// In the order in which they are called.
+    /// The hooks, in the order in which they are called.
     pub(crate) hooks: Box<[Box<dyn Hooks>]>,
     /// Numbers the events, and keeps them for followers.
     pub(crate) feed: Feed,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) told: Arc<Told>,
+    /// `None` if nothing is traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     pub(in crate::shard) refusals: RefusalRate,
     pub(crate) in_process: InProcess,
     pub(crate) system: SystemTopics,
     pub(crate) versions: Versions,
-    /// `None` if nothing survives the broker.
+    /// The keeper; `None` if the broker has no store.
     pub(crate) keeper: Option<Arc<Keeper>>,
-    /// What callers have set, and several nodes will share one day.
+    /// The records: what callers have set, and several nodes will share.
     pub(crate) records: Arc<StoredRecords>,
     /// The histories of clients.
     pub(crate) history: Arc<History>,
-    /// How long connections were silent.
+    /// Statistics of silences, for the advice on Keep Alive.
     pub(crate) silences: Silences,
     /// The Keep Alives that hold for later connections too.
     pub(crate) overrides: OverrideTable,
     /// The settings that hold for later connections too.
     pub(crate) sticky: StickyTable,
-    /// The clients that are kept out.
+    /// The bans in force.
     pub(crate) bans: BanList,
-    /// Who has changed what.
+    /// How much may wait for bridges.
+    pub(crate) bridge_queues: BridgeQueues,
+    /// The identifier of this broker among bridges; empty until there is a bridge.
+    pub(crate) broker_id: OnceLock<Arc<str>>,
+    /// Traces of clients.
+    pub(crate) traces: Traces,
+    /// The audit log.
     pub(crate) audit: AuditLog,
     /// The certificates of clients.
     pub(crate) certificates: Certificates,
@@ -157,6 +169,9 @@ impl Core {
             sticky: StickyTable::new(records.clone()),
             pins: PinTable::new(records.clone()),
             bans: BanList::default(),
+            traces: Traces::new(parts.authorizer.clone(), clock, &parts.limits),
+            bridge_queues: BridgeQueues::default(),
+            broker_id: OnceLock::new(),
             audit: AuditLog::new(records.clone()),
             records,
             keeper,
@@ -178,6 +193,7 @@ impl Core {
             feed: Feed::new(Box::new(AtomicU64::new(0))),
             metrics: parts.metrics,
             told: parts.told,
+            tracer: parts.tracer,
             refusals: RefusalRate::default(),
         })
     }
@@ -228,8 +244,8 @@ impl Core {
         Instant::now() + self.connect_time()
     }
 
-    /// Waits for a step of a connection before CONNACK; `None` if the broker begins to end meanwhile.
-    /// What has arrived by then is still handled.
+    /// Waits for a step of a connection before CONNACK; `None` if the broker begins to end meanwhile. A step that is
+    /// ready by then still counts.
     pub(crate) async fn unless_ending<F: Future>(&self, step: F) -> Option<F::Output> {
         tokio::select! {
             biased;
@@ -263,13 +279,20 @@ impl Core {
         self.wills.set_max(size(limits.will_bytes_max));
         self.topic_limits.store(packed(limits.topics()), Ordering::Relaxed);
         self.owners.set_limits(&limits);
+        self.traces.set_limits(&limits);
         self.limits.store(Arc::new(limits));
         self.refresh_owners();
     }
 
     /// Gives the users the limits that are in force now.
     pub(crate) fn refresh_owners(&self) {
-        self.owners.refresh(|username| self.authenticator.limits_of(username));
+        self.owners.refresh(|username| self.own_limits_of(username));
+    }
+
+    /// Returns the limits of a user that differ from those of each user.
+    fn own_limits_of(&self, username: &str) -> Option<OwnLimits> {
+        let own = self.authenticator.limits_of(username);
+        own.or_else(|| self.bridge_queues.limits_of(username))
     }
 
     /// Returns whether a Topic Name or Topic Filter is neither too long nor too deep.
@@ -304,7 +327,7 @@ impl Core {
         self.methods.begin(start, bounds)
     }
 
-    /// Returns the facts that a login rests on if it begins now.
+    /// Returns the facts on which a login rests if it begins now.
     pub(crate) fn proves_now(&self, method: Option<Arc<str>>) -> Proven {
         let accounts = match method.as_deref() {
             None => self.authenticator.generation(),
@@ -350,7 +373,7 @@ impl Core {
     /// Returns the account of an owner, with the limits in force for it now.
     pub(crate) fn account(&self, owner: Owner) -> Arc<Account> {
         let own = match &owner {
-            Owner::User(name) => self.authenticator.limits_of(name),
+            Owner::User(name) => self.own_limits_of(name),
             Owner::Address(_) => None,
         };
         self.owners.account(owner, own)
@@ -366,6 +389,8 @@ impl Core {
         totals.queue_stored_messages.set(self.queue_usage.messages_stored() as u64);
         totals.queue_stored_bytes.set(self.queue_usage.bytes_stored() as u64);
         totals.store_writable.set(u64::from(self.is_storing()));
+        let waiting = self.keeper.as_ref().map_or(0, |keeper| keeper.bytes_waiting());
+        totals.store_waiting_bytes.set(waiting as u64);
         totals.in_flight_bytes.set(self.queue_usage.bytes_in_flight() as u64);
         totals.queue_messages_highest.set(self.queue_usage.messages_highest() as u64);
         totals.queue_bytes_highest.set(self.queue_usage.bytes_highest() as u64);

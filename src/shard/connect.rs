@@ -18,7 +18,7 @@ pub(crate) struct TakeClient {
     /// The bytes that were read after CONNECT.
     pub(crate) read_ahead: Vec<u8>,
     pub(crate) connect: AcceptedConnect,
-    /// Counts as one of the broker's connections until it is dropped.
+    /// The place of the connection among the broker's connections, until it is dropped.
     pub(crate) permit: Permit,
 }
 
@@ -55,12 +55,23 @@ pub(crate) struct AcceptedConnect {
     pub(crate) certificate: Option<Box<CertificateSeat>>,
     /// Set for a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
+    /// Set for the session of a bridge of this broker.
+    pub(crate) of_bridge: Option<OfBridge>,
+    /// Whether a bridge of another broker asks for the identifier of this one.
+    pub(crate) wants_broker_id: bool,
     pub(crate) peer: SocketAddr,
     /// The URL of the listener that accepted it.
     pub(crate) listener: Arc<str>,
 }
 
-/// The facts that a login rests on, so that the login can be checked again later.
+/// The connection of the session of a bridge of this broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OfBridge {
+    /// Whether the other broker has forgotten the messages of QoS 2 that it has not released.
+    pub(crate) forgets_incoming: bool,
+}
+
+/// The facts on which a login rests, so that the login can be checked again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proven {
     /// The Authentication Method; `None` if the authenticator decided.
@@ -72,9 +83,8 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
-    /// Returns whether rules were reloaded after the authorizer began to load what it needs for the
-    /// identity: what it has loaded may no longer hold, and a walk along the sessions may have passed
-    /// already.
+    /// Returns whether rules were reloaded after the authorizer began to load data about the identity. Then the data
+    /// may be out of date, and the walk along the sessions may already have passed this session.
     pub(crate) fn has_missed_rules(&self, identity: &Identity, rules: &dyn Authorizer) -> bool {
         !identity.prepared.is_empty() && rules.generation() != self.permissions
     }
@@ -121,8 +131,8 @@ impl AcceptedWill {
     }
 }
 
-/// Tells a connection to have this exchange take its next step, outside the data path of any shard,
-/// and to tell the shard the result. There is one at a time.
+/// Asks a connection to perform the next step of an exchange, outside the data path of any shard, and to report the
+/// result to the shard. A connection has one such step at a time.
 pub(crate) struct TakeStep {
     pub(crate) exchange: BoundedExchange,
     /// Authentication Data of the client.

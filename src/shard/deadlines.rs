@@ -9,11 +9,11 @@ use crate::mqtt::Timestamp;
 
 /// After this time without a sweep, the shard assumes that the whole process stood still.
 pub(in crate::shard) const STOOD_STILL: Duration = Duration::from_millis(500);
-/// The time that clients then get before deadlines count: the bytes that they have sent meanwhile
-/// are in their sockets, and the runtime may not know yet.
+/// The time that clients get after that before deadlines count. Bytes that arrived meanwhile are in their sockets,
+/// and the runtime may not know it yet.
 const TO_BE_HEARD_MILLIS: u64 = 100;
 
-/// What is due when, of all slots of a shard.
+/// The deadlines of all slots of a shard.
 pub(in crate::shard) struct Deadlines {
     /// Keep Alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
     keep_alive: Vec<u64>,

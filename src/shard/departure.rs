@@ -1,4 +1,4 @@
-//! How a connection ends.
+//! The end of a connection: its reason, and what follows from it.
 
 use std::sync::Arc;
 
@@ -20,8 +20,7 @@ pub(crate) struct Departure {
     pub(crate) publishes_will: bool,
     /// Whether the session ends now, whatever its Session Expiry Interval.
     pub(crate) ends_session: bool,
-    /// Whether another connection continues the session at once, so that a delayed Will is not
-    /// sent.
+    /// Whether another connection continues the session immediately, so that a delayed Will is not sent.
     pub(crate) is_resumed: bool,
     /// The user name of the caller who asked for it.
     pub(crate) by: Option<Arc<str>>,

@@ -1,4 +1,5 @@
-//! How a shard reaches the connections of its clients, and how arriving connections reach a shard.
+//! The interfaces through which a shard reaches the connections of its clients, and arriving connections reach a
+//! shard.
 //!
 //! A shard has doors and does not know what is behind them: an actor in the broker, a queue in a
 //! test. A message through a door is handled later, in the order in which it was sent.
@@ -14,6 +15,7 @@ use crate::{
     },
     mqtt::ReasonCode,
     shard::connect::{TakeClient, TakeStep},
+    traces::Trace,
     transport::TlsFacts,
 };
 
@@ -26,14 +28,14 @@ type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 /// The number of subscriptions that one message changes at most, so that no turn is long.
 pub(crate) const CHANGES_AT_A_TIME: usize = 32;
 
-/// The Reason Codes of changes, and what tells when these are stored.
+/// The Reason Codes of changes, and a channel that reports when the changes are stored.
 pub(crate) type ChangedSubscriptions = (Vec<ReasonCode>, oneshot::Receiver<()>);
 
 /// A message to the connection of a client.
 pub(crate) enum ToConnection {
     /// Change the Keep Alive, and answer its former value.
     SetKeepAlive {
-        /// To what, and until when.
+        /// The new Keep Alive, and its end.
         request: SetKeepAlive,
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
@@ -52,7 +54,7 @@ pub(crate) enum ToConnection {
         /// Where the answer goes.
         reply: Reply<ClientSettings>,
     },
-    /// Tell what TLS knows of the client.
+    /// Answer the facts of TLS about the client.
     DescribeTls(oneshot::Sender<Option<TlsFacts>>),
     /// Change subscriptions, and answer a Reason Code for each.
     ChangeSubscriptions {
@@ -76,7 +78,7 @@ pub(crate) enum ToConnection {
         to: Arc<Redirection>,
         /// The user name of the caller.
         by: Option<Arc<str>>,
-        /// Told after the redirect.
+        /// Notified after the redirect.
         reply: mpsc::UnboundedSender<()>,
     },
     /// Give way to a connection of the same client, after reading what the client sent before it.
@@ -90,7 +92,9 @@ pub(crate) enum ToConnection {
     RenewIdentity,
     /// Check whether the client's certificate is still trusted.
     VerifyCertificate,
-    /// Have an exchange take its next step.
+    /// Let a trace observe the stream.
+    Trace(Arc<Trace>),
+    /// Perform the next step of an exchange.
     TakeStep(TakeStep),
     /// The connection has left its session: write these bytes and close.
     Finish(Vec<u8>),

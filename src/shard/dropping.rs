@@ -1,5 +1,6 @@
-//! The messages that are dropped for a client, by reason; and clients whose full queue loses messages: one log line when the loss begins, and one with the
-//! number of messages when it is over. This costs nothing while nothing is dropped.
+//! Counts the messages that are dropped for a client, by reason, and logs clients whose full queue loses messages: one
+//! line when the loss begins, and one with the number of messages when it is over. Costs nothing while nothing is
+//! dropped.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -22,13 +22,15 @@ use crate::{
     records::{Put, RecordKey},
 };
 
+/// The time after which a ban is certainly in force.
+const COMMIT_MS: u64 = 1_000;
 /// Maximum number of clients that a shard counts.
 const CLIENTS_MAX: usize = 100_000;
 
 /// The connections of the clients of a shard.
 #[derive(Default)]
 pub(in crate::shard) struct Flapping {
-    /// By a keyed hash of the identifier.
+    /// The counts by a keyed hash of the identifier.
     clients: HashMap<u64, Connects, RandomState>,
     hashes: RandomState,
     tidied_at: Timestamp,
@@ -38,6 +40,8 @@ pub(in crate::shard) struct Flapping {
 struct Connects {
     connects: u32,
     since: Timestamp,
+    /// When it was banned for them.
+    banned_at: Option<Timestamp>,
 }
 
 impl Flapping {
@@ -56,12 +60,25 @@ impl Flapping {
                 return 0;
             }
         }
-        let count = self.clients.entry(key).or_insert(Connects { connects: 0, since: now });
-        if is_over(count) {
-            *count = Connects { connects: 0, since: now };
+        let begun = Connects { connects: 0, since: now, banned_at: None };
+        let count = self.clients.entry(key).or_insert(begun);
+        // A ban in force refuses the client before it is counted: this one was lifted, or is over.
+        let is_lifted = |at: Timestamp| at.plus_millis(COMMIT_MS) <= now;
+        if is_over(count) || count.banned_at.is_some_and(is_lifted) {
+            *count = begun;
         }
         count.connects += 1;
         count.connects
+    }
+}
+
+impl Flapping {
+    /// Notes that a client was banned.
+    fn note_banned(&mut self, client_id: &str, now: Timestamp) {
+        use std::hash::BuildHasher as _;
+        if let Some(count) = self.clients.get_mut(&self.hashes.hash_one(client_id)) {
+            count.banned_at = Some(now);
+        }
     }
 }
 
@@ -69,14 +86,14 @@ impl Shard {
     /// Counts the connection of an accepted client.
     ///
     /// # Errors
-    /// It is one too many; then the client is banned.
+    /// The client has connected too often, and is banned.
     pub(in crate::shard) fn count_connection(
         &mut self,
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<(), NoSession> {
         let limits = self.core.limits_now();
-        if limits.flapping_connects_max == 0 {
+        if limits.flapping_connects_max == 0 || connect.of_bridge.is_some() {
             return Ok(());
         }
         let window_ms = u64::from(limits.flapping_window_secs) * 1_000;
@@ -99,7 +116,8 @@ impl Shard {
                 let value = serde_json::to_vec(&content).unwrap_or_default();
                 let expires_at = now.plus_secs(secs.into());
                 let put = Put::new(name, value).expiring_at(expires_at);
-                if self.core.records.put_behind(put) {
+                if self.core.records.put_behind(put).is_some() {
+                    self.flapping.note_banned(&connect.client_id, now);
                     let ban = content.into_ban(subject, Some(expires_at), 0);
                     self.announce_banned(event_of(&ban), now);
                 }
@@ -109,8 +127,8 @@ impl Shard {
     }
 }
 
-/// Returns the subject of the ban of one client, and the name of its record. An identifier with an asterisk would ban others; such a client
-/// is only refused while its window lasts.
+/// Returns the subject of the ban of one client, and the name of its record. `None` for an identifier with an
+/// asterisk, which would ban other clients too; such a client is only refused until its window ends.
 fn banned_name(client_id: &str) -> Option<(BanSubject, RecordKey)> {
     let subject = BanSubject::parse("client_id", client_id).ok()?;
     let name = name_of(&subject).filter(|_| !subject.is_pattern())?;
@@ -127,6 +145,16 @@ mod tests {
         let mut count = |client_id, at| flapping.count(client_id, 1_000, Timestamp(at));
         assert_eq!([count("a", 0), count("a", 10), count("b", 20), count("a", 999)], [1, 2, 1, 3]);
         assert_eq!([count("a", 1_000), count("a", 1_500), count("a", 2_000)], [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_client_whose_ban_was_lifted_counts_from_the_beginning() {
+        let mut flapping = Flapping::default();
+        let count = |flapping: &mut Flapping, at| flapping.count("a", 60_000, Timestamp(at));
+        assert_eq!([count(&mut flapping, 0), count(&mut flapping, 1)], [1, 2]);
+        flapping.note_banned("a", Timestamp(1));
+        assert_eq!(count(&mut flapping, 2), 3, "the ban is perhaps not in force yet");
+        assert_eq!([count(&mut flapping, 2_000), count(&mut flapping, 2_001)], [1, 2]);
     }
 
     #[test]

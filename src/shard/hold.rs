@@ -10,9 +10,14 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     metrics::HoldReason,
     mqtt::{Publication, QoS, Timestamp},
+    owners::Account,
     router::{Place, Plan},
     session::BackPressure,
-    shard::{Shard, SharedShard, deadlines::STOOD_STILL, held::HeldConnections},
+    shard::{
+        Shard, SharedShard,
+        deadlines::STOOD_STILL,
+        held::{HeldConnections, HeldUntil},
+    },
 };
 
 /// The connections of a shard that are not read at present, and its full queues.
@@ -31,7 +36,7 @@ struct FullQueue {
     patience_millis: u64,
     /// The remaining time in which they also wait while it is itself held and cannot make room.
     patience_while_held_millis: u64,
-    /// Whether publishers wait for it; not if that would never end, or has lasted too long.
+    /// Whether publishers wait for it. They do not if the wait would never end, or has lasted too long.
     is_waited_for: bool,
 }
 
@@ -61,8 +66,7 @@ impl Shard {
         self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
     }
 
-    /// Returns, once after each interval, that a held connection is to find out whether its client has
-    /// left.
+    /// Returns whether a held connection must check now whether its client has left: once after each interval.
     pub(crate) fn takes_question(&mut self, slot: u32) -> bool {
         let connected = self.slots.get_mut(slot as usize).and_then(|s| s.connected.as_mut());
         connected.is_some_and(|c| std::mem::take(&mut c.is_asked_for_client))
@@ -77,9 +81,15 @@ impl Shard {
         };
         connected.is_held = true;
         let link = connected.link;
-        let due = (reason == HoldReason::RateLimit).then(|| self.readable_at(slot, now));
-        self.holding.held.insert(slot, (link, reason), now, due);
-        // Its subscriber may have got room, and told so, before this connection was held.
+        let until = match reason {
+            HoldReason::RateLimit => HeldUntil::At(self.readable_at(slot, now)),
+            HoldReason::StoreBehind => self
+                .slot(slot)
+                .map_or(HeldUntil::Told, |found| HeldUntil::Stored(found.account.clone())),
+            HoldReason::SubscriberFull | HoldReason::ShardBehind => HeldUntil::Told,
+        };
+        self.holding.held.insert(slot, (link, reason), now, until);
+        // Its subscriber may have got room, and reported it, before this connection was held.
         if reason == HoldReason::SubscriberFull
             && self.place(slot).is_some_and(|place| self.core.waits.may_go_on(place))
         {
@@ -90,14 +100,14 @@ impl Shard {
         !std::mem::replace(&mut self.holding.is_looked_after, true)
     }
 
-    /// Has a held connection looked at, because something has changed for it.
+    /// Marks a held connection to be examined, because something has changed for it.
     pub(in crate::shard) fn look_at_held(&mut self, slot: u32) {
         self.holding.held.mark(slot);
     }
 
-    /// Releases connections whose reason to be held is gone, the longest held first; returns
-    /// whether some are still held. Looks only at those that may go on: their subscribers have room,
-    /// no shard is behind, or their time has come.
+    /// Releases connections that need not be held any longer, the longest held first; returns whether some are
+    /// still held. Examines only those that may continue: their subscribers have room, no shard is behind, or their
+    /// time has come.
     pub(crate) fn release_held(&mut self, now: Timestamp) -> bool {
         if self.holding.held.is_empty() {
             return false;
@@ -111,14 +121,17 @@ impl Shard {
             self.ask_for_client(slot);
         }
         let is_congested = self.is_congested();
-        for slot in self.holding.held.candidates(now, is_congested) {
+        let keeper = self.core.keeper.clone();
+        let waits =
+            |account: &Account| keeper.as_ref().is_some_and(|keeper| keeper.holds(account, 0, now));
+        for slot in self.holding.held.candidates(now, is_congested, waits) {
             self.release_if_it_may(slot, is_congested, now);
         }
         self.metrics.publishers_held.set(self.holding.held.len() as u64);
         !self.holding.held.is_empty()
     }
 
-    /// Has a held connection find out whether its client has left.
+    /// Lets a held connection check whether its client has left.
     fn ask_for_client(&mut self, slot: u32) {
         let Some(found) = self.slot_mut(slot) else { return };
         if let Some(connected) = found.connected.as_mut().filter(|connected| connected.is_held) {
@@ -136,6 +149,7 @@ impl Shard {
         let stays = match held.reason {
             HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
             HoldReason::ShardBehind => is_congested,
+            HoldReason::StoreBehind => self.waits_for_store(slot, now),
             HoldReason::RateLimit => {
                 let at = self.readable_at(slot, now);
                 self.holding.held.delay(slot, at);
@@ -241,9 +255,9 @@ impl Shard {
         }
     }
 
-    /// Counts the time that has passed since the last sweep: publishers stop waiting for a queue that has not made room
-    /// in time. A subscriber that is itself held could not make room, and has a larger allowance
-    /// for that. Time in which the process stood still does not count.
+    /// Counts the time since the last sweep: publishers stop waiting for a queue that has not made room in time. A
+    /// subscriber that is held itself could not make room, and has a larger allowance for that. Time in which the
+    /// process stood still does not count.
     pub(crate) fn lose_patience(&mut self, passed: Duration, now: Timestamp) {
         let passed = passed.min(STOOD_STILL).as_millis() as u64;
         let mut full_queues = std::mem::take(&mut self.holding.full_queues);

@@ -39,18 +39,19 @@ pub(crate) struct InProcess {
     pub(in crate::shard) replies: Replies,
 }
 
-/// What waits for a subscriber that only looks, and what it has missed.
+/// The bytes that wait for a tap, and the number of messages that it has missed. A tap is a subscriber that only
+/// observes.
 #[derive(Debug, Default)]
 pub(crate) struct TapCounts {
-    /// Bytes that wait.
+    /// The bytes of waiting messages.
     bytes: AtomicUsize,
     /// Messages that were dropped because it does not read.
     missed: AtomicU64,
 }
 
-/// Maximum bytes that wait for a subscriber that only looks; one message may exceed it.
+/// Maximum bytes of messages that wait for a tap; one message may exceed it.
 const TAP_BYTES_MAX: usize = 1024 * 1024;
-/// Maximum number of messages that wait for it.
+/// Maximum number of messages that wait for a tap.
 const TAP_WAITING_MAX: usize = 1_000;
 
 impl TapCounts {
@@ -78,12 +79,12 @@ impl TapCounts {
     }
 }
 
-/// Where the messages of a subscriber go.
+/// The receiver of a subscriber's messages.
 enum MessagesTo {
     Stream(mpsc::Sender<Received>),
-    /// To one that only looks: what it misses is no loss.
+    /// A tap: a message that it misses is not a loss.
     Tap(mpsc::Sender<Received>, Arc<TapCounts>),
-    /// To the requests that wait for replies.
+    /// The requests that wait for replies.
     Replies,
 }
 
@@ -94,7 +95,7 @@ impl InProcess {
         (self.insert(MessagesTo::Stream(sender)), messages)
     }
 
-    /// Adds a subscriber that only looks.
+    /// Adds a tap.
     pub(in crate::shard) fn add_tap(
         &self,
         counts: &Arc<TapCounts>,

@@ -1,4 +1,4 @@
-//! The life of a shard, and the number of its connections, whose end its own end waits for.
+//! The stages of a shard, and the number of its connections. The shard ends after its last connection.
 
 use tokio::sync::oneshot;
 
@@ -21,7 +21,7 @@ enum LifeStage {
 pub(crate) struct Lifecycle {
     stage: LifeStage,
     connections: usize,
-    /// Told when the last connection has ended.
+    /// Notified when the last connection has ended.
     all_gone: Option<oneshot::Sender<()>>,
 }
 
@@ -69,7 +69,7 @@ impl Lifecycle {
         self.connections
     }
 
-    /// Returns what is told when the last connection has ended; `None` if there is none.
+    /// Returns a channel that reports the end of the last connection; `None` if there is no connection.
     pub(crate) fn all_gone(&mut self) -> Option<oneshot::Receiver<()>> {
         if self.connections == 0 {
             return None;
@@ -79,7 +79,7 @@ impl Lifecycle {
         Some(all_gone)
     }
 
-    /// Tells the end of the last connection, once it has left nothing to do.
+    /// Reports the end of the last connection, once nothing is left to do for it.
     pub(in crate::shard) fn tell_if_all_gone(&mut self) {
         if self.connections == 0
             && let Some(all_gone) = self.all_gone.take()

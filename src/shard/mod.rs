@@ -7,6 +7,7 @@
 mod access;
 pub(crate) mod audit;
 pub(crate) mod bans;
+pub(crate) mod bridges;
 mod buffers;
 pub(crate) mod certificates;
 pub(crate) mod chores;
@@ -29,6 +30,7 @@ mod pace;
 mod packets;
 pub(crate) mod pins;
 mod presence;
+mod processor;
 mod quota;
 pub(crate) mod refusal;
 mod refusal_rate;
@@ -42,6 +44,7 @@ mod sticky;
 pub(crate) mod subscription;
 mod system;
 mod table;
+mod traced;
 mod turn;
 mod versions;
 pub(crate) mod views;
@@ -96,6 +99,7 @@ pub(crate) use self::{
     routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
     shared::SharedShard,
     table::StickyBounds,
+    traced::traced_client,
 };
 use crate::{
     auth::Identity,
@@ -124,7 +128,7 @@ pub(crate) struct Shard {
     plans: PlanCache,
     batches: Batches,
     pub(crate) buffers: Buffers,
-    /// Where sessions note what must survive the broker; `None` where nothing does.
+    /// The journal, in which sessions note changes that must be stored; `None` without a store.
     pub(crate) journal: Option<Journal>,
     tickets: Tickets,
     numbers: Numbers,
@@ -138,6 +142,8 @@ pub(crate) struct Shard {
     asked_later: AskedLater,
     awaited: AwaitedCalls,
     weeding: Weeding,
+    /// What connections have counted, while somebody asks for rates.
+    traffic: views::busiest::TrafficCounts,
     chores: Chores,
     pub(crate) lifecycle: Lifecycle,
     /// Bytes of deliveries that other shards have sent and that this shard has not handled yet.
@@ -172,6 +178,8 @@ pub(crate) struct Slot {
     weeds_after: Timestamp,
     /// The messages that were dropped for the client, while there are any.
     dropped: Option<Box<dropping::DropCounts>>,
+    /// Messages that were accepted from the present or last connection.
+    messages_in: u64,
     /// How the connection before the present or next one ended, if that was since the broker started.
     last_end: Option<Box<LastEnd>>,
 }
@@ -190,8 +198,8 @@ pub(crate) struct Presence {
     pub(crate) proven: Option<Proven>,
     /// Whether the client has not connected since the broker started.
     pub(crate) is_restored: bool,
-    /// Of an absent client whose own rules have expired: the identity by which its session collects
-    /// messages since.
+    /// The identity by which the session of an absent client collects messages after its own rules have expired;
+    /// `None` before that.
     pub(crate) after_expiry: Option<Box<Identity>>,
 }
 
@@ -210,7 +218,7 @@ pub(crate) struct Connected {
     authentication: Option<Box<Authentication>>,
     /// Whether it is not read at present.
     is_held: bool,
-    /// Whether a held connection is to find out whether its client has left.
+    /// Whether a held connection must check whether its client has left.
     is_asked_for_client: bool,
     /// Whether TLS has verified a certificate of the client.
     has_certificate: bool,
@@ -218,14 +226,16 @@ pub(crate) struct Connected {
     _certificate: Option<Box<CertificateSeat>>,
     /// Whether the connection was told that the credentials of its client have expired.
     is_expiry_told: bool,
-    /// When the identity is renewed; `None` if it is not, or while its source is asked.
+    /// When the identity is renewed; `None` if it is never renewed, or while its source is being asked.
     renews_at: Option<Timestamp>,
-    /// What to announce with CONNACK, while CONNACK waits for the store.
+    /// The announcement that is made with CONNACK, while CONNACK waits for the store.
     unannounced: Option<Greeting>,
     /// Whether it took over from a connection that was online.
     was_online: bool,
     /// Set while the Keep Alive follows an override, or will change back.
     keep_alive_change: Option<KeepAliveChange>,
+    /// When the client has last changed its own Keep Alive.
+    own_keep_alive_at: Option<Timestamp>,
     /// Whether CONNECT had Clean Start.
     clean_start: bool,
     /// Present once a caller has changed settings of the connection.
@@ -266,6 +276,7 @@ impl Shard {
             asked_later: AskedLater::default(),
             awaited: AwaitedCalls::default(),
             weeding: Weeding::default(),
+            traffic: views::busiest::TrafficCounts::default(),
             chores: Chores::default(),
             lifecycle: Lifecycle::new(core.keeper.is_some()),
             bytes_waiting,

@@ -1,4 +1,4 @@
-//! The numbers that a shard gives, each of them once.
+//! Numbers that a shard gives only once.
 
 /// The last numbers of a shard.
 pub(in crate::shard) struct Numbers {

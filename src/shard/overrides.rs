@@ -90,7 +90,7 @@ impl OverrideTable {
     }
 }
 
-/// Returns when something ends that begins at `now` and has this time to live.
+/// Returns the end of a time to live that begins at `now`; `None` if it has no end.
 pub(crate) fn end_of(ttl_secs: Option<u32>, now: Timestamp) -> Option<Timestamp> {
     ttl_secs.map(|secs| now.plus_secs(u64::from(secs)))
 }

@@ -1,19 +1,18 @@
 //! The pace at which one client is read: messages and bytes for each second.
 //!
-//! A bucket holds what may be read within a second, and may be overdrawn by one message, so that a
-//! message of any length comes through. Only clients with such a setting have a pace. Knows neither
-//! packets nor connections.
+//! A bucket has the amount that may be read in one second. One message may overdraw it, so that a message of any
+//! length can be read. Only clients with such a setting have a pace. Knows neither packets nor connections.
 
 use crate::mqtt::Timestamp;
 
-/// How fast a client is read.
+/// The rates at which a client is read.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Pace {
     messages: Option<PaceBucket>,
     bytes: Option<PaceBucket>,
 }
 
-/// What may still be read, in thousandths, so that it grows by the rate in each millisecond.
+/// The amount that may still be read, in thousandths: it grows by the rate in each millisecond.
 #[derive(Clone, Copy, Debug)]
 struct PaceBucket {
     rate: i64,
@@ -43,7 +42,7 @@ impl PaceBucket {
         if self.allows(now) {
             return now;
         }
-        // The first millisecond after which something is there.
+        // The first millisecond after which the amount is positive.
         let millis = -self.thousandths / self.rate + 1;
         Timestamp(now.millis().saturating_add(millis.unsigned_abs()))
     }

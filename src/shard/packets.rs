@@ -13,11 +13,11 @@ use crate::{
     shard::{Departure, Shard, routing::asked::FiltersAsked, turn::Turn},
 };
 
-/// What happened to the bytes that were read.
+/// The result of handling the bytes of a read.
 pub(crate) struct ReadOutcome {
     /// The number of bytes in whole packets that have been handled.
     pub(crate) used: usize,
-    /// Why the next packet, which is whole, must wait; `None` if it need not.
+    /// Why the next whole packet must wait; `None` if none must.
     pub(crate) must_wait: Option<HoldReason>,
     /// Whether the bytes behind them wait for the next turn.
     pub(crate) is_paused: bool,
@@ -27,7 +27,7 @@ pub(crate) struct ReadOutcome {
     pub(crate) at_least: usize,
 }
 
-/// What happened to a packet.
+/// The result of handling one packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handled {
     /// It has been handled.
@@ -99,6 +99,11 @@ impl Shard {
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {
             match decode(&bytes[at..], version, &limits) {
+                Ok(Decoded::Packet { packet, .. })
+                    if self.must_wait_for_store(slot, &packet, now) =>
+                {
+                    outcome = Ok(Handled::MustWait(HoldReason::StoreBehind));
+                }
                 Ok(Decoded::Packet { packet, length }) => {
                     outcome = self.handle(slot, packet, turn);
                     // A packet that must wait stays in the tail, and all behind it.
@@ -118,6 +123,7 @@ impl Shard {
             && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         {
             link.keep_alive_mut().packet_received(now);
+            link.note_read(at);
             self.note_deadline(slot);
             self.note_taken(slot, now);
         }
@@ -210,7 +216,7 @@ fn malformed(error: &DecodeError) -> Departure {
     Departure::by_server(event_reason(error.reason()), error.reason()).because(error.clause)
 }
 
-/// Returns how events name the end of a connection whose client broke a rule.
+/// Returns the reason that events give for the end of a connection whose client broke a rule.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about limits")]
 const fn event_reason(reason: ReasonCode) -> DisconnectReason {
     match reason {

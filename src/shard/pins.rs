@@ -1,9 +1,9 @@
 //! Certificates that are pinned to client identifiers: records that a CONNECT looks up in memory.
 //!
 //! The first certificate that a client identifier shows is pinned: its public key is stored, and only
-//! certificates with this key are accepted for the client identifier from then on. Two connections at
-//! the same time compare what is stored, so one of them pins. Knows neither TLS nor connections. Called
-//! by the handshake, and by the calls that list and remove pins.
+//! certificates with this key are accepted for the client identifier from then on. If two connections show the first
+//! certificate at the same time, the store accepts one pin; the other connection waits for it and is compared with it.
+//! Knows neither TLS nor connections. Called by the handshake, and by the calls that list and remove pins.
 
 use std::sync::Arc;
 
@@ -39,15 +39,15 @@ pub(crate) enum PinRefusal {
     Missing,
     /// The client identifier is longer than the key of a record.
     TooLong,
-    /// There are as many pins as there may be.
+    /// The number of pins has reached its limit.
     Full,
-    /// The user has its share of them.
+    /// The pins of the user have reached its share.
     ShareFull,
     /// Pins cannot be stored now.
     Unavailable,
 }
 
-/// What became of a certificate that was compared with its pin.
+/// The result of comparing a certificate with its pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PinOutcome {
     /// It was pinned before.
@@ -114,7 +114,7 @@ impl PinTable {
         }
     }
 
-    /// Stores a pin; fails with `None` if another one is there or on its way.
+    /// Stores a pin; fails with `None` if another pin is stored, or on its way to the store.
     async fn pin(
         &self,
         name: RecordKey,

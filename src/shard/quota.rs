@@ -16,8 +16,7 @@ use crate::{
     shard::{Departure, Shard, packets::Handled},
 };
 
-/// Maximum number of expired retained messages that one sweep removes, which takes a few
-/// milliseconds.
+/// Maximum number of expired retained messages that one sweep removes, which takes a few milliseconds.
 const EXPIRED_AT_ONCE_MAX: usize = 1_024;
 
 impl Shard {
@@ -158,11 +157,14 @@ impl Shard {
     }
 
     /// Reports that a session has lost messages because its user has reached the limit of stored
-    /// messages.
+    /// messages, or of those in memory.
     pub(crate) fn tell_displaced(&self, slot: u32, topic: &str) {
         let Some(found) = self.slot(slot) else { return };
         if found.account.take_displaced() > 0 {
             self.tell_user_limit(slot, UserLimit::Stored, topic);
+        }
+        if found.account.take_displaced_in_memory() > 0 {
+            self.tell_user_limit(slot, UserLimit::Queued, topic);
         }
     }
 

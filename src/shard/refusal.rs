@@ -68,7 +68,7 @@ pub(crate) enum NoSession {
     UserWillsFull,
     /// There was no room for what the client sent, and it must wait before it connects again.
     TooEarly,
-    /// The store cannot store what this session needs.
+    /// The store cannot be written, and this session needs it.
     Store,
     /// CONNACK is larger than the client's Maximum Packet Size.
     ConnAckTooLarge,
@@ -80,9 +80,9 @@ pub(crate) enum NoSession {
     Unprepared,
     /// A later connection of the same client has overtaken this one.
     Overtaken,
-    /// Clients are redirected to another server since a moment ago.
+    /// The broker has begun to redirect clients to another server.
     Redirected(Arc<Redirection>),
-    /// The broker is shutting down since a moment ago.
+    /// The broker has begun to shut down.
     ShuttingDown,
 }
 
@@ -105,7 +105,7 @@ impl NoSession {
         }
     }
 
-    /// Returns the CONNACK that says so.
+    /// Returns the CONNACK of this refusal.
     pub(crate) fn conn_ack(&self, version: ProtocolVersion, packet_bytes_max: u32) -> Vec<u8> {
         let limit_is_reached = |why| RefusalAnswer {
             why: Some(why),

@@ -18,9 +18,9 @@ use crate::mqtt::Timestamp;
 
 /// Number of buckets. Their memory is fixed: 32 KiB after the first refusal.
 const BUCKETS: usize = 4_096;
-/// Milliseconds between two events of one address in the long run, and events at once.
+/// The long-term interval between two events of one address, and the number of events without an interval.
 const EACH: RefusalTokens = RefusalTokens { interval_millis: 1_000, burst: 20 };
-/// The same of all addresses together.
+/// The same for all addresses together.
 const ALL: RefusalTokens = RefusalTokens { interval_millis: 10, burst: 1_000 };
 
 /// A bucket of tokens: the time for one token, and its capacity.
@@ -47,7 +47,7 @@ impl RefusalRate {
 }
 
 impl RefusalTokens {
-    /// Takes a token; returns whether there was one. The bucket is the time at which it is full.
+    /// Takes a token; returns whether there was one. A bucket is stored as the time at which it will be full.
     fn takes(&self, bucket: &AtomicU64, now: Timestamp) -> bool {
         let now = now.millis();
         let latest = now + self.interval_millis * (self.burst - 1);
@@ -57,7 +57,7 @@ impl RefusalTokens {
     }
 }
 
-/// Returns the network whose addresses count as one: of IPv6 the /64.
+/// Returns the network whose addresses count as one: the /64 of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

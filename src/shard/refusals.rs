@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Core {
-    /// Announces that a connection was refused, within the limits. From any thread.
+    /// Announces that a connection was refused, within the limits. May be called from any thread.
     pub(crate) fn announce_refused(&self, subject: &Subject<'_>, reason: &'static str) {
         let now = self.clock.now();
         if !self.refusals.allows(subject.peer.ip(), now) {

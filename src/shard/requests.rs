@@ -1,4 +1,4 @@
-//! Requests of callers: how they wait for the reply of a client.
+//! Requests of callers, which wait for the reply of a client.
 //!
 //! A reply is a message like every other. It comes through a subscription of the broker: one for all
 //! its own Response Topics, and one for each topic that callers name.
@@ -25,7 +25,7 @@ impl Core {
         format!("{own}/{:032x}", u128::from_ne_bytes(random()))
     }
 
-    /// Returns the place and the beginning of the broker's own topics; subscribes to them at first.
+    /// Returns the place of the broker's subscription and the beginning of its own topics. The first call subscribes.
     fn own_replies(&self) -> &(Place, String) {
         self.in_process.replies.own.get_or_init(|| {
             let place = self.in_process.add_replies();

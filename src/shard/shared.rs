@@ -1,6 +1,7 @@
-//! The shard as its registry, its connections and its tasks share it.
+//! The handle through which registry, connections and tasks share a shard.
 //!
-//! Each borrow of the shard is one turn of it, and the time of each turn is measured.
+//! Each borrow of the shard is one turn, and its time is measured. From the time of a long turn, the time is subtracted
+//! that the operating system gave to other threads.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
@@ -11,7 +12,10 @@ use std::{
 
 use quanta::Clock;
 
-use super::Shard;
+use super::{
+    Shard,
+    processor::{EXAMINED_ABOVE_NANOS, ProcessorTime},
+};
 
 /// A shard that its actors and tasks share. They are on one thread, and none of them holds it
 /// across an await.
@@ -21,31 +25,44 @@ pub(crate) struct SharedShard(Rc<Parts>);
 struct Parts {
     shard: RefCell<Shard>,
     clock: Clock,
+    processor: ProcessorTime,
 }
 
 /// The shard for one turn. Its end is noted in the metrics of the shard.
 pub(crate) struct ShardTurn<'s, G: Deref<Target = Shard>> {
     shard: G,
-    clock: &'s Clock,
-    /// In ticks of the clock. They cost less than a time, and a connection has turns for each read.
+    parts: &'s Parts,
+    /// The beginning in ticks of the clock. Ticks cost less than a time, and each read of a connection is a turn.
     began: u64,
 }
 
 impl SharedShard {
     pub(in crate::shard) fn new(shard: Shard) -> Self {
-        Self(Rc::new(Parts { shard: RefCell::new(shard), clock: Clock::new() }))
+        let clock = Clock::new();
+        let processor = ProcessorTime::new(&clock);
+        Self(Rc::new(Parts { shard: RefCell::new(shard), clock, processor }))
     }
 
-    /// Returns the shard for a turn that only looks.
+    /// Returns the shard for a turn that only reads it.
     pub(crate) fn borrow(&self) -> ShardTurn<'_, Ref<'_, Shard>> {
-        let Parts { shard, clock } = &*self.0;
-        ShardTurn { shard: shard.borrow(), clock, began: clock.raw() }
+        let (shard, parts) = (self.0.shard.borrow(), &*self.0);
+        ShardTurn { shard, parts, began: parts.begin_turn() }
     }
 
     /// Returns the shard for a turn that changes it.
     pub(crate) fn borrow_mut(&self) -> ShardTurn<'_, RefMut<'_, Shard>> {
-        let Parts { shard, clock } = &*self.0;
-        ShardTurn { shard: shard.borrow_mut(), clock, began: clock.raw() }
+        let (shard, parts) = (self.0.shard.borrow_mut(), &*self.0);
+        ShardTurn { shard, parts, began: parts.begin_turn() }
+    }
+}
+
+impl Parts {
+    /// Returns the beginning of a turn, in ticks.
+    #[inline]
+    fn begin_turn(&self) -> u64 {
+        let now = self.clock.raw();
+        self.processor.turn_begins(now, &self.clock);
+        now
     }
 }
 
@@ -71,7 +88,12 @@ impl<G: DerefMut<Target = Shard>> DerefMut for ShardTurn<'_, G> {
 
 impl<G: Deref<Target = Shard>> Drop for ShardTurn<'_, G> {
     fn drop(&mut self) {
-        let nanos = self.clock.delta_as_nanos(self.began, self.clock.raw());
-        self.shard.metrics.turns.note(nanos);
+        let Parts { clock, processor, .. } = self.parts;
+        let nanos = clock.delta_as_nanos(self.began, clock.raw());
+        if nanos <= EXAMINED_ABOVE_NANOS {
+            self.shard.metrics.turns.note(nanos);
+        } else {
+            self.shard.metrics.turns.note_interrupted(nanos, processor.interrupted(nanos));
+        }
     }
 }

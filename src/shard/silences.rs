@@ -1,8 +1,8 @@
-//! How long connections were silent and survived, and after which silences the network was gone, by
-//! network and listener.
+//! Statistics of silences by network and listener: those that connections survived, and those after which the network
+//! was gone.
 //!
-//! A connection is counted when it ends. The table is bounded; networks with few connections leave
-//! for new ones. Knows no sessions.
+//! A connection is counted when it ends. The table is bounded: new networks replace networks with few connections.
+//! Knows no sessions.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,10 @@ const ENTRIES_MAX: usize = 4_096;
 /// Bits of the network of an IPv4 address, and of an IPv6 address.
 const IPV4_BITS: u32 = 24;
 const IPV6_BITS: u32 = 48;
-/// Entries that are compared when one must leave.
+/// Number of entries that are compared when one must be removed.
 const COMPARED: usize = 16;
-/// Connections beyond this do not keep an entry any longer.
+/// Maximum credits of an entry. Each connection gives it one, and each comparison takes one away; an entry with few
+/// credits is removed first.
 const CREDITS_MAX: u8 = 16;
 
 /// Silences are counted in buckets, four to each doubling: from one second to a day and a half.
@@ -38,13 +39,13 @@ const FATAL_MILLIS_MIN: u32 = 10_000;
 /// The Keep Alives that may be advised, in seconds.
 const ADVISED_SECS_MIN: u32 = 30;
 const ADVISED_SECS_MAX: u32 = 1_200;
-/// Connections with a length of silence, below which it proves nothing.
+/// Minimum number of connections with a silence of some length for the silence to count.
 const PROOFS_MIN: u32 = 3;
-/// A fatal silence counts if at most this many times as many connections have survived the like: a
-/// client that loses its power ends in the same way as one whose network is gone.
+/// A fatal silence counts only if the connections that survived a silence of this length are at most this many times
+/// as many. A client without power ends in the same way as a client whose network is gone.
 const SURVIVORS_PER_FATAL_MAX: u32 = 10;
 
-/// What is known of a connection that has ended.
+/// The silences of a connection that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SilencesOfConnection {
     pub(crate) survived_max_millis: u32,
@@ -61,7 +62,7 @@ type Place = (IpAddr, Arc<str>);
 #[derive(Default)]
 struct SilenceTable {
     entries: BTreeMap<Place, NetworkSilences>,
-    /// Where the search for an entry that leaves goes on.
+    /// The place at which the next search for an entry to remove begins.
     hand: Option<Place>,
 }
 
@@ -87,7 +88,7 @@ impl Silences {
         table.entries.entry(place).or_insert_with(NetworkSilences::new).note(ended);
     }
 
-    /// Returns a page of what is known and advised, in the order of networks and listeners.
+    /// Returns a page of the statistics with the advice, in the order of networks and listeners.
     pub(crate) fn page(&self, question: &ListKeepAliveAdvice) -> KeepAliveAdvicePage {
         let table = self.table();
         let after = question.after.clone();
@@ -112,7 +113,7 @@ impl Silences {
 }
 
 impl SilenceTable {
-    /// Removes the least used of some entries.
+    /// Removes the entry with the fewest credits among some entries.
     fn make_room(&mut self) {
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut least: Option<(u8, Place)> = None;

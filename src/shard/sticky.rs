@@ -26,17 +26,17 @@ const OF_USER: &str = "u/";
 /// The sticky settings of a broker.
 pub(crate) struct StickyTable(RecordTable);
 
-/// The settings of a connection, by where they come from.
+/// The settings of a connection, by their origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SettingsLayers {
-    /// Those of the client: sticky ones, and what was changed for this connection.
+    /// The settings of the client: sticky ones, and those that were changed for this connection.
     pub(crate) own: ClientSettings,
-    /// Those of its user.
+    /// The settings of its user.
     pub(crate) of_user: ClientSettings,
 }
 
 impl SettingsLayers {
-    /// Returns the settings that count.
+    /// Returns the settings in force: those of the client replace those of its user.
     pub(crate) fn in_force(&self) -> ClientSettings {
         self.own.over(&self.of_user)
     }
@@ -127,7 +127,7 @@ impl StickyTable {
             at: now.millis(),
         };
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
-        // Another call at the same time makes this one fail, so that no change of it is lost.
+        // Of two calls at the same time one fails, so that no change is lost.
         let put = Put::new(name, value).expecting(expected);
         self.0.put(put, former.as_ref(), bounds).await?;
         Ok(settings)

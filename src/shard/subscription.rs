@@ -37,13 +37,13 @@ pub struct Subscription {
     /// The retained messages that the application has not taken yet.
     retained: Option<UnreadRetained>,
     messages: mpsc::Receiver<Received>,
-    /// Of a subscription that only looks.
+    /// The counts of a tap: a subscription that only observes.
     tap: Option<Arc<TapCounts>>,
 }
 
 impl Subscription {
-    /// Subscribes one that only looks: it has room for few messages, and what it misses is no loss.
-    /// Matching retained messages come first, if they are wanted.
+    /// Begins a tap, a subscription that only observes: it has room for few messages, and a message that it misses is
+    /// not a loss. Matching retained messages come first, if they are wanted.
     pub(crate) fn tap(
         core: &Arc<Core>,
         filter: FilterParts<'_>,

@@ -36,6 +36,8 @@ pub(crate) struct SystemTopics {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The values that others have set, by their names.
+    others: BTreeMap<Box<str>, Box<str>>,
     values: BTreeMap<Box<str>, Arc<Message>>,
     loads: Loads,
     started_at: Option<Timestamp>,
@@ -75,6 +77,22 @@ impl SystemTopics {
         now.millis() >= self.due_at.load(Ordering::Relaxed)
     }
 
+    /// Sets a value beside those of the metrics, or removes it. It is published with the next sweep.
+    #[cfg_attr(not(feature = "bridge"), expect(dead_code, reason = "bridges alone set some"))]
+    pub(crate) fn set_value(&self, name: &str, value: Option<&str>) {
+        let mut state = self.state();
+        match value {
+            Some(value) => drop(state.others.insert(name.into(), value.into())),
+            None => {
+                state.others.remove(name);
+                state.values.remove(&*format!("{FIRST_LEVEL}/broker/{name}"));
+            }
+        }
+        if self.every_millis.load(Ordering::Relaxed) > 0 {
+            self.due_at.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Reads the metrics; returns the values that have changed.
     pub(crate) fn renew(&self, metrics: &Metrics, now: Timestamp) -> Vec<Arc<Message>> {
         let counts = SystemCounts::of(metrics);
@@ -88,6 +106,8 @@ impl SystemTopics {
         state.connected_highest = state.connected_highest.max(counts.connected);
         let mut values = counts.values(state.connected_highest);
         values.push(("uptime".into(), format!("{} seconds", now.since(started_at).as_secs())));
+        let others = state.others.iter();
+        values.extend(others.map(|(name, value)| (name.to_string().into(), value.to_string())));
         let passed = now.since(state.renewed_at);
         state.renewed_at = now;
         values.extend(state.loads.after(passed, &counts.loads()));

@@ -1,5 +1,4 @@
-//! Records of one namespace that a CONNECT looks up in memory: what sticky values of all kinds have in
-//! common.
+//! Records of one namespace that a CONNECT looks up in memory: the part that all kinds of sticky values share.
 //!
 //! Knows no content: [`super::overrides`] and [`super::sticky`] write and read it.
 
@@ -18,7 +17,7 @@ use crate::{
 pub(super) struct RecordTable {
     records: Arc<StoredRecords>,
     namespace: &'static str,
-    /// Their amounts. A CONNECT looks up nothing where there are none.
+    /// The amounts of records. If there are none, a CONNECT looks up nothing.
     tally: Arc<RecordTally>,
 }
 
@@ -87,8 +86,8 @@ impl RecordTable {
         Ok(existed)
     }
 
-    /// Returns some records whose keys begin with `prefix`, in the order of the keys, from the first
-    /// one on whose rest comes after `after`.
+    /// Returns some records whose keys begin with `prefix`, in the order of the keys: those whose remaining key is
+    /// behind `after`.
     ///
     /// # Errors
     /// The records cannot be read.
@@ -106,7 +105,7 @@ impl RecordTable {
     }
 }
 
-/// How long the names of sticky values may be, and how many there may be.
+/// The bounds of sticky values: the length of their names, and their number.
 pub(crate) struct StickyBounds {
     client_id_bytes_max: usize,
     records: RecordBounds,

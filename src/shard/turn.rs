@@ -9,6 +9,7 @@ use crate::{
     journal::{QueuePlace, SessionNumber},
     mqtt::Timestamp,
     shard::routing::asked::FiltersAsked,
+    spans::ReceiveSpan,
 };
 
 /// Nodes of the retained store that all SUBSCRIBEs of one read may visit together, which takes
@@ -18,7 +19,7 @@ const NODES_AT_ONCE_MAX: usize = 2048;
 /// messages follow SUBACK.
 const FILTERS_AT_ONCE_MAX: usize = 64;
 
-/// What a piece of work knows besides its arguments.
+/// The context of a piece of work, which it passes to all functions that it calls.
 pub(in crate::shard) struct Turn<'b> {
     /// The time when it began.
     pub(in crate::shard) now: Timestamp,
@@ -37,6 +38,8 @@ pub(in crate::shard) struct Turn<'b> {
     pub(in crate::shard) on_its_way: Option<QueuePlace>,
     /// Whether the connection that was read has settings, perhaps a rate.
     pub(in crate::shard) is_paced: bool,
+    /// The span of the PUBLISH that is being handled, if that is traced.
+    pub(in crate::shard) span: Option<Box<ReceiveSpan>>,
     /// A buffer for the forwarded properties of a PUBLISH.
     pub(in crate::shard) properties: Vec<u8>,
 }
@@ -53,6 +56,7 @@ impl Turn<'_> {
             publisher: None,
             on_its_way: None,
             is_paced: false,
+            span: None,
             properties: Vec::new(),
         }
     }

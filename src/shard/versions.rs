@@ -8,7 +8,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Presence versions, and how far they are reserved in the store.
+/// Presence versions, and the last version that is reserved in the store.
 pub(crate) struct Versions {
     /// The maximum presence version that an earlier run of the broker may have given out.
     floor: u64,

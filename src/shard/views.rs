@@ -1,8 +1,9 @@
 //! Answers questions about the clients of this shard: lists, and numbers of clients.
 //!
-//! A question is answered in portions, so that other tasks of the thread have their turn. It sees
-//! each client as it is when its turn comes.
+//! A question is answered in portions, and other tasks of the thread run in between. An answer shows each client in its
+//! state at the time when its portion is examined.
 
+pub(crate) mod busiest;
 pub(crate) mod contents;
 pub(crate) mod receivers;
 
@@ -29,7 +30,7 @@ const BYTES_PER_ANSWER: usize = 1024 * 1024;
 /// The first message of a queue.
 const FIRST: PageBounds = PageBounds { messages_max: 1, bytes_max: 0 };
 
-/// What is searched for.
+/// A search for clients, and its progress.
 pub(crate) struct ClientSearch {
     filter: ClientFilter,
     caller: Option<Caller>,
@@ -221,7 +222,7 @@ impl Shard {
         })
     }
 
-    /// Returns when the message was received that has waited for the longest time.
+    /// Returns the time at which the oldest waiting message was received.
     fn oldest_waiting(&self, found: &Slot) -> Option<Timestamp> {
         let in_memory = found.session.waiting_from(0).next();
         let in_memory = in_memory.and_then(|waiting| waiting.message.received_at());

@@ -13,7 +13,7 @@ from awscrt import io, mqtt, mqtt5
 
 URL = urllib.parse.urlparse(os.environ["URL"])
 NAME, USERNAME, PASSWORD = os.environ["NAME"], os.environ["USERNAME"], os.environ["PASSWORD"]
-PATIENCE = 20  # seconds
+PATIENCE = 60  # seconds
 COUNT = 100
 
 

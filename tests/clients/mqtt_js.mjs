@@ -10,7 +10,7 @@ import { scram } from "./scram_mqtt_js.mjs";
 const { URL: url, CA, NAME, USERNAME, PASSWORD } = process.env;
 const VERSION = Number(process.env.VERSION);
 const IS_5 = VERSION === 5;
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 60_000;
 const NO_MATCHING_SUBSCRIBERS = 0x10, NO_SUBSCRIPTION_EXISTED = 0x11;
 
 // A connected client; received messages are taken from a queue.

@@ -16,7 +16,7 @@ URL = urllib.parse.urlparse(os.environ["URL"])
 VERSION = int(os.environ["VERSION"])
 NAME = os.environ["NAME"]
 IS_5 = VERSION == mqtt.MQTTv5
-PATIENCE = 20  # seconds
+PATIENCE = 60  # seconds
 NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x10, 0x11
 
 

@@ -41,7 +41,7 @@ CLIENTS = {
     "paho-mqtt": ([TARGET / "venv/bin/python", "-B", HERE / "paho_client.py"], EVERY_TRANSPORT),
     "awscrt": ([TARGET / "venv/bin/python", "-B", HERE / "aws_crt.py"], ("mqtt", "mqtts")),
     "MQTT.js": (["node", TARGET / "mqtt_js.mjs"], EVERY_TRANSPORT),
-    "rumqttc": ([TARGET / "rumqttc/release/rumqttc-client"], EVERY_TRANSPORT),
+    "rumqttc": ([TARGET / "rumqttc/debug/rumqttc-client"], EVERY_TRANSPORT),
     "mosquitto": (["bash", HERE / "mosquitto.sh"], ("mqtt", "mqtts")),
 }
 SPEAK_AUTH = ("MQTT.js",)
@@ -61,7 +61,7 @@ def install():
     for script in HERE.glob("*.mjs"):
         (TARGET / script.name).write_bytes(script.read_bytes())  # next to node_modules
     manifest = HERE / "rumqttc/Cargo.toml"
-    run("cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", manifest, "--target-dir", TARGET / "rumqttc")
+    run("cargo", "build", "--quiet", "--locked", "--manifest-path", manifest, "--target-dir", TARGET / "rumqttc")
 
 
 def certificates():

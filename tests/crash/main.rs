@@ -6,6 +6,7 @@
 //!     HEARTHMQ_CRASH_SEED=17 HEARTHMQ_CRASH_ROUNDS=1 …                     # round 17
 //!     HEARTHMQ_CRASH_SESSIONS=60 …            # this many more durable subscribers (`load.rs`)
 //!     HEARTHMQ_CRASH_REST_ROUNDS=20 …         # of kills in bulk calls, and of kills with a webhook
+//!     HEARTHMQ_CRASH_BRIDGE_ROUNDS=20 …       # of kills on both sides of a bridge (`bridges`)
 //!
 //! Works from outside alone: sockets, signals and the data directory. A program of its own, because
 //! its load takes all cores: logins of other tests, which are checked by threads of the lowest
@@ -20,6 +21,7 @@
 
 mod book;
 mod book_notices;
+mod bridges;
 mod follower;
 mod load;
 #[path = "../end_to_end/program.rs"]

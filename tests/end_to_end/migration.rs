@@ -208,8 +208,7 @@ fn an_installation_of_mosquitto_is_imported_and_its_clients_log_in() {
     for expected in [
         "20 accounts",
         "mosquitto.conf:4: frobnicate 1: the option is not known",
-        "mosquitto.conf:5: connection far: bridges are not taken over yet",
-        "mosquitto.conf:7: remote_password …: bridges are not taken over yet",
+        "mosquitto.conf:5: connection far: it has no topic, and is left out",
         "acl:11: user star*: `*` stands for any text",
         "Here a SUBSCRIBE is refused",
         "always stored, also with persistence false",

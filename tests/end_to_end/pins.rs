@@ -1,7 +1,7 @@
 //! Certificates that are pinned to client identifiers: with real TLS clients, over a restart, over REST
 //! and by the commands of a shell.
 
-use std::fs;
+use std::{fs, sync::Barrier, thread};
 
 use hearthmq::mqtt::{Connect, ProtocolVersion, ReasonCode};
 
@@ -113,4 +113,34 @@ fn one_listener_pins_after_a_reload_and_the_other_does_not() {
     program.line_with(&["all sessions checked again"]);
     assert_eq!(outcome(&pki.device, "a"), 0);
     assert_eq!(outcome(&pki.device_with_new_key, "a"), ReasonCode::NotAuthorized.number());
+}
+
+/// Two devices with one name show their certificates for the first time at the same time.
+#[test]
+fn of_two_certificates_at_the_same_time_one_is_pinned() {
+    let pki = Pki::new();
+    let place = pinning(&pki);
+    let program = place.start();
+    let refused = ReasonCode::NotAuthorized.number();
+    let pairs = [&pki.device, &pki.device_with_new_key];
+    let rounds = 8;
+    for round in 0..rounds {
+        let id = format!("demo-{round}");
+        let at_once = Barrier::new(pairs.len());
+        let come = |pair| {
+            at_once.wait();
+            code(&program, (&pki, Some(pair)), connect(&id)).0
+        };
+        let together = || {
+            thread::scope(|scope| {
+                pairs
+                    .map(|pair| scope.spawn(move || come(pair)))
+                    .map(|coming| coming.join().unwrap())
+            })
+        };
+        let first = together();
+        assert!(first == [0, refused] || first == [refused, 0], "{first:?}");
+        assert_eq!(together(), first, "the same one is pinned");
+    }
+    assert_eq!(done(&program, &["certificates", "pins", "--json"]).len(), rounds);
 }

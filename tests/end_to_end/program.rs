@@ -104,7 +104,8 @@ impl Place {
             .stdin(Stdio::null());
         // Variables for the tests are not options of the program.
         for (name, _) in env::vars_os() {
-            let is_for_tests = ["HEARTHMQ_CRASH_", "HEARTHMQ_WORLD_", "HEARTHMQ_API"];
+            let is_for_tests =
+                ["HEARTHMQ_CRASH_", "HEARTHMQ_WORLD_", "HEARTHMQ_API", "HEARTHMQ_OPENAPI"];
             if is_for_tests.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
             }
@@ -260,6 +261,13 @@ impl Program {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Returns whether the system may give it huge pages; `None` if the system does not tell that.
+    pub(crate) fn may_have_huge_pages(&self) -> Option<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"))?;
+        Some(line.trim() == "1")
     }
 
     /// Returns the soft limit of open files.

@@ -20,15 +20,15 @@ use crate::{
 };
 
 /// A shell of a user, whose environment names the broker and an account.
-struct Shell {
+pub(crate) struct Shell {
     variables: Vec<(&'static str, String)>,
 }
 
 /// Exit code, lines of standard output, and standard error.
-type Ran = (i32, Vec<String>, String);
+pub(crate) type Ran = (i32, Vec<String>, String);
 
 impl Shell {
-    fn at(program: &Program) -> Self {
+    pub(crate) fn at(program: &Program) -> Self {
         let url = format!("http://{}", program.address("http"));
         let variables = vec![
             ("HEARTHMQ_REMOTE_URL", url),
@@ -38,7 +38,7 @@ impl Shell {
         Self { variables }
     }
 
-    fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.variables.retain(|(other, _)| *other != name);
         if !value.is_empty() {
             self.variables.push((name, value.to_owned()));
@@ -55,7 +55,7 @@ impl Shell {
         command
     }
 
-    fn run(&self, line: &[&str]) -> Ran {
+    pub(crate) fn run(&self, line: &[&str]) -> Ran {
         let output = self.command(line).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let lines = text(output.stdout).lines().map(str::to_owned).collect();
@@ -63,14 +63,14 @@ impl Shell {
     }
 
     /// Runs a command that succeeds; returns the JSON of its lines.
-    fn json(&self, line: &[&str]) -> Vec<Value> {
+    pub(crate) fn json(&self, line: &[&str]) -> Vec<Value> {
         let (code, lines, errors) = self.run(line);
         assert_eq!(code, 0, "{line:?}: {errors}");
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Runs a command that fails; returns its exit code and what it says.
-    fn failure(&self, line: &[&str]) -> (i32, String) {
+    pub(crate) fn failure(&self, line: &[&str]) -> (i32, String) {
         let (code, _, errors) = self.run(line);
         (code, errors)
     }

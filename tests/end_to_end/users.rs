@@ -3,16 +3,20 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     process::{Command, Output, Stdio},
     thread,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::mqtt::{Connect, ReasonCode};
 use hearthmq_test::mqtt::{Client, connect, tcp};
 use serde_json::Value;
 
-use crate::program::{PASSWORD, PATIENCE, Place, Program};
+use crate::{
+    access,
+    program::{PASSWORD, PATIENCE, Place, Program},
+};
 
 /// `ops` administers, members of the group `cars` use the topics of their site.
 const POLICY: &str = r#"
@@ -121,6 +125,49 @@ fn an_account_lives_from_its_creation_to_its_removal() {
     let log = program.killed();
     assert!(log.contains("call=\"user\"") || log.contains("call=user"), "{log}");
     assert!(!log.contains(&secret[6..]) && !log.contains("correct horse"), "{log}");
+}
+
+/// The connection remembers who its caller is, and yet each change counts from the next call on.
+#[test]
+fn a_change_of_an_account_or_a_token_counts_on_connections_that_are_open() {
+    let place = place();
+    let program = place.start();
+    done(&program, &["add", "ann", "--group", "cars", "--password"], "correct horse\n");
+    let rules = place.path("rules.json");
+    fs::write(&rules, r#"[{"effect":"allow","actions":["observe"]}]"#).unwrap();
+    let rules = rules.to_str().unwrap();
+    let token = access::done(&program, &["tokens", "create", "reader", rules]).remove(0);
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("ann:{password}")));
+    let mut streams = [(); 2].map(|()| tcp(program.address("http")));
+    let mut status_of = |stream: usize, authorization: &str| {
+        let request = format!(
+            "GET /client-id/ann-1/status HTTP/1.1\r\nHost: h\r\nAuthorization: {authorization}\r\n\r\n"
+        );
+        let stream = &mut streams[stream];
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        String::from_utf8(answer[9..12].to_vec()).unwrap()
+    };
+    for _ in 0..3 {
+        assert_eq!(status_of(0, &basic("correct horse")), "200");
+        assert_eq!(status_of(1, &bearer), "200");
+    }
+    assert_eq!(status_of(0, &basic("wrong")), "401");
+    assert_eq!(status_of(0, &basic("correct horse")), "200");
+    done(&program, &["password", "ann"], "better horse\n");
+    assert_eq!(status_of(0, &basic("correct horse")), "401");
+    assert_eq!(status_of(0, &basic("better horse")), "200");
+    done(&program, &["disable", "ann"], "");
+    assert_ne!(status_of(0, &basic("better horse")), "200");
+    assert_eq!(status_of(1, &bearer), "200");
+    access::done(&program, &["tokens", "delete", "reader"]);
+    assert_eq!(status_of(1, &bearer), "401");
 }
 
 #[test]

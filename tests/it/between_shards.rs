@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hearthmq::{
+    actors::SyncPolicy,
     broker::{
         Builder,
         simulation::{Route, SimulatedShards},
@@ -46,8 +47,13 @@ impl Shards {
     pub(crate) async fn within(number: u16, disk: &Disk, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = generous();
         change(&mut limits);
+        Self::with(number, disk, |builder| builder.limits(limits)).await
+    }
+
+    /// Does the same with configuration.
+    async fn with(number: u16, disk: &Disk, configure: impl FnOnce(Builder) -> Builder) -> Self {
         let post = Post::open(&SimulatedShards::new(number, 1), 1);
-        let configure = |builder: Builder| builder.limits(limits).simulated(post.shards());
+        let configure = |builder| configure(builder).simulated(post.shards());
         let powered = disk.power_with(configure).await;
         Self { powered, post }
     }
@@ -360,4 +366,29 @@ async fn a_will_on_its_way_outlives_the_session_that_ends_with_it() {
     assert_eq!(heir.receive_payload().await, "gone");
     heir.take(QOS_1, 1).await;
     heir.expect_nothing().await;
+}
+
+/// An end of the broker in order may find the message between the shards, too: a Will may be due while the
+/// broker ends. With this setting no output waits for the store, but the Will does. [MQTT-3.1.2-8]
+#[actix_rt::test]
+async fn a_will_stays_until_its_message_is_stored_though_nothing_else_waits_for_the_store() {
+    let disk = Disk::default();
+    let shards = Shards::with(2, &disk, |builder| builder.sync(SyncPolicy::Off)).await;
+    let mut heir = shards.client("heir", 1).await;
+    heir.subscribe("w", QOS_1).await;
+    heir.vanish().await;
+    let name = shards.resident("testator", 0);
+    let mut packet = connect_lasting(&name, V5);
+    let mut last_will = LastWill { qos: QOS_1, ..will("w", "gone") };
+    last_will.properties.will_delay_interval = Some(1);
+    packet.will = Some(last_will);
+    Client::connected(&shards.powered.broker, packet).await.vanish().await;
+    shards.hold(0, 1);
+    pass(secs(2)).await;
+    let has_will = || disk.session(&name).unwrap().will.is_some();
+    assert!(has_will(), "the message is still between the shards");
+    shards.release().await;
+    let heir_name = shards.resident("heir", 1);
+    assert_eq!(disk.session(&heir_name).unwrap().waiting.messages, 1);
+    assert!(!has_will());
 }

@@ -116,6 +116,7 @@ mod authentication {
     mod sources;
 }
 
+mod bridges;
 mod elsewhere;
 
 /// Chapters 1 and 2: data representation, and the form of packets.
@@ -140,6 +141,7 @@ mod limits {
     mod portions;
     mod portions_of_filters;
     mod shares;
+    mod store_shares;
 }
 
 /// What applications see and change: events, status topics, settings, redirection.
@@ -147,6 +149,7 @@ mod control {
     mod application;
     mod audit;
     mod bans;
+    mod busiest;
     mod clients;
     mod contents;
     mod deliveries;
@@ -167,6 +170,7 @@ mod control {
     mod system_topics;
     mod tokens;
     mod topics;
+    mod traces;
     mod user_settings;
     mod webhooks;
 }

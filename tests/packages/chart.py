@@ -64,7 +64,13 @@ VARIANTS = {
     },
 }
 # Values that the schema of the chart must refuse.
-WRONG = ({"replicas": 2}, {"tls": {"clientAuth": "none"}}, {"servicemonitor": {}}, {"service": {"type": "Node"}})
+WRONG = (
+    {"replicas": 2},
+    {"nats": {"servers": ["nats://nats:4222"]}},
+    {"tls": {"clientAuth": "none"}},
+    {"servicemonitor": {}},
+    {"service": {"type": "Node"}},
+)
 UNKNOWN_TO_KUBERNETES = {"ServiceMonitor", "PrometheusRule"}
 
 

@@ -10,6 +10,8 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("owners", &["limits"]),
     ("hooks", &["labels", "mqtt"]),
     ("metrics", &["labels", "hooks"]),
+    ("spans", &["metrics", "mqtt", "told"]),
+    ("otlp", &["metrics", "outbound", "spans"]),
     ("history", &["mqtt", "owners"]),
     ("journal", &["history", "mqtt", "owners"]),
     ("session", &["journal", "mqtt", "limits", "owners"]),
@@ -20,20 +22,27 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("control", &["labels", "auth", "hooks", "limits", "metrics", "mqtt", "transport"]),
     ("feed", &["control", "hooks", "mqtt"]),
     ("clock", &["mqtt"]),
-    ("flow", &["router", "mqtt"]),
-    ("between", &["hooks", "session", "router", "journal", "mqtt"]),
+    ("flow", &["router", "mqtt", "owners"]),
+    (
+        "traces",
+        &["auth", "clock", "control", "flow", "labels", "limits", "mqtt", "told", "transport"],
+    ),
+    ("between", &["hooks", "flow", "session", "router", "journal", "mqtt", "spans"]),
     ("records", &["journal", "mqtt"]),
+    ("cluster", &["clock", "journal", "mqtt", "records"]),
     ("webhooks", &["clock", "control", "metrics", "mqtt", "outbound", "records", "told"]),
+    ("bridge", &["auth", "control", "labels", "metrics", "mqtt", "outbound", "session", "told"]),
     (
         "durable",
         &[
-            "records", "between", "clock", "router", "store", "history", "journal", "auth", "mqtt",
-            "owners",
+            "records", "between", "flow", "clock", "router", "store", "history", "journal", "auth",
+            "mqtt", "owners",
         ],
     ),
     (
         "shard",
         &[
+            "traces",
             "feed",
             "records",
             "durable",
@@ -55,11 +64,13 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "mqtt",
             "told",
             "owners",
+            "spans",
         ],
     ),
     (
         "actors",
         &[
+            "traces",
             "feed",
             "shard",
             "durable",
@@ -82,6 +93,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     (
         "net",
         &[
+            "traces",
             "actors",
             "shard",
             "flow",
@@ -99,14 +111,24 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
         "http",
         &[
             "net", "auth", "control", "hooks", "labels", "limits", "metrics", "clock", "mqtt",
-            "told",
+            "spans", "told",
         ],
     ),
-    ("config", &["webhooks", "http", "net", "auth", "control", "limits", "told"]),
+    (
+        "config",
+        &[
+            "bridge", "cluster", "webhooks", "otlp", "http", "net", "auth", "control", "limits",
+            "mqtt", "told",
+        ],
+    ),
     (
         "broker",
         &[
+            "bridge",
+            "cluster",
+            "traces",
             "webhooks",
+            "otlp",
             "feed",
             "http",
             "net",

@@ -7,9 +7,12 @@ use super::{Source, none, say, sources};
 /// Names that several files define, with the reason.
 const REPEATED: &[(&str, &str)] = &[
     ("Arguments", "the arguments of one command, as clap reads them"),
+    ("Bucket", "of tokens, in a limit; of NATS, in the cluster"),
     ("Change", "public, of the configuration; inside, of the store"),
     ("Command", "the commands of one level of the command line, as clap reads them"),
     ("Listener", "public, of HTTP and of MQTT; their modules distinguish them"),
+    ("Log", "of the program; of NATS, in the cluster"),
+    ("LogEntry", "of the program; of NATS, in the cluster"),
     ("LoginKey", "the same bytes, in two layers that do not know each other"),
     ("Map", "the same short name of a table with the fast hash"),
     ("Phase", "the phase of the one thing that a file is about"),

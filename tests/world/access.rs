@@ -1,14 +1,18 @@
-//! A caller changes who may be there, and what clients may have: bans, and a permission that ends.
+//! A caller changes who may be there, and what clients may do: bans, rules of the store, and a permission
+//! that ends.
 
 use hearthmq::{
-    control::{AccessControl as _, AccessError, BanSubject, PutBan, RemoveBan},
+    control::{
+        AccessChanged, AccessControl as _, AccessError, BanSubject, PutBan, PutRule, RemoveBan,
+        RemoveRule, StoredRule,
+    },
     mqtt::ReasonCode,
 };
 
 use crate::{
     model::Verdict,
     steps::How,
-    vocabulary::{BANS, FILTERS, NAMES},
+    vocabulary::{BANS, FILTERS, NAMES, RULES},
     world::{MARGIN_MILLIS, World},
 };
 
@@ -83,6 +87,9 @@ impl World {
         if self.is_banned(client).ok_or(Undecided)? {
             return Ok(Some(ReasonCode::Banned));
         }
+        if !self.model.may_connect(client) {
+            return Ok(Some(ReasonCode::NotAuthorized));
+        }
         if self.model.refuses_connect(client, version, clean_start, expiry_secs) {
             return Ok(Some(ReasonCode::ServerUnavailable));
         }
@@ -98,6 +105,47 @@ impl World {
         let was_banned = self.model.is_banned_at(client, before);
         let is_banned = self.model.is_banned_at(client, after + MARGIN_MILLIS);
         (was_banned == is_banned).then_some(is_banned)
+    }
+
+    /// Adds a rule to the store. It holds for all clients when the answer comes.
+    pub(crate) async fn put_rule(&mut self, rule: usize) -> Verdict {
+        if self.disk.is_failing() {
+            self.count("skipped"); // the answer waits for the store
+            return Ok(());
+        }
+        let request = PutRule::new(RULES[rule].json()).with_id(rule.to_string());
+        let changed = self.broker.put_rule(request).await.map_err(|error| error.to_string())?;
+        self.tick();
+        let touched = self.model.put_rule(rule);
+        self.count(if touched > 0 { "rule added, clients touched" } else { "rule added" });
+        self.compare_touched(&changed, touched)
+    }
+
+    /// Removes a rule. What it has denied is allowed from now on.
+    pub(crate) async fn remove_rule(&mut self, rule: usize) -> Verdict {
+        if self.disk.is_failing() {
+            self.count("skipped");
+            return Ok(());
+        }
+        let removed = self.broker.remove_rule(RemoveRule::new(rule.to_string())).await;
+        self.tick();
+        let touched = self.model.remove_rule(rule);
+        self.count(if removed.is_ok() { "rule removed" } else { "no rule to remove" });
+        match (removed, touched) {
+            (Ok(changed), Some(touched)) => self.compare_touched(&changed, touched),
+            (Err(AccessError::NotFound), None) => Ok(()),
+            other => Err(format!("{other:?} where a rule was removed")),
+        }
+    }
+
+    /// Compares the number of sessions that a change has touched. Wills of sessions that have ended are
+    /// sessions to the broker.
+    fn compare_touched(&self, changed: &AccessChanged<StoredRule>, touched: usize) -> Verdict {
+        let wills = self.model.last_wills.iter().flatten().count();
+        match (touched..=touched + wills).contains(&(changed.sessions_touched as usize)) {
+            true => Ok(()),
+            false => Err(format!("a rule touched {}, not {touched}", changed.sessions_touched)),
+        }
     }
 
     /// Takes the permission for one of its subscriptions from a client until all clients have been

@@ -8,7 +8,7 @@ use hearthmq::mqtt::{
 
 use crate::{
     steps::{How, Misdeed, Planned, Size, Step, What, WillHow},
-    vocabulary::{BANS, FILTERS, NAMES, NOT_SHARED, TOPICS, may_share},
+    vocabulary::{BANS, FILTERS, NAMES, NOT_SHARED, RULES, TOKENS, TOPICS, may_share},
     watching::FOLLOWERS,
 };
 
@@ -34,7 +34,7 @@ impl Draw {
             self.online[client] = true;
             return Step::Connect { client, how: self.how() };
         }
-        match self.rng.u8(..126) {
+        match self.rng.u8(..128) {
             0..3 => Step::Connect { client, how: self.how() },
             3..14 => self.subscribe(client),
             14..18 => Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) },
@@ -58,7 +58,7 @@ impl Draw {
             93..101 => Step::Wait { millis: self.millis() },
             101..107 => self.look(client),
             107..112 => self.change_settings(client),
-            112..116 => self.change_access(client),
+            112..118 => self.change_access(client),
             _ => self.cross(client),
         }
     }
@@ -77,9 +77,14 @@ impl Draw {
 
     fn change_access(&mut self, client: usize) -> Step {
         let ban = self.rng.usize(..BANS.len());
-        match self.rng.u8(..8) {
+        let (rule, token) = (self.rng.usize(..RULES.len()), self.rng.usize(..TOKENS.len()));
+        match self.rng.u8(..16) {
             0 => Step::Ban { ban, secs: (!self.chance(4)).then(|| self.rng.u8(1..10)) },
             1..4 => Step::LiftBan { ban },
+            4..6 => Step::ChangeRule { rule, adds: true },
+            6..11 => Step::ChangeRule { rule, adds: false },
+            11 => Step::ChangeToken { token, adds: self.rng.bool() },
+            12 => Step::UseTokens,
             _ => Step::Deny { client, nth: self.rng.usize(..FILTERS.len()) },
         }
     }

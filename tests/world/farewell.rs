@@ -12,7 +12,7 @@ impl World {
     /// Returns the Reason Code of a DISCONNECT that must have come; `None` if any failure will do.
     pub(crate) fn ended_by_broker(&self, client: usize) -> Option<ReasonCode> {
         use hearthmq::hooks::DisconnectReason::{
-            AuthenticationExpired, Banned, KeepaliveTimeout, Kicked, Takeovered,
+            AuthenticationExpired, Banned, KeepaliveTimeout, Kicked, NotAuthorized, Takeovered,
         };
         let last = self.model.told.iter().rev().find(|(who, _)| *who == client);
         match last {
@@ -20,7 +20,9 @@ impl World {
                 Some(ReasonCode::AdministrativeAction)
             }
             Some((_, Told::Disconnected(KeepaliveTimeout))) => Some(ReasonCode::KeepAliveTimeout),
-            Some((_, Told::Disconnected(AuthenticationExpired))) => Some(ReasonCode::NotAuthorized),
+            Some((_, Told::Disconnected(AuthenticationExpired | NotAuthorized))) => {
+                Some(ReasonCode::NotAuthorized)
+            }
             Some((_, Told::Disconnected(Takeovered))) => Some(ReasonCode::SessionTakenOver),
             _ => None,
         }

@@ -9,7 +9,7 @@ use hearthmq::{
 use crate::{
     model::{Sent, Verdict},
     steps::How,
-    vocabulary::{BANS, FILTERS, NAMES, TOPICS, WILL_TOPICS},
+    vocabulary::{BANS, FILTERS, NAMES, RULES, TOPICS, WILL_TOPICS},
     world::World,
 };
 
@@ -21,6 +21,10 @@ impl World {
         for ban in 0..BANS.len() {
             self.lift_ban(ban).await?;
         }
+        for rule in 0..RULES.len() {
+            self.remove_rule(rule).await?;
+        }
+        self.use_tokens().await?;
         for client in 0..NAMES.len() {
             if self.model.link(client).is_some() {
                 self.cut(client, 0, 0, QoS::AtMostOnce).await?;

@@ -23,6 +23,8 @@
 mod access;
 mod asking;
 mod client;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod cross;
 mod disk;
 mod draw;
@@ -35,6 +37,7 @@ mod power;
 mod shrink;
 mod steps;
 mod stored;
+mod tokens;
 mod vocabulary;
 mod watchdog;
 mod watching;

@@ -37,6 +37,11 @@ impl World {
             }
             Step::Ban { ban, secs } => self.ban(ban, secs).await,
             Step::LiftBan { ban } => self.lift_ban(ban).await,
+            Step::ChangeRule { rule, adds: true } => self.put_rule(rule).await,
+            Step::ChangeRule { rule, adds: false } => self.remove_rule(rule).await,
+            Step::ChangeToken { token, adds: true } => self.create_token(token).await,
+            Step::ChangeToken { token, adds: false } => self.remove_token(token).await,
+            Step::UseTokens => self.use_tokens().await,
             Step::Deny { client, nth } => self.deny(client, nth).await,
             Step::SlowDown { client } => Box::pin(self.slow_down(client)).await,
             Step::LookBack { client } => self.look_back(client).await,

@@ -3,6 +3,7 @@
 
 use std::{
     mem::{replace, take},
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,11 +11,15 @@ use std::{
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::{AccessRequest, Action, Authorizer, Decision, Preparation, PrepareRequest},
+    auth::{
+        AccessRequest, Action, Authorizer, Chain, Decision, FilePolicy, Preparation,
+        PrepareRequest, Rule, Source, StoredRules, TokenAuthenticator,
+    },
     broker::simulation::SimulatedShards,
     hooks::{ClientConnected, ClientDisconnected, Hooks},
     limits::Limits,
     mqtt::{Connect, Packet, QoS, ReasonCode, encode},
+    otlp::{Otlp, OtlpUrl, TraceOptions},
 };
 use tokio::task::yield_now;
 
@@ -63,9 +68,19 @@ impl Hooks for Listener {
     }
 }
 
-/// Allows everything but one subscription of one client.
+/// Allows everything but one subscription of one client, for the moment.
 #[derive(Clone, Default)]
 pub(crate) struct Rules(Arc<Mutex<Option<(usize, &'static str)>>>);
+
+/// Asks these rules, and then those of the store, which each broker reads anew.
+struct AllRules(Rules, FilePolicy);
+
+impl AllRules {
+    fn new(rules: Rules) -> Self {
+        let allow = serde_json::from_str::<Rule>(r#"{"effect":"allow"}"#).expect("a rule");
+        Self(rules, FilePolicy::new(vec![allow]))
+    }
+}
 
 impl Rules {
     pub(crate) fn deny(&self, denied: Option<(usize, &'static str)>) {
@@ -73,23 +88,30 @@ impl Rules {
     }
 }
 
-impl Authorizer for Rules {
+impl Authorizer for AllRules {
     fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
         Some(load(request))
     }
 
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         assert_loaded(request.identity);
-        let denied = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Action::Subscribe { filter, .. } = request.action else { return Decision::Allow };
-        match denied {
-            Some((client, denied))
+        let denied = *self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (denied, request.action) {
+            (Some((client, denied)), Action::Subscribe { filter, .. })
                 if request.client_id == NAMES[client] && filter == split(denied).1 =>
             {
                 Decision::Deny
             }
-            _ => Decision::Allow,
+            _ => self.1.authorize(request),
         }
+    }
+
+    fn stored_rules(&self) -> Option<&dyn StoredRules> {
+        self.1.stored_rules()
+    }
+
+    fn generation(&self) -> u64 {
+        self.1.generation()
     }
 }
 
@@ -97,6 +119,14 @@ impl Authorizer for Rules {
 pub(crate) fn shards(homes: u64) -> SimulatedShards {
     let count = number("HEARTHMQ_WORLD_SHARDS").map_or(1 + homes % 4, |count| count);
     SimulatedShards::new(count as u16, homes)
+}
+
+/// Returns an export of traces to a collector that does not exist.
+fn nowhere() -> Otlp {
+    let per_sec_max = NonZeroU32::MAX;
+    let traces = TraceOptions { per_sec_max, deliveries_max: 3, ..TraceOptions::default() };
+    let endpoint = OtlpUrl::new("http://127.0.0.1:9").expect("it leads to this machine");
+    Otlp::new(endpoint).metrics_interval(None).traces(Some(traces))
 }
 
 impl World {
@@ -114,14 +144,18 @@ impl World {
             history_connections_per_user_max: HISTORY_SHARE,
             ..Limits::default()
         };
+        let logins = Chain::new()
+            .with(Source::new("tokens", TokenAuthenticator::new()))
+            .with(Source::new("passes", pass_office.clone()));
         let broker = Broker::builder()
             .simulated(post.shards())
             .limits(limits)
             .store(plug)
             .sync(SyncPolicy::Interval(SYNC_EVERY))
-            .authenticator(pass_office.clone())
-            .authorizer(rules)
+            .authenticator(logins)
+            .authorizer(AllRules::new(rules))
             .hooks(Listener(told.clone(), pass_office))
+            .otlp(nowhere())
             .start();
         (broker.await.expect("a broker without listeners starts"), told)
     }
@@ -261,8 +295,11 @@ impl World {
         connect: Connect<'_>,
         expected: ReasonCode,
     ) -> Verdict {
-        let is_banned = expected == ReasonCode::Banned;
-        self.count(if is_banned { "CONNECT of a banned client" } else { "CONNECT refused" });
+        self.count(match expected {
+            ReasonCode::Banned => "CONNECT of a banned client",
+            ReasonCode::NotAuthorized => "CONNECT that no rule allows",
+            _ => "CONNECT refused",
+        });
         let version = connect.version;
         let mut bytes = Vec::new();
         let encoded = encode(&Packet::Connect(Box::new(connect)), version, &mut bytes);

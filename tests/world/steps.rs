@@ -108,6 +108,17 @@ pub(crate) enum Step {
     LiftBan {
         ban: usize,
     },
+    /// A caller adds a rule to the store, or removes it.
+    ChangeRule {
+        rule: usize,
+        adds: bool,
+    },
+    /// A caller makes an API token or removes it, or somebody uses all that were ever made.
+    ChangeToken {
+        token: usize,
+        adds: bool,
+    },
+    UseTokens,
     /// A client may not have one of its subscriptions while all clients are examined again.
     Deny {
         client: usize,
@@ -241,6 +252,9 @@ impl Step {
             | Self::ChangeSettings { .. }
             | Self::Ban { .. }
             | Self::LiftBan { .. }
+            | Self::ChangeRule { .. }
+            | Self::ChangeToken { .. }
+            | Self::UseTokens
             | Self::Deny { .. }
             | Self::SlowDown { .. }
             | Self::LookBack { .. }

@@ -22,6 +22,66 @@ pub(crate) const BANS: [(&str, &str, &[usize]); 9] = [
     ("address", "198.51.100.0/24", &[]),
 ];
 
+/// What a rule of the store denies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Connect,
+    Publish,
+    Subscribe,
+}
+
+/// A rule of the store.
+pub(crate) struct Denial {
+    pub(crate) what: Denied,
+    /// Whom it is about, in the form of a rule, and the same as numbers of clients.
+    pub(crate) about: &'static str,
+    pub(crate) clients: &'static [usize],
+    /// A Topic Filter; empty for CONNECT. No Will is below one of them.
+    pub(crate) topics: &'static str,
+}
+
+/// The rules that callers add to the store. Everything else is allowed.
+pub(crate) const RULES: [Denial; 9] = [
+    denial(Denied::Connect, (r#""clients":["cai"]"#, &[2]), ""),
+    denial(Denied::Connect, (r#""clients":["*e*"]"#, &[1, 3, 4]), ""),
+    denial(Denied::Publish, (r#""clients":["*a*"]"#, &[0, 2, 4, 5]), "a/#"),
+    denial(Denied::Publish, (r#""users":["*"]"#, &[0, 1, 2, 3, 4, 5]), "b"),
+    denial(Denied::Publish, (r#""users":["ada"]"#, &[0, 1]), "s/+"),
+    denial(Denied::Subscribe, (r#""clients":["*"]"#, &[0, 1, 2, 3, 4, 5]), "a/1"),
+    denial(Denied::Subscribe, (r#""clients":["*e*"]"#, &[1, 3, 4]), "b/#"),
+    denial(Denied::Subscribe, (r#""users":["ada"]"#, &[0, 1]), "$x/1"),
+    denial(Denied::Subscribe, (r#""clients":["*a*"]"#, &[0, 2, 4, 5]), "s/1"),
+];
+
+const fn denial(
+    what: Denied,
+    (about, clients): (&'static str, &'static [usize]),
+    topics: &'static str,
+) -> Denial {
+    Denial { what, about, clients, topics }
+}
+
+impl Denial {
+    /// Returns the rule as JSON.
+    pub(crate) fn json(&self) -> String {
+        let action = match self.what {
+            Denied::Connect => "connect",
+            Denied::Publish => "publish",
+            Denied::Subscribe => "subscribe",
+        };
+        let topics = match self.topics {
+            "" => String::new(),
+            topics => format!(r#","topics":["{topics}"]"#),
+        };
+        let about = self.about;
+        format!(r#"{{"effect":"deny","priority":1,"actions":["{action}"],{about}{topics}}}"#)
+    }
+}
+
+/// API tokens: a name, the clients that its caller may see, and the same as numbers.
+pub(crate) const TOKENS: [(&str, &str, &[usize]); 3] =
+    [("all", "*", &[0, 1, 2, 3, 4, 5]), ("some", "*a", &[0, 4]), ("one", "fay", &[5])];
+
 /// Topics that clients publish to.
 pub(crate) const TOPICS: [&str; 9] = ["a/1", "a/2", "a/1/c", "b", "b/1", "s/1", "s/2", "$x/1", "/"];
 
@@ -91,4 +151,22 @@ pub(crate) fn matches(filter: &str, topic: &str) -> bool {
         }
     }
     filter.len() == topic.len()
+}
+
+/// Returns whether two plain Topic Filters have a common topic, level by level.
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
+    let is_apart = |wild: &str, named: &str| wild.starts_with(['#', '+']) && named.starts_with('$');
+    if is_apart(one, other) || is_apart(other, one) {
+        return false;
+    }
+    let (one, other): (Vec<_>, Vec<_>) = (one.split('/').collect(), other.split('/').collect());
+    for at in 0.. {
+        match (one.get(at).copied(), other.get(at).copied()) {
+            (Some("#"), _) | (_, Some("#")) => return true,
+            (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+    false
 }

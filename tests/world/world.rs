@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
     pub(crate) rules: Rules,
+    /// The secrets of all API tokens so far, each with the place of its token in the vocabulary.
+    pub(crate) secrets: Vec<(usize, String)>,
     pub(crate) pass_office: PassOffice,
     /// Delivers the mail between the broker's shards.
     pub(crate) post: Post,
@@ -94,6 +96,7 @@ impl World {
         Self {
             broker,
             rules,
+            secrets: Vec::new(),
             pass_office,
             post,
             calls: Vec::new(),

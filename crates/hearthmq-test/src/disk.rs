@@ -132,9 +132,14 @@ impl Disk {
 
     /// Does the same with a store that has a thread of its own, on virtual time.
     pub async fn power_slowly(&self) -> Powered {
+        self.power_slowly_with(|builder| builder).await
+    }
+
+    /// Does the same with configuration.
+    pub async fn power_slowly_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
         pause_time();
-        let plug = Plug { is_held: Some(Arc::default()), ..self.plug() };
-        let broker = builder().store(plug.clone()).start().await.unwrap();
+        let plug = self.slow_plug();
+        let broker = configure(builder().store(plug.clone())).start().await.unwrap();
         Powered { broker, plug }
     }
 
@@ -163,6 +168,11 @@ impl Disk {
         let builder = Broker::builder().shards(shards).limits(limits).store(plug.clone());
         let builder = builder.authenticator(AllowAll).authorizer(AllowAll);
         Powered { broker: builder.start().await.unwrap(), plug }
+    }
+
+    /// Connects a broker whose store has a thread of its own: its writes can be made to wait.
+    pub fn slow_plug(&self) -> Plug<MemoryStore> {
+        Plug { is_held: Some(Arc::default()), ..self.plug() }
     }
 
     fn plug(&self) -> Plug<MemoryStore> {

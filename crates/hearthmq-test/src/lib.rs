@@ -15,6 +15,7 @@ pub mod mqtt;
 pub mod packets;
 pub mod post;
 pub mod receiver;
+pub mod records_contract;
 pub mod riddle;
 mod rules;
 pub mod session_model;
@@ -27,6 +28,8 @@ pub mod wire;
 pub mod beats;
 #[cfg(feature = "transports")]
 pub mod cluster;
+#[cfg(feature = "transports")]
+pub mod nats;
 #[cfg(feature = "transports")]
 pub mod pki;
 #[cfg(feature = "transports")]

@@ -14,7 +14,7 @@ pub fn skipped(why: &str) {
     drop(writeln!(io::stderr(), "\nSKIPPED {test}: {why}"));
 }
 
-/// Reports that the calling test is skipped because a Debian package is missing. With `CI=true`,
+/// Reports that the calling test is skipped because a package is missing. With `CI=true`,
 /// where everything is installed, the test fails.
 #[track_caller]
 pub fn not_installed(package: &str) {

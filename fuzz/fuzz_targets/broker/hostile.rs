@@ -15,7 +15,7 @@ use hearthmq::{
 };
 use tokio::time::sleep;
 
-use crate::{BAD_PEER, line::Line, moment};
+use crate::{BAD_PEER, access, line::Line, moment};
 
 /// Maximum number of acts in a round, so that inputs stay fast.
 const ACTS_MAX: usize = 300;
@@ -120,6 +120,10 @@ impl<'a> Hostile<'a> {
             3 => self.lines[at] = None,
             4 => self.reads[at] = !self.reads[at],
             5 => self.wait().await,
+            6 => {
+                let which = self.byte();
+                access::change(&self.broker, which).await;
+            }
             _ => self.say(at).await,
         }
         moment().await;

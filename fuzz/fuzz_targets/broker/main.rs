@@ -7,12 +7,14 @@
 //! broker lives as long as the fuzzer.
 //!
 //! The broker has three shards on one thread, or as many as `HEARTHMQ_FUZZ_SHARDS` says. The input
-//! decides in which order their mail is delivered.
+//! decides in which order their mail is delivered. It also decides when a caller bans hostile clients and
+//! denies them topics.
 //!
 //! `cargo +nightly fuzz run broker -- -max_total_time=3600 -max_len=1024 -len_control=0`
 
 #![no_main]
 
+mod access;
 mod calls;
 mod hostile;
 mod pair;
@@ -33,7 +35,7 @@ use futures_util::FutureExt;
 use hearthmq::{
     Broker,
     actors::Subscription,
-    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision, FilePolicy, Rule, StoredRules},
     broker::simulation::SimulatedShards,
     limits::Limits,
     metrics::{Gauge, Metrics, ShardMetrics},
@@ -72,8 +74,16 @@ const BAD_PEER: ([u8; 4], u16) = ([192, 0, 2, 66], 1883);
 /// Topics of the well-behaved clients begin with this.
 const GOOD: &str = "good/";
 
-/// Knows the well-behaved clients by their address, which no packet can change.
-struct Guard;
+/// Knows the well-behaved clients by their address, which no packet can change. What it allows, rules of the
+/// store may deny.
+struct Guard(FilePolicy);
+
+impl Guard {
+    fn new() -> Self {
+        let allow = serde_json::from_str::<Rule>(r#"{"effect":"allow"}"#).expect("it is a rule");
+        Self(FilePolicy::new(vec![allow]))
+    }
+}
 
 impl Authorizer for Guard {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
@@ -88,7 +98,15 @@ impl Authorizer for Guard {
             Action::Observe | Action::Control | Action::Administer => false,
             _ => false, // an action of a later version
         };
-        if is_allowed { Decision::Allow } else { Decision::Deny }
+        if is_allowed { self.0.authorize(request) } else { Decision::Deny }
+    }
+
+    fn stored_rules(&self) -> Option<&dyn StoredRules> {
+        self.0.stored_rules()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation()
     }
 }
 
@@ -154,7 +172,7 @@ impl World {
             .simulated(post.shards())
             .limits(limits)
             .authenticator(AllowAll)
-            .authorizer(Guard);
+            .authorizer(Guard::new());
         let broker = builder.start().await.expect("a broker starts");
         let ears = broker.subscribe("#", QoS::AtMostOnce).expect("a filter");
         // From the first request on, the broker is subscribed to replies.
@@ -182,6 +200,7 @@ impl World {
         }
         drop(hostile);
         self.converse().await;
+        access::clear(&self.broker).await;
         let round = ROUNDS.fetch_add(1, Ordering::Relaxed) + 1;
         let pair = &mut self.pairs[(round % 2) as usize];
         match round % 8 {

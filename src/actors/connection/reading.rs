@@ -64,6 +64,12 @@ impl Connection {
                 self.hold(shard, HoldReason::ShardBehind);
                 return Ok(Reading::Held);
             }
+            if self.asked.is_some()
+                && shard.session_waits_for_store(self.slot, shard.core.clock.now())
+            {
+                self.hold(shard, HoldReason::StoreBehind);
+                return Ok(Reading::Held);
+            }
             if let Some(asked) = self.asked.take() {
                 self.asked = shard.go_on(self.slot, asked, shard.core.clock.now())?;
                 continue;
@@ -223,7 +229,8 @@ impl Connection {
     }
 
     fn count_tail(&mut self, shard: &Shard) -> Result<(), Departure> {
-        let has_room = self.tail.count(&shard.core.incomplete_packets);
+        let owner = shard.slot(self.slot).and_then(|found| found.session.account());
+        let has_room = self.tail.count(&shard.core.incomplete_packets, owner);
         // A held connection cannot avoid this, and adds nothing while it is held.
         (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }

@@ -2,7 +2,7 @@
 //! wait.
 //!
 //! Knows neither packets nor readers. A large tail takes a share of the bytes that all connections
-//! together may hold.
+//! together may hold, and of those of its owner.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use bytes::{BufMut as _, Bytes, buf::Limit};
 use crate::{
     flow::{Budget, BudgetShare},
     mqtt::whole_length,
+    owners::{Account, Charge},
 };
 
 /// A tail above this size does not fit into the scratch buffer beside new bytes, and takes a share
@@ -38,6 +39,8 @@ pub(crate) struct Tail {
     /// packet is expected to be as long as the last one.
     has_begun: bool,
     share: Option<BudgetShare>,
+    /// The same bytes in the account of the owner.
+    charge: Option<Charge>,
 }
 
 impl Tail {
@@ -121,13 +124,19 @@ impl Tail {
         self.alone_len.min(SET_ASIDE_BYTES_MAX.max(4 * have))
     }
 
-    /// Takes the tail's share of the budget, or gives it back; returns `false` if too little is
-    /// left.
-    pub(crate) fn count(&mut self, budget: &Arc<Budget>) -> bool {
+    /// Takes the tail's share of the budget, or gives it back; returns `false` if too little is left
+    /// for all clients, or for the owner of this one.
+    pub(crate) fn count(&mut self, budget: &Arc<Budget>, owner: Option<&Arc<Account>>) -> bool {
         let bytes = self.bytes.len();
         if bytes <= UNCOUNTED_BYTES_MAX {
-            self.share = None;
+            (self.share, self.charge) = (None, None);
             return true;
+        }
+        if let (None, Some(owner)) = (&self.charge, owner) {
+            self.charge = Some(Charge::new(owner.clone(), |account| &account.incomplete_bytes));
+        }
+        if self.charge.as_mut().is_some_and(|charge| !charge.try_set(bytes as u64)) {
+            return false;
         }
         match &mut self.share {
             Some(share) => share.grow_to(bytes),

@@ -1,6 +1,6 @@
 //! Requests about Keep Alives: those of live connections, and overrides for later ones.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, vec};
 
 use actix::{Handler, ResponseFuture};
 use futures_util::future::{LocalBoxFuture, join_all};
@@ -15,6 +15,10 @@ use crate::{
     },
     shard::{Core, StickyBounds, doors::ToConnection, end_of},
 };
+
+/// Connections that are asked at the same time. Each is a task of its own, and all of them run before the
+/// tasks of other clients that become ready meanwhile.
+const CONNECTIONS_AT_A_TIME: usize = 32;
 
 type KeepAliveOutcome = Result<KeepAliveChanged, ControlError>;
 
@@ -67,6 +71,12 @@ async fn set_override(
     Ok(followed.map_or(result, |followed| KeepAliveChanged { new_secs: interval_secs, ..followed }))
 }
 
+/// Asks the next few connections.
+fn ask_some(clients: &ClientTurns, left: &mut vec::IntoIter<SetKeepAlive>) -> Vec<KeepAliveAsked> {
+    let some = left.by_ref().take(CONNECTIONS_AT_A_TIME);
+    some.map(|request| ask_to_set(clients, request)).collect()
+}
+
 impl Registry {
     fn set_override(
         &self,
@@ -107,12 +117,17 @@ impl Handler<SetKeepAliveMany> for Registry {
             let set = set.map(|request| self.set_keep_alive(request));
             return Box::pin(join_all(set.collect::<Vec<_>>()));
         }
-        let asked = message.requests.into_iter().map(|it| ask_to_set(&self.clients, it));
-        let asked: Vec<_> = asked.collect();
+        let clients = Rc::clone(&self.clients);
+        let mut left = message.requests.into_iter();
+        let mut answers = Vec::with_capacity(left.len());
+        // The first immediately: a connection is reached in the order of the requests.
+        let mut asked = ask_some(&clients, &mut left);
         Box::pin(async move {
-            let mut answers = Vec::with_capacity(asked.len());
-            for one in asked {
-                answers.push(answer_of(one).await);
+            while !asked.is_empty() {
+                for one in asked {
+                    answers.push(answer_of(one).await);
+                }
+                asked = ask_some(&clients, &mut left);
             }
             answers
         })

@@ -13,14 +13,14 @@ use super::Registry;
 use crate::{
     actors::messages::QueryClient,
     control::{
-        ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError, CountClients,
-        FindReceivers, ListClients, ListHistory, ListKeepAliveAdvice, ListQueue, ListSubscriptions,
-        QueuePage, ReceiverPage, SubscriptionPage,
+        BusyClient, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
+        CountClients, FindBusiest, FindReceivers, ListClients, ListHistory, ListKeepAliveAdvice,
+        ListQueue, ListSubscriptions, QueuePage, ReceiverPage, SubscriptionPage,
     },
     shard::{
         SharedShard,
         doors::ToConnection,
-        views::{ClientSearch, contents, receivers},
+        views::{ClientSearch, busiest, contents, receivers},
     },
 };
 
@@ -109,6 +109,14 @@ impl Handler<FindReceivers> for Registry {
     }
 }
 
+impl Handler<FindBusiest> for Registry {
+    type Result = BusiestReply;
+
+    fn handle(&mut self, message: FindBusiest, _: &mut Self::Context) -> Self::Result {
+        BusiestReply { shard: self.shard.clone(), request: message }
+    }
+}
+
 impl Handler<ClearRetained> for Registry {
     type Result = ResponseFuture<bool>;
 
@@ -180,5 +188,29 @@ impl MessageResponse<Registry, FindReceivers> for ReceiversReply {
 impl fmt::Debug for ReceiversReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiversReply").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// Walks along the clients of a shard, a few at a time. Ends early when the caller no longer waits
+/// for the answer.
+pub struct BusiestReply {
+    shard: SharedShard,
+    request: FindBusiest,
+}
+
+impl MessageResponse<Registry, FindBusiest> for BusiestReply {
+    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<Vec<BusyClient>>>) {
+        let Some(reply) = reply else { return };
+        actix_rt::spawn(async move {
+            let is_wanted = || !reply.is_closed();
+            let found = busiest::find_busiest(&self.shard, self.request, is_wanted).await;
+            let _ = reply.send(found);
+        });
+    }
+}
+
+impl fmt::Debug for BusiestReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusiestReply").field("request", &self.request).finish_non_exhaustive()
     }
 }

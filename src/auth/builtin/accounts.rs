@@ -62,7 +62,7 @@ pub struct User {
     pub scram: Option<ScramKeys>,
     /// Whether logins with this account are refused.
     pub is_disabled: bool,
-    /// Number of the reading of the file in which these credentials first appeared.
+    /// The number of the first reading of the file that had these credentials.
     pub(super) changed: u64,
     /// The limits of this user that replace the general limits of each user.
     pub limits: Option<OwnLimits>,
@@ -128,8 +128,8 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Notes for each account in which reading of the file its credentials first appeared. `former`
-    /// holds the accounts of the previous reading; `reading` is the number of this one.
+    /// Notes for each account the first reading of the file that had its credentials. `former` has the
+    /// accounts of the previous reading; `reading` is the number of this one.
     pub(super) fn follow(&mut self, former: &Self, reading: u64) {
         for user in &mut self.users {
             let before = former.get(&user.name).filter(|before| {

@@ -1,4 +1,4 @@
-//! Remembers earlier logins, and judges the next one by them.
+//! Remembers earlier logins, and decides by them about the next one.
 //!
 //! Four memories: passwords that were right a moment ago ([`verified`](super::verified)), failures
 //! ([`throttle`](crate::auth::throttle)), clients that logged in a moment ago
@@ -47,7 +47,7 @@ pub(super) struct Attempts {
 
 struct Memory {
     verified: VerifiedCredentials,
-    /// For MQTT, and for REST.
+    /// The failures over MQTT, and those over REST.
     failures: [FailureThrottle; 2],
     recent: RecentPlaces,
     known: KnownLogins,
@@ -70,7 +70,7 @@ pub(super) struct Applicant {
     place: RecentKey,
 }
 
-/// The judgement of an attempt before its password is hashed.
+/// The decision about an attempt before its password is hashed.
 pub(super) enum Verdict {
     /// The password was right a moment ago.
     Right,
@@ -263,12 +263,12 @@ impl Attempts {
         self.note_wrong(who, digest.map(guess_of));
     }
 
-    /// Records a wrong device secret. It was not hashed, and tells nothing about where its user logs in.
+    /// Records a wrong device secret. It was not hashed, and does not show from where its user logs in.
     pub(super) fn refused_secret(&self, who: &Applicant, digest: &LoginDigest) {
         self.note_wrong(who, Some(guess_of(digest)));
     }
 
-    /// Counts a failure, and logs a refusal that begins with it.
+    /// Counts a failure, and logs a refusal if one begins with it.
     fn note_wrong(&self, who: &Applicant, guess: Option<Guess>) {
         let now = now();
         let mut memory = self.memory();

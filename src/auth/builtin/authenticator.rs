@@ -135,8 +135,8 @@ impl FileAuthenticator {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the accounts in the store of a broker, which go after those of the file: a name that is in
-    /// both has the account of the file. Failures of logins count together. The broker gets them by
+    /// Returns the source for the accounts in the store of a broker. If a name is in the file and in the store, the
+    /// account of the file counts. Failures of logins count together. The broker gets them by
     /// [`Builder::stored_users`](crate::broker::Builder::stored_users), and its [`Chain`] as a source.
     ///
     /// [`Chain`]: crate::auth::Chain
@@ -145,7 +145,7 @@ impl FileAuthenticator {
         Arc::clone(self.stored.get_or_init(|| {
             let file = Arc::downgrade(self);
             let has_account =
-                move |name: &str| file.upgrade().is_some_and(|file| file.has_account(name));
+                move |name: &str| file.upgrade().is_some_and(|file| file.has_user(name));
             Arc::new(StoredUsers::new(Arc::clone(&self.check), Box::new(has_account)))
         }))
     }
@@ -155,16 +155,12 @@ impl FileAuthenticator {
         Some(self.stored.get()?.account(name)?.1)
     }
 
-    fn has_account(&self, name: &str) -> bool {
-        self.accounts.load().get(name).is_some()
-    }
-
     /// Returns whether the client has an account here, or needs none because of its certificate.
     fn is_mine(&self, credentials: &Credentials<'_>) -> bool {
         if credentials.bearer.is_some() {
             return false; // It has no tokens.
         }
-        let has_account = |name: &str| self.has_account(name);
+        let has_account = |name: &str| self.has_user(name);
         let Some(certificate) = credentials.certificate else {
             // A client is anonymous only if no other authenticator knows it.
             return !self.check.is_for_secrets(credentials.password)
@@ -220,8 +216,8 @@ impl FileAuthenticator {
         })
     }
 
-    /// Checks a password whose hash is kept elsewhere. Failures count and hashes have turns with those of
-    /// the accounts.
+    /// Checks a password whose hash is stored elsewhere. Failures and hashes count together with those of the
+    /// accounts.
     #[cfg(feature = "postgres")]
     pub(in crate::auth) async fn check_elsewhere(
         &self,
@@ -312,6 +308,10 @@ impl Authenticator for FileAuthenticator {
         self.check.attempts.precedence(&self.check.attempts.applicant(credentials, name))
     }
 
+    fn may_be_remembered(&self, _: &Identity) -> bool {
+        true
+    }
+
     fn generation(&self) -> u64 {
         self.readings.load(Ordering::Acquire)
     }
@@ -369,6 +369,10 @@ impl Authenticator for FileAuthenticator {
         let is_same = stored.attributes == identity.attributes && stored.groups == identity.groups;
         let StoredUser { attributes, groups, .. } = stored;
         (!is_same).then(|| Identity { attributes, groups, ..identity.clone() })
+    }
+
+    fn has_user(&self, username: &str) -> bool {
+        self.accounts.load().get(username).is_some()
     }
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {

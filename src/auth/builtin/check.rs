@@ -1,5 +1,5 @@
-//! The check of one password, for every source with accounts of its own: earlier failures count, and
-//! hashes have their turns, over all of these sources together.
+//! The check of one password, for all sources with accounts. They share the counts of failures, and the turns
+//! of hashes.
 //!
 //! Does not know where accounts are. Called by the authenticators of the file and of the store.
 
@@ -16,12 +16,12 @@ use super::{
     AuthenticationConfig,
     attempts::{Applicant, Attempts, Verdict},
     hashing::{Hashing, TurnedAway},
-    password::{StoredPassword, generate_password, hash_password},
+    password::{StoredPassword, hash_of_nobody, hash_password},
     verified::DigestKey,
 };
 use crate::auth::{AuthenticationError, LoginCounts, Precedence, origin::Origin};
 
-/// What logins have in common, wherever their accounts are.
+/// The part of a login that is the same for all sources of accounts.
 pub(super) struct PasswordCheck {
     pub(super) attempts: Arc<Attempts>,
     hashing: Hashing,
@@ -35,9 +35,9 @@ pub(super) struct PasswordCheck {
 /// The stored password that a login is compared with.
 pub(super) struct Compared<'a> {
     pub(super) stored: &'a StoredPassword,
-    /// If not, `stored` is a decoy, and the password is wrong whatever the hash says.
+    /// Whether the account exists. If not, `stored` is a decoy, and the password is wrong in any case.
     pub(super) account_exists: bool,
-    /// Takes a new hash of a right password whose stored hash is weak.
+    /// Called with a new hash if the password is right and its stored hash is weak.
     pub(super) on_weak: Option<Box<dyn FnOnce(String) + Send>>,
 }
 
@@ -47,9 +47,7 @@ impl PasswordCheck {
             attempts: Arc::new(Attempts::new(config)),
             hashing: Hashing::new(hashes_at_once(config), config.hashes_waiting_max),
             digest_key: DigestKey::generate(),
-            nobody: hash_password(generate_password().as_bytes())
-                .parse()
-                .expect("our own hashes are well-formed"),
+            nobody: hash_of_nobody(),
             has_secrets: AtomicBool::new(false),
         }
     }
@@ -64,12 +62,12 @@ impl PasswordCheck {
         &self.nobody
     }
 
-    /// Notes that a source checks device secrets. Other sources then pass on what looks like one.
+    /// Notes that a source checks device secrets. Other sources then pass on a password that looks like one.
     pub(super) fn expect_secrets(&self) {
         self.has_secrets.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether another source decides about this password, because it looks like a device secret.
+    /// Returns whether this password looks like a device secret, so that another source decides about it.
     pub(super) fn is_for_secrets(&self, password: Option<&[u8]>) -> bool {
         self.has_secrets.load(Ordering::Relaxed)
             && password.is_some_and(super::secret::looks_like_one)

@@ -8,6 +8,7 @@ mod schemes;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use argon2::{Algorithm, Argon2, Params, Version, password_hash::PasswordHasher as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 use self::schemes::Scheme;
 
@@ -110,6 +111,18 @@ pub fn hash_password(password: &[u8]) -> String {
         .to_string()
 }
 
+/// Returns a hash that no known password has. To compare a password with it takes as long as with one of
+/// [`hash_password`]; to make it takes no time and no memory, because it is random.
+pub(super) fn hash_of_nobody() -> StoredPassword {
+    let (mut salt, mut hash) = ([0; 16], [0; 32]);
+    fill_random(&mut salt);
+    fill_random(&mut hash);
+    let (memory_kib, passes, lanes) = PARAMS;
+    let [salt, hash] = [&salt[..], &hash[..]].map(|bytes| STANDARD_NO_PAD.encode(bytes));
+    let text = format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${hash}");
+    text.parse().expect("our own hashes are well-formed")
+}
+
 /// Returns a random password of 24 lower-case letters and digits (120 bits) without characters that
 /// look alike.
 #[must_use]
@@ -121,4 +134,20 @@ pub fn generate_password() -> String {
 
 fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system has random bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_nobody_costs_what_others_cost_and_fits_no_password() {
+        let nobody = hash_of_nobody();
+        let real = hash_password(b"word");
+        let parameters = |text: &str| text.split('$').take(4).collect::<Vec<_>>().join("$");
+        assert_eq!(parameters(nobody.as_str()), parameters(&real));
+        assert_eq!(nobody.as_str().len(), real.len());
+        assert!(!nobody.verify(b"") && !nobody.verify(b"word") && !nobody.is_weak());
+        assert_ne!(nobody.as_str(), hash_of_nobody().as_str());
+    }
 }

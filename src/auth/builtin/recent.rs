@@ -45,7 +45,7 @@ impl RecentPlaces {
         Self { time_to_live, entries_max, places: HashMap::new(), in_order: VecDeque::new() }
     }
 
-    /// Returns whether an attempt from `place` is checked, whatever others have done.
+    /// Returns whether an attempt from `place` is checked although failures of others block the user name.
     pub(super) fn may_go_on(&self, place: &RecentKey, now: Instant) -> bool {
         self.places.get(place).is_some_and(|recent| {
             let is_counting = now.saturating_duration_since(recent.counting_since) < WINDOW;

@@ -1,17 +1,17 @@
-//! Remembers since when a configuration asks more of a login than an identity tells. Called by the
-//! authenticator.
+//! Remembers when the configuration became stricter in a way that an identity does not show: it does not say
+//! which of the former rules admitted it. Called by the authenticator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::AuthenticationConfig;
 
-/// Since which generation more is asked of a login than an identity tells: who came in before shows
-/// itself again.
+/// The generations in which the configuration last became stricter. Clients that logged in before must log in
+/// again.
 #[derive(Default)]
 pub(super) struct Stricter {
-    /// Clients without a user name: a name without an account was taken for none.
+    /// For clients without a user name. Before, a user name without an account counted as no user name.
     pub(super) anonymous: AtomicU64,
-    /// Clients with a certificate: it was enough, or any client identifier went with it.
+    /// For clients with a certificate. Before, the certificate was enough, or the client identifier was free.
     pub(super) certificate: AtomicU64,
 }
 

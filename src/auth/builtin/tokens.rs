@@ -60,7 +60,7 @@ struct KnownToken {
     expires_at: Option<Timestamp>,
     /// When it was last noted that it was used; 0 if never.
     used: AtomicU64,
-    /// The generation from which it was known.
+    /// The generation in which it was added.
     since: u64,
 }
 
@@ -93,8 +93,8 @@ impl Tokens {
     /// # Errors
     /// A rule is not valid, or there are too many: the text says which.
     pub fn rules(json: &str) -> Result<OwnRules, String> {
-        let mut rules: Vec<serde_json::Value> =
-            serde_json::from_str(json).map_err(|_| "they are no list of objects".to_owned())?;
+        let mut rules: Vec<serde_json::Value> = serde_json::from_slice(json.as_bytes())
+            .map_err(|_| "they are no list of objects".to_owned())?;
         // Evaluated last: the rules of the policy are not asked.
         rules.push(serde_json::json!({ "effect": "deny", "priority": i64::MAX }));
         own_rules(&rules.into()).map_err(|error| error.to_string())
@@ -151,7 +151,7 @@ impl Tokens {
         (used > 0).then_some(Timestamp(used))
     }
 
-    /// Takes what stores the time at which a token was used. A broker calls it once.
+    /// Takes the function that stores when a token was used. A broker calls it once.
     pub fn note_uses_in(&self, ledger: impl Fn(&str, u64) + Send + Sync + 'static) {
         let _ = self.ledger.set(Box::new(ledger)); // The first broker that uses the tokens has them.
     }
@@ -222,6 +222,10 @@ impl Authenticator for TokenAuthenticator {
         })
     }
 
+    fn may_be_remembered(&self, _: &Identity) -> bool {
+        true
+    }
+
     fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
@@ -233,6 +237,11 @@ impl Authenticator for TokenAuthenticator {
             Some(token) if token.since <= since => Standing::Good,
             Some(_) | None => Standing::Gone,
         }
+    }
+
+    /// All names that the broker gives to tokens, also those of tokens that are gone.
+    fn has_user(&self, username: &str) -> bool {
+        username.starts_with(USER_PREFIX)
     }
 
     fn tokens(&self) -> Option<Arc<Tokens>> {

@@ -33,19 +33,19 @@ use crate::{
     mqtt::Timestamp,
 };
 
-/// Accounts that are looked at for one with a password.
+/// Number of accounts that are searched for a password hash that serves as a decoy.
 const DECOYS_LOOKED_AT: usize = 8;
 
-/// The records of accounts. Each call answers from memory at once.
+/// The records of accounts. Each call answers from memory.
 pub(crate) trait UserRecords: Send + Sync + 'static {
     /// Returns the account of this name, with the revision of its record.
     fn find(&self, name: &str) -> Option<(u64, StoredUser)>;
 
-    /// Returns the first accounts behind this name, in the order of the names, and from the beginning if
-    /// there are too few.
+    /// Returns `count` accounts that follow this name in the order of the names. Behind the last account, the
+    /// first one follows.
     fn some_after(&self, name: &str, count: usize) -> Vec<StoredUser>;
 
-    /// Replaces an account if its record still has this revision, and does not wait for it.
+    /// Replaces an account if its record still has this revision. Does not wait until it is stored.
     fn replace(&self, name: &str, revision: u64, user: &StoredUser);
 
     /// Returns the time.
@@ -115,7 +115,7 @@ impl StoredUsers {
         self.uses.restore(record);
     }
 
-    /// Looks at the next buckets of last uses; returns the records of those that have changed.
+    /// Examines the next buckets of last uses; returns the records of those that have changed.
     pub(crate) fn take_changed_uses(&self, buckets: usize) -> Vec<(usize, Vec<u8>)> {
         self.uses.take_changed(buckets)
     }
@@ -207,8 +207,8 @@ impl StoredUsers {
         }
     }
 
-    /// Returns what puts a new hash in the place of a weak one. The number of the password stays, so that
-    /// connections that it has proven go on.
+    /// Returns a function that replaces a weak hash by a new one. The password keeps its number, so that
+    /// connections that it has proven stay.
     fn replacing(
         &self,
         name: &str,
@@ -269,6 +269,10 @@ impl Authenticator for StoredUsers {
         self.check_shown(&credentials, name).await
     }
 
+    fn may_be_remembered(&self, _: &Identity) -> bool {
+        true
+    }
+
     fn generation(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -297,6 +301,10 @@ impl Authenticator for StoredUsers {
         let StoredUser { attributes, groups, .. } = user;
         let is_same = attributes == identity.attributes && groups == identity.groups;
         (!is_same).then(|| Identity { attributes, groups, ..identity.clone() })
+    }
+
+    fn has_user(&self, username: &str) -> bool {
+        self.account(username).is_some()
     }
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {

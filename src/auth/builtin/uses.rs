@@ -21,12 +21,15 @@ const USE_BYTES: usize = 12;
 pub(crate) const USE_BUCKETS: usize = 4_096;
 
 /// The last uses of credentials.
+#[derive(Default)]
 pub(super) struct CredentialUses(Mutex<UseBuckets>);
 
+#[derive(Default)]
 struct UseBuckets {
+    /// Empty before the first use: many brokers have no accounts in the store.
     all: Vec<UseBucket>,
     len: usize,
-    /// The bucket that is looked at next.
+    /// The bucket that is examined next.
     next: usize,
 }
 
@@ -35,13 +38,6 @@ struct UseBucket {
     /// Seconds since the Unix epoch, by the number of the credential.
     uses: HashMap<u64, u32, RandomState>,
     has_changed: bool,
-}
-
-impl Default for CredentialUses {
-    fn default() -> Self {
-        let all = std::iter::repeat_with(UseBucket::default).take(USE_BUCKETS).collect();
-        Self(Mutex::new(UseBuckets { all, len: 0, next: 0 }))
-    }
 }
 
 impl CredentialUses {
@@ -55,20 +51,20 @@ impl CredentialUses {
 
     /// Returns when a credential was last used.
     pub(super) fn last(&self, credential: u64) -> Option<u32> {
-        self.lock().all[bucket_of(credential)].uses.get(&credential).copied()
+        self.lock().all.get(bucket_of(credential))?.uses.get(&credential).copied()
     }
 
     /// Forgets the uses of a credential that is gone.
     pub(super) fn forget(&self, credential: u64) {
         let mut buckets = self.lock();
-        let bucket = &mut buckets.all[bucket_of(credential)];
+        let Some(bucket) = buckets.all.get_mut(bucket_of(credential)) else { return };
         if bucket.uses.remove(&credential).is_some() {
             bucket.has_changed = true;
             buckets.len -= 1;
         }
     }
 
-    /// Takes over the uses of a record. Those that are known already are later ones.
+    /// Takes over the uses in a record. Uses that are known already are later, and stay.
     pub(super) fn restore(&self, record: &[u8]) {
         let mut buckets = self.lock();
         for (number, secs) in
@@ -76,16 +72,20 @@ impl CredentialUses {
         {
             let (Ok(number), Ok(secs)) = (number.try_into(), secs.try_into()) else { continue };
             let (number, secs) = (u64::from_le_bytes(number), u32::from_le_bytes(secs));
-            if !buckets.all[bucket_of(number)].uses.contains_key(&number) {
+            let bucket = buckets.all.get(bucket_of(number));
+            if !bucket.is_some_and(|bucket| bucket.uses.contains_key(&number)) {
                 buckets.put(number, secs);
             }
         }
     }
 
-    /// Looks at the next buckets, and returns the records of those that have changed.
+    /// Examines the next buckets, and returns the records of those that have changed.
     pub(super) fn take_changed(&self, count: usize) -> Vec<(usize, Vec<u8>)> {
         let mut buckets = self.lock();
         let mut changed = Vec::new();
+        if buckets.all.is_empty() {
+            return changed;
+        }
         for _ in 0..count {
             let at = buckets.next;
             buckets.next = (at + 1) % USE_BUCKETS;
@@ -97,7 +97,7 @@ impl CredentialUses {
         changed
     }
 
-    /// Has a bucket taken again.
+    /// Marks a bucket as changed again, because it could not be stored.
     pub(super) fn keep_changed(&self, bucket: usize) {
         if let Some(bucket) = self.lock().all.get_mut(bucket) {
             bucket.has_changed = true;
@@ -112,6 +112,9 @@ impl CredentialUses {
 impl UseBuckets {
     /// Notes a use; returns whether there was room for it.
     fn put(&mut self, credential: u64, secs: u32) -> bool {
+        if self.all.is_empty() {
+            self.all.resize_with(USE_BUCKETS, UseBucket::default);
+        }
         let uses = &mut self.all[bucket_of(credential)].uses;
         let has_room = self.len < USES_MAX && uses.len() < USES_PER_BUCKET_MAX;
         if !has_room && !uses.contains_key(&credential) {

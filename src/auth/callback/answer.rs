@@ -1,4 +1,4 @@
-//! What an answer of the service means, and for how long it is kept.
+//! The meaning of an answer of the service, and the time for which it is cached.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 
 use super::options::AnswerForm;
 use crate::{
-    auth::{Attributes, Groups, OwnRules, own_rules},
+    auth::{Attributes, Groups, JsonObject, OwnRules, own_rules},
     mqtt::Timestamp,
     outbound::{ServiceAnswer, said},
 };
 
-/// The longest time for which an answer is kept, whatever the service says.
+/// Maximum time for which an answer is cached, also if the service allows more.
 const KEPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service says about a client.
@@ -30,10 +30,10 @@ pub(super) enum ServiceVerdict {
     Ignore,
 }
 
-/// What goes with an admission.
+/// The content of an admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServiceAdmission {
-    /// Of a caller that has not given one.
+    /// The user name of a caller that has not given one.
     pub(super) username: Option<String>,
     pub(super) rules: OwnRules,
     pub(super) attributes: Attributes,
@@ -84,7 +84,7 @@ pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<Servic
 }
 
 fn by_json(body: &[u8]) -> Result<ServiceVerdict, String> {
-    let said: Said =
+    let JsonObject(said): JsonObject<Said> =
         serde_json::from_slice(body).map_err(|error| format!("its answer: {error}"))?;
     match said.result.as_str() {
         "allow" => {}
@@ -116,8 +116,8 @@ fn by_json(body: &[u8]) -> Result<ServiceVerdict, String> {
     })))
 }
 
-/// Returns for how long the service lets its answer be kept (RFC 9111, 5.2.2); `None` if it does not
-/// say.
+/// Returns the time for which the service allows its answer to be cached (RFC 9111, 5.2.2); `None` if it does
+/// not say.
 pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
     let all = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut found = None;
@@ -136,8 +136,8 @@ pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
     found
 }
 
-/// Returns the time of a directive: the longest one if the number is too large (RFC 9111, 1.2.2), and none
-/// if it is no number, so that the answer is used once (4.2.1).
+/// Returns the time of a directive: the maximum if the number is too large (RFC 9111, 1.2.2), and zero if it is
+/// not a number, so that the answer is used once (4.2.1).
 fn seconds(text: &str) -> Duration {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let secs = text.parse().ok().filter(|_| is_number);
@@ -175,6 +175,7 @@ mod tests {
             (Json, 204, "", "allow"),
             (Json, 200, "", "failed"),
             (Json, 200, "<html>", "failed"),
+            (Json, 200, r#"["allow"]"#, "failed"),
             (Json, 200, r#"{"result":"yes"}"#, "failed"),
             (Json, 200, r#"{"result":"allow","acl":[{"effect":"x"}]}"#, "failed"),
             (Json, 201, r#"{"result":"allow"}"#, "failed"),

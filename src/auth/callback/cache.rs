@@ -1,7 +1,7 @@
-//! Answers of the service that are kept, and the calls that are under way.
+//! The cache of answers of the service, and the calls that are under way.
 //!
-//! An answer is found by a keyed hash of its request, so that no password is kept for it. Requests that
-//! are the same share one call.
+//! The key of an answer is a keyed hash of its request, so the cache has no password. Equal requests share one
+//! call.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::answer::ServiceVerdict;
 
-/// Stands for a request.
+/// The keyed hash of a request.
 pub(super) type RequestKey = [u8; 32];
 
 /// An answer, or nothing if the service has failed.
@@ -26,7 +26,7 @@ pub(super) type ServiceReply = Option<Arc<ServiceVerdict>>;
 /// A call that several logins wait for.
 pub(super) type Call = Shared<Begun>;
 
-/// A call alone.
+/// A call before it is shared.
 type Begun = Pin<Box<dyn Future<Output = ServiceReply> + Send>>;
 
 /// Answers and calls.
@@ -37,7 +37,7 @@ pub(super) struct Answers {
 }
 
 struct KeptReplies {
-    /// In the order in which they came; with the time until which they are kept.
+    /// The answers in the order in which they came, each with the time until which it is valid.
     answers: IndexMap<RequestKey, (Instant, Arc<ServiceVerdict>)>,
     entries_max: usize,
 }
@@ -58,7 +58,7 @@ impl Answers {
         tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    /// Returns an answer that is kept.
+    /// Returns a cached answer that is still valid.
     pub(super) fn find(&self, key: &RequestKey) -> Option<Arc<ServiceVerdict>> {
         let mut kept = self.kept();
         let (until, verdict) = kept.answers.get(key)?;
@@ -69,8 +69,8 @@ impl Answers {
         None
     }
 
-    /// Keeps an answer for about this time: a tenth more or less, so that answers that came at the same
-    /// time are not asked for again at the same time.
+    /// Caches an answer for about this time. The time varies by a tenth, so that answers that came together do
+    /// not expire together.
     pub(super) fn keep(&self, key: RequestKey, verdict: Arc<ServiceVerdict>, time: Duration) {
         let mut kept = self.kept();
         kept.answers.swap_remove(&key);
@@ -85,7 +85,7 @@ impl Answers {
         kept.answers.insert(key, (until, verdict));
     }
 
-    /// Returns the call for a request: the one that is under way, or what `begin` begins.
+    /// Returns the call for a request: the one that is under way, or a new one that `begin` makes.
     pub(super) fn call(&self, key: RequestKey, begin: impl FnOnce() -> Begun) -> Call {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(call) = under_way.get(&key).and_then(WeakShared::upgrade)
@@ -93,7 +93,7 @@ impl Answers {
         {
             return call;
         }
-        // Those that nobody waits for any more; each call adds one.
+        // Calls that nobody waits for any more are removed here; each call adds one.
         if under_way.len() == under_way.capacity() {
             under_way.retain(|_, call| call.upgrade().is_some_and(|call| call.peek().is_none()));
         }

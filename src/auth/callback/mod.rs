@@ -40,12 +40,14 @@ use self::{
 use super::{
     Admission as Admitted, AuthenticationError, Authenticator, ClientCertificate, Credentials,
     FailureThrottle, Identity, Lockout, Login, Renew, Renewal, Standing, ThrottleConfig,
-    breaker::{Breaker, Turned},
+    breaker::{Breaker, CallOutcome, Turned},
+    identity::is_user_name,
+    origin::Origin,
     throttle::now,
 };
 use crate::{
     mqtt::Timestamp,
-    outbound::{self, ServiceCaller, ServiceUrl},
+    outbound::{self, CallFailure, ServiceCaller, ServiceUrl},
     told::{LockOut, LockOuts},
 };
 
@@ -122,7 +124,7 @@ impl HttpShared {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a refusal by the service, and logs a lock-out that begins with it.
+    /// Counts a refusal by the service, and logs a lock-out if one begins with it.
     fn note_refused(&self, shown: &Credentials<'_>, name: &str) {
         let address = shown.peer.ip();
         let (lockout, admission) = {
@@ -188,34 +190,34 @@ impl Service {
     }
 
     /// Asks the service, or joins those that wait for the same answer.
-    async fn ask(self: &Arc<Self>, key: RequestKey, body: Bytes) -> ServiceReply {
+    async fn ask(self: &Arc<Self>, origin: Origin, key: RequestKey, body: Bytes) -> ServiceReply {
         let service = Arc::clone(self);
         let call = self.cache.call(key, move || {
             Box::pin(async move {
                 let by = Instant::now() + service.time_max;
-                // The time in which others have all turns says nothing about the service.
+                // A login that gets no turn in time says nothing about the service.
                 let Ok(Ok(_turn)) = timeout_at(by, service.turns.acquire()).await else {
                     tracing::debug!("calls_at_once_max calls of auth.http take all the time");
                     return None;
                 };
-                if !service.breaker.admits() {
+                if !service.breaker.admits(origin) {
                     return None;
                 }
-                // Nor does an answer that is late because its call began late.
+                // An answer that is late because its call began late says nothing about the service either.
                 let is_in_time = Instant::now() + service.time_max / 2 <= by;
                 let asked = match timeout_at(by, service.call(key, body)).await {
                     Ok(asked) => asked,
-                    Err(_) if is_in_time => Err("no answer in time".to_owned()),
+                    Err(_) if is_in_time => Err(CallFailure::of("no answer in time".to_owned())),
                     Err(_) => return None,
                 };
-                service.note(&asked);
+                service.note(origin, &asked);
                 asked.ok()
             })
         });
         call.await
     }
 
-    async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<ServiceVerdict>, String> {
+    async fn call(&self, key: RequestKey, body: Bytes) -> Result<Arc<ServiceVerdict>, CallFailure> {
         let mut request = Request::post(self.url.uri().clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
@@ -225,7 +227,7 @@ impl Service {
         }
         let request = request.body(Full::new(body)).expect("the headers were parsed");
         let answer = self.caller.call(request, self.time_max, ANSWER_BYTES_MAX).await?;
-        let verdict = Arc::new(verdict(self.answers, &answer)?);
+        let verdict = Arc::new(verdict(self.answers, &answer).map_err(CallFailure::of)?);
         let said = kept_for(&answer.headers);
         let time = match &*verdict {
             ServiceVerdict::Allow(admission) => {
@@ -242,18 +244,24 @@ impl Service {
     }
 
     /// Notes the outcome of a call.
-    fn note(&self, asked: &Result<Arc<ServiceVerdict>, String>) {
+    fn note(&self, origin: Origin, asked: &Result<Arc<ServiceVerdict>, CallFailure>) {
         let service = self.url.host();
-        if let Err(why) = asked {
+        let outcome = match asked {
+            Ok(_) => CallOutcome::Good,
+            Err(failure) if failure.is_of_connection => CallOutcome::Unreachable,
+            Err(_) => CallOutcome::Failed,
+        };
+        let failure = asked.as_ref().err().map(|failure| &*failure.why);
+        if let Some(why) = failure {
             tracing::debug!(service, why, "the service of auth.http has failed");
         }
-        match (self.breaker.note(asked.is_ok()), asked) {
-            (Turned::Failing, Err(why)) => tracing::warn!(
+        match (self.breaker.note(origin, outcome), failure) {
+            (Turned::Failing, Some(why)) => tracing::warn!(
                 service,
                 why,
                 "the service of auth.http has failed; this login is answered Server unavailable"
             ),
-            (Turned::Open, Err(why)) => tracing::warn!(
+            (Turned::Open, Some(why)) => tracing::warn!(
                 service,
                 why,
                 "the service of auth.http fails; logins that need it are answered Server unavailable"
@@ -264,13 +272,13 @@ impl Service {
     }
 }
 
-/// The time by the clock with which the service computes `expire_at`.
+/// Returns the time of the wall clock, by which the service computes `expire_at`.
 fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What an admission is about.
+/// The client that an admission is about.
 #[derive(Clone)]
 struct Claimant {
     username: Option<Arc<str>>,
@@ -282,7 +290,7 @@ impl Claimant {
     fn identity(&self, admission: &ServiceAdmission) -> Result<Identity, AuthenticationError> {
         let given = admission.username.as_deref().map(Into::into);
         let username = self.username.clone().or(given);
-        let is_named = username.as_ref().is_some_and(|name| !name.is_empty());
+        let is_named = username.as_ref().is_some_and(|name| is_user_name(name));
         let is_other = |shown: &Arc<ClientCertificate>| {
             username.as_ref().is_none_or(|name| **name != *shown.common_name)
         };
@@ -309,6 +317,7 @@ impl Claimant {
 /// Asks again about a client, with the same request.
 struct AskAgain {
     shared: Arc<HttpShared>,
+    origin: Origin,
     applicant: Claimant,
     body: Bytes,
 }
@@ -319,7 +328,7 @@ impl Renew for AskAgain {
         let service = self.shared.service.load_full();
         let service = service.ok_or(AuthenticationError::Unavailable)?;
         let key = service.cache.key_of(&self.body);
-        match service.ask(key, self.body.clone()).await.as_deref() {
+        match service.ask(self.origin, key, self.body.clone()).await.as_deref() {
             None => Err(AuthenticationError::Unavailable),
             Some(ServiceVerdict::Deny | ServiceVerdict::Ignore) => {
                 Err(AuthenticationError::BadCredentials)
@@ -327,13 +336,15 @@ impl Renew for AskAgain {
             Some(ServiceVerdict::Allow(admission)) => {
                 let identity = self.applicant.identity(admission)?;
                 let (shared, applicant) = (Arc::clone(&self.shared), self.applicant.clone());
-                Ok(renewed(identity, Self { shared, applicant, body: self.body.clone() }, &key))
+                let again =
+                    Self { shared, origin: self.origin, applicant, body: self.body.clone() };
+                Ok(renewed(identity, again, &key))
             }
         }
     }
 }
 
-/// Has an identity that expires renewed before: after about four fifths of its time.
+/// Plans the renewal of an identity that expires: after about four fifths of its time.
 fn renewed(identity: Identity, by: AskAgain, key: &RequestKey) -> Identity {
     let Some(expires_at) = identity.expires_at else { return identity };
     let now = wall_clock();
@@ -368,7 +379,7 @@ impl Authenticator for HttpAuthenticator {
                     tokio::time::sleep(delay).await;
                     self.0.failures().admit(address, name, now()).delay()?;
                 }
-                let asked = service.ask(key, body.clone()).await;
+                let asked = service.ask(Origin::of(address), key, body.clone()).await;
                 let verdict = asked.ok_or(AuthenticationError::Unavailable)?;
                 match &*verdict {
                     ServiceVerdict::Allow(_) => self.0.failures().succeeded(address, name),
@@ -389,7 +400,8 @@ impl Authenticator for HttpAuthenticator {
             login: if has_name { Login::Password } else { Login::Other },
         };
         let identity = applicant.identity(admission)?;
-        let again = AskAgain { shared: Arc::clone(&self.0), applicant, body };
+        let again =
+            AskAgain { shared: Arc::clone(&self.0), origin: Origin::of(address), applicant, body };
         Ok(match credentials.client_id {
             Some(_) => renewed(identity, again, &key),
             None => identity, // A REST caller: each call is checked.

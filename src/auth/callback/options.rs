@@ -1,4 +1,4 @@
-//! `[auth.http]`: the service, what it is told, and how its answers are read and kept.
+//! `[auth.http]`: the service, its requests, and how its answers are read and cached.
 
 use std::{io, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     outbound::{ServiceUrl, UrlFault},
 };
 
-/// Which HTTP service knows clients. Without a URL none is asked.
+/// The HTTP service that is asked about clients. Without a URL, no service is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpAuthConfig {

@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 
-/// Maximum number of runs that are remembered. A new one begins when another member changes than at the
-/// last change.
+/// Maximum number of runs that are remembered. A run ends when another member changes.
 const RUNS_MAX: usize = 1_024;
 
 /// The position of a member.
@@ -28,13 +27,13 @@ impl Member {
 /// The numbers of the chain so far, and those of its members at each of them.
 #[derive(Default)]
 pub(super) struct Generations {
-    /// In the order of their numbers.
+    /// The runs in the order of their numbers.
     runs: VecDeque<Run>,
     /// The number of the chain now.
     now: u64,
 }
 
-/// Numbers of the chain in a row, within which one member alone has changed.
+/// Consecutive numbers of the chain during which only one member has changed.
 struct Run {
     from: u64,
     /// The numbers of the members at `from`.
@@ -94,7 +93,7 @@ impl Run {
 mod tests {
     use super::*;
 
-    /// Compares with a list of all numbers.
+    /// Compares the runs with a list of all numbers.
     #[test]
     fn each_number_of_the_chain_gives_back_the_numbers_of_its_members() {
         let mut random = fastrand::Rng::with_seed(1);

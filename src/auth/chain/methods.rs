@@ -43,7 +43,8 @@ impl EnhancedAuthenticator for ChainMethods {
             let exchange = source.methods.as_ref()?.begin(ExchangeStart { credentials, ..start });
             Some((source.clone(), exchange))
         });
-        Box::new(ChainExchange { begun: begun.collect(), may_pass, has_sent_data: false })
+        let begun = begun.collect();
+        Box::new(ChainExchange { all: self.0.clone(), begun, may_pass, has_sent_data: false })
     }
 
     fn generation(&self) -> u64 {
@@ -64,12 +65,13 @@ impl Source {
     }
 }
 
-/// An exchange with the first source that does not pass.
+/// An exchange that continues with the first source that does not pass.
 struct ChainExchange {
+    all: Chain,
     /// The sources that know the method and have not passed, in order.
     begun: VecDeque<(Source, Box<dyn Exchange>)>,
     may_pass: bool,
-    /// Whether the client was sent data: then the first source of those is the one.
+    /// Whether data was sent to the client. From then on, the first of these sources decides.
     has_sent_data: bool,
 }
 
@@ -86,6 +88,9 @@ impl Exchange for ChainExchange {
                 Ok(Step::Continue(data)) => {
                     self.has_sent_data |= data.is_some();
                     return Ok(Step::Continue(data));
+                }
+                Ok(Step::Done { identity, .. }) if self.all.is_of_earlier(source, &identity) => {
+                    return Err(AuthenticationError::NotAllowed);
                 }
                 Ok(Step::Done { identity, data }) => {
                     return Ok(Step::Done { identity: source.mark(identity), data });

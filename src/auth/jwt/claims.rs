@@ -1,6 +1,6 @@
-//! What a token says about its holder: which claims it must have, and the identity that they make.
+//! The claims of a token: those that it must have, and the identity that they give its holder.
 //!
-//! Pure. Called once signature and times of the token are checked.
+//! Pure. Called after signature and times of the token are checked.
 
 use std::sync::Arc;
 
@@ -12,18 +12,17 @@ use super::{
 };
 use crate::{
     auth::{
-        Attributes, ClientCertificate, Credentials, Groups, Identity, Login, own_rules,
+        Attributes, ClientCertificate, Credentials, Groups, Identity, Login,
+        identity::is_user_name,
+        own_rules,
         policy::{Template, VariableValues},
     },
     mqtt::Timestamp,
 };
 
-/// Maximum bytes of a user name, as in CONNECT.
-const USERNAME_BYTES_MAX: usize = 65_535;
-
 type Claims = Map<String, Value>;
 
-/// What the connection shows of the holder of a token.
+/// What is known of the holder of a token from its connection.
 #[derive(Clone, Copy)]
 pub(super) struct Holder<'a> {
     /// `None` for REST callers.
@@ -96,11 +95,9 @@ impl ClaimRules {
         let certificate = holder.certificate.cloned().map(Arc::new);
         self.check_required(claims, holder)?;
         let username = find(claims, &self.username).and_then(text_of);
-        let is_usable =
-            |name: &String| (1..=USERNAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0');
         let username = username
-            .filter(is_usable)
-            .ok_or_else(|| refused(format!("it has no claim {} for a user name", self.username)))?;
+            .filter(|name| is_user_name(name))
+            .ok_or_else(|| refused(format!("its claim {} is no user name", self.username)))?;
         if certificate.as_ref().is_some_and(|shown| shown.common_name != username) {
             return Err(TokenRefused::OtherCertificate);
         }
@@ -144,8 +141,8 @@ impl ClaimRules {
     }
 }
 
-/// Returns when the connection of the holder ends: at `exp`, or if clocks differ and that is over
-/// already, when the leeway ends.
+/// Returns when the connection of the holder ends: at `exp`, or at the end of the leeway if `exp` is in the past
+/// because clocks differ.
 fn expires_at(claims: &Claims, leeway_secs: u64) -> Option<Timestamp> {
     let exp = claims.get("exp")?;
     #[expect(

@@ -1,7 +1,7 @@
-//! A JWK Set at a URL or in a file, read again and again.
+//! A JWK Set at a URL or in a file, which is read at regular intervals.
 //!
-//! What was read last stays while the place cannot be read. A token that names an unknown key has the
-//! set read once, at most every ten seconds however many such tokens come.
+//! If a reading fails, the keys of the last reading stay. A token with an unknown key causes a reading, but not
+//! more than one in ten seconds.
 
 use std::{
     fs,
@@ -26,13 +26,13 @@ use super::{
 };
 use crate::outbound::{self, ServiceCaller, ServiceUrl, UrlFault, said};
 
-/// How long a reading may take.
+/// Maximum time of a reading.
 const TIME_MAX: Duration = Duration::from_secs(2);
 /// Maximum bytes of a set.
 const BYTES_MAX: usize = 256 * 1024;
-/// The time between two readings that were not due: for an unknown key, or after a failure.
+/// Minimum time between two extra readings: for an unknown key, or after a failure.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The longest time after which a watcher looks for another configuration.
+/// The interval at which a watcher looks for a changed configuration.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A JWK Set.
@@ -51,7 +51,7 @@ enum Place {
     Url(ServiceUrl, Box<ServiceCaller>),
 }
 
-/// What is known of the last reading.
+/// The state of the last readings.
 #[derive(Clone, Copy, Default)]
 struct State {
     read_at: Option<Instant>,
@@ -146,12 +146,12 @@ impl Jwks {
         self.keys.load()
     }
 
-    /// Reads the set again for a token whose key is not among those that are known.
+    /// Reads the set again for a token with an unknown key.
     pub(super) async fn look_for(&self, header: &Header) -> Lookup {
         let _turn = self.turn.lock().await;
         let keys = self.keys();
         if header.kid.is_some() && keys.iter().any(|key| key.fits(header) && key.is_named()) {
-            // Another token has had it read meanwhile, or the signature is wrong.
+            // Another token has caused a reading meanwhile, or the signature is wrong.
             return Lookup::Read(keys);
         }
         let state = *self.state();
@@ -196,6 +196,13 @@ impl Jwks {
             Place::File(path) => read_file(path),
             Place::Url(url, caller) => fetch(url, caller).await,
         };
+        // A set that never had a key is probably a mistake; one that has none any more was withdrawn.
+        let read = match read {
+            Ok(keys) if keys.is_empty() && self.keys.load().is_empty() => {
+                Err("it has no key for signatures".to_owned())
+            }
+            other => other,
+        };
         let mut state = self.state();
         state.read_at = Some(Instant::now());
         state.is_good = read.is_ok();
@@ -205,6 +212,12 @@ impl Jwks {
                     tracing::info!(jwks = self.shown(), "the JWK Set can be read again");
                 }
                 tracing::debug!(jwks = self.shown(), keys = keys.len(), "JWK Set read");
+                if keys.is_empty() && !self.keys.load().is_empty() {
+                    tracing::warn!(
+                        jwks = self.shown(),
+                        "the JWK Set has no key for signatures now"
+                    );
+                }
                 self.keys.store(Arc::new(keys));
                 true
             }
@@ -246,7 +259,7 @@ async fn fetch(url: &ServiceUrl, caller: &ServiceCaller) -> Result<Vec<TokenKey>
         .header(USER_AGENT, outbound::AGENT)
         .body(Full::<Bytes>::default())
         .expect("the headers are constants");
-    let answer = caller.call(request, TIME_MAX, BYTES_MAX).await?;
+    let answer = caller.call(request, TIME_MAX, BYTES_MAX).await.map_err(|failure| failure.why)?;
     match answer.status.is_success() {
         true => keys::of_set(&answer.body),
         false => Err(said(answer.status)),

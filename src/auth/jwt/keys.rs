@@ -3,10 +3,13 @@
 use std::{fs, path::PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse},
 };
 
 use super::options::{JwtConfig, JwtError, is_hmac};
@@ -21,9 +24,9 @@ const SET_KEYS_MAX: usize = 100;
 /// A key with the tokens that it may have signed.
 #[derive(Clone)]
 pub(super) struct TokenKey {
-    /// Its name in a JWK Set.
+    /// The name of the key (`kid`) in a JWK Set.
     id: Option<Box<str>>,
-    /// The algorithm or algorithms that it is for; empty = all of its family.
+    /// The algorithms that it is for; empty = all of its family.
     algorithms: Vec<Algorithm>,
     decoding: DecodingKey,
     thumbprint: Thumbprint,
@@ -104,7 +107,8 @@ fn public_key(pem: &[u8]) -> Option<DecodingKey> {
     forms.into_iter().filter(|_| !is_private).find_map(|parse| parse(pem).ok())
 }
 
-/// The bytes of a file without a line break at its end, or what stands in Base64 after `base64:`.
+/// Returns the secret of a file: its bytes without a line break at the end, or the decoded Base64 after
+/// `base64:`.
 fn secret(text: &[u8]) -> Result<DecodingKey, &'static str> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -122,22 +126,26 @@ fn secret(text: &[u8]) -> Result<DecodingKey, &'static str> {
     DecodingKey::from_secret(secret).map_err(|_| "is no secret")
 }
 
-/// Returns the usable keys of a JWK Set; keys for encryption and of unknown kinds are left out.
+/// Returns the usable keys of a JWK Set; keys for encryption, of unknown kinds, and too short secrets are
+/// left out. A set without keys is one whose issuer has withdrawn all of them.
 pub(super) fn of_set(text: &[u8]) -> Result<Vec<TokenKey>, String> {
     let set: JwkSet = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if set.keys.len() > SET_KEYS_MAX {
         return Err(format!("it has more than {SET_KEYS_MAX} keys"));
     }
-    let keys: Vec<_> = set.keys.iter().filter_map(of_jwk).collect();
-    match keys.is_empty() {
-        true => Err("it has no key for signatures".to_owned()),
-        false => Ok(keys),
-    }
+    Ok(set.keys.iter().filter_map(of_jwk).collect())
 }
 
 fn of_jwk(jwk: &Jwk) -> Option<TokenKey> {
     if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
         return None;
+    }
+    let verifies = |operations: &Vec<KeyOperations>| operations.contains(&KeyOperations::Verify);
+    if jwk.common.key_operations.as_ref().is_some_and(|operations| !verifies(operations)) {
+        return None; // RFC 7517, 4.3
+    }
+    if let AlgorithmParameters::OctetKey(key) = &jwk.algorithm {
+        URL_SAFE_NO_PAD.decode(&key.value).ok().filter(|it| it.len() >= SECRET_BYTES_MIN)?;
     }
     let decoding = DecodingKey::from_jwk(jwk).ok()?;
     let named = jwk.common.key_algorithm.map(|one| one.to_string().parse::<Algorithm>());
@@ -162,5 +170,29 @@ fn by_curve(parameters: &AlgorithmParameters) -> Option<Vec<Algorithm>> {
         AlgorithmParameters::OctetKeyPair(_) => Some(vec![Algorithm::EdDSA]),
         AlgorithmParameters::RSA(_) | AlgorithmParameters::OctetKey(_) => Some(Vec::new()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn usable(keys: Value) -> usize {
+        of_set(json!({ "keys": keys }).to_string().as_bytes()).expect("a set").len()
+    }
+
+    #[test]
+    fn a_set_has_the_keys_that_verify_signatures() {
+        let long = URL_SAFE_NO_PAD.encode([7; 32]);
+        let short = URL_SAFE_NO_PAD.encode([7; 31]);
+        assert_eq!(usable(json!([{"kty": "oct", "k": long}])), 1);
+        assert_eq!(usable(json!([{"kty": "oct", "k": long, "key_ops": ["sign", "verify"]}])), 1);
+        assert_eq!(usable(json!([{"kty": "oct", "k": short}])), 0, "too short");
+        assert_eq!(usable(json!([{"kty": "oct", "k": long, "key_ops": ["encrypt"]}])), 0);
+        assert_eq!(usable(json!([{"kty": "oct", "k": long, "use": "enc"}])), 0);
+        assert_eq!(usable(json!([])), 0, "all are withdrawn");
+        assert!(of_set(b"{}").is_err());
     }
 }

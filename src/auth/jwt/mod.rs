@@ -48,11 +48,11 @@ struct JwtShared {
     /// `None` while there is no key.
     setup: ArcSwapOption<Setup>,
     generation: AtomicU64,
-    /// The generation in which a key was last taken away.
+    /// The generation in which a key was last removed.
     lost_key_in: AtomicU64,
 }
 
-/// What a configuration says, with its keys.
+/// A configuration with its keys.
 struct Setup {
     from: TokenPlace,
     algorithms: Vec<Algorithm>,
@@ -272,6 +272,10 @@ impl Authenticator for JwtAuthenticator {
             return Err(AuthenticationError::NotMine);
         };
         self.identify(token, Holder::of(&credentials)).await
+    }
+
+    fn may_be_remembered(&self, _: &Identity) -> bool {
+        true
     }
 
     fn generation(&self) -> u64 {

@@ -1,15 +1,15 @@
-//! `[auth.jwt]`: which tokens are accepted, and what their claims mean.
+//! `[auth.jwt]`: the tokens that are accepted, and the meaning of their claims.
 
 use std::{io, path::PathBuf};
 
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Serialize};
 
-/// Which tokens are accepted. Without keys, secrets and JWK Set none are.
+/// The tokens that are accepted. Without keys, secrets and a JWK Set, no token is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JwtConfig {
-    /// Where CONNECT and HTTP Basic have the token.
+    /// The part of CONNECT and HTTP Basic that has the token.
     pub from: TokenPlace,
     /// The algorithms that are accepted: `HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` and so on.
     pub algorithms: Vec<String>,

@@ -1,7 +1,7 @@
 //! Identities from a PostgreSQL database: configurable queries for the hash and the rules of a user.
 //!
-//! `rows` knows what the columns mean; the check of the password is the one of the accounts. A database
-//! that does not answer makes a login Unavailable, never refused.
+//! `rows` knows the meaning of the columns. Passwords are checked in the same way as those of accounts. If the
+//! database does not answer, a login is Unavailable, never refused.
 
 mod options;
 mod rows;
@@ -29,7 +29,9 @@ use self::rows::FoundUser;
 use super::{
     AuthenticationError, Authenticator, ClientCertificate, Credentials, FileAuthenticator,
     Identity, Login, Renew, Renewal, Standing, StoredPassword,
-    breaker::{Breaker, Turned},
+    breaker::{Breaker, CallOutcome, Turned},
+    identity::is_user_name,
+    origin::Origin,
 };
 use crate::{
     mqtt::Timestamp,
@@ -39,8 +41,8 @@ use crate::{
 
 /// Maximum number of rows that are read: one more than an identity can have rules.
 const ROWS_MAX: usize = 65;
-/// Classes of SQLSTATE that say something about the values of a query, not about the database: a name that
-/// is no number, a subquery with two rows, an error that a function raises.
+/// Classes of SQLSTATE that are about the values of a query, and not about the database: for example a name
+/// that is not a number, a subquery with two rows, or an error that a function raises.
 const CLASSES_OF_VALUES: [&str; 5] = ["21", "22", "38", "39", "P0"];
 
 /// Admits clients that a PostgreSQL database knows. Cloning copies a pointer.
@@ -48,10 +50,10 @@ const CLASSES_OF_VALUES: [&str; 5] = ["21", "22", "38", "39", "P0"];
 pub struct PostgresAuthenticator(Arc<PostgresShared>);
 
 struct PostgresShared {
-    /// `None` while there is none.
+    /// `None` while no database is configured.
     database: ArcSwapOption<UserDatabase>,
     generation: AtomicU64,
-    /// Checks passwords: failures count and hashes have turns with those of its accounts.
+    /// Checks passwords, together with those of its own accounts.
     passwords: Arc<FileAuthenticator>,
 }
 
@@ -65,11 +67,13 @@ struct UserDatabase {
     unusable: UnusableAnswers,
 }
 
-/// Why a query has no rows; a text for the log.
+/// Why a query has no rows, with a text for the log.
 enum NoRows {
-    /// The database does not answer, or answers nobody.
+    /// There is no connection to the database.
+    Unreachable(String),
+    /// The database does not answer, or refuses the query.
     Failed(String),
-    /// It has an error for the values of this user.
+    /// The query fails with the values of this user.
     OfValues(String),
 }
 
@@ -121,7 +125,7 @@ impl UserDatabase {
         let time_max = Duration::from_millis(config.timeout_ms.into());
         database.connect_timeout(time_max);
         database.application_name("hearthmq");
-        // A query that nobody waits for any more does not keep its connection busy.
+        // Ends a query on the server that no login waits for any more.
         let given = database.get_options().unwrap_or_default();
         database.options(format!("{given} -c statement_timeout={}", config.timeout_ms));
         let authorities = match config.ca.as_os_str().is_empty() {
@@ -196,19 +200,21 @@ impl UserDatabase {
         (option, query): (&str, &str),
         who: &UserLookup,
     ) -> Result<Vec<Row>, AuthenticationError> {
-        if !self.breaker.admits() {
+        let origin = Origin::of(who.ip);
+        if !self.breaker.admits(origin) {
             return Err(AuthenticationError::Unavailable);
         }
         let rows = self.run(query, who).await;
-        let failure = match &rows {
-            // Otherwise strangers could have the database left alone by names that it refuses.
-            Ok(_) | Err(NoRows::OfValues(_)) => None,
-            Err(NoRows::Failed(why)) => Some(why),
+        let (outcome, failure) = match &rows {
+            // Otherwise strangers could open the breaker by names that the database refuses.
+            Ok(_) | Err(NoRows::OfValues(_)) => (CallOutcome::Good, None),
+            Err(NoRows::Unreachable(why)) => (CallOutcome::Unreachable, Some(why)),
+            Err(NoRows::Failed(why)) => (CallOutcome::Failed, Some(why)),
         };
         if let Some(why) = failure {
             tracing::debug!(why, "the database of auth.postgres has failed");
         }
-        match (self.breaker.note(failure.is_none()), failure) {
+        match (self.breaker.note(origin, outcome), failure) {
             (Turned::Failing, Some(why)) => tracing::warn!(
                 why,
                 "the database of auth.postgres has failed; this login is answered Server unavailable"
@@ -222,7 +228,7 @@ impl UserDatabase {
         }
         rows.map_err(|why| match why {
             NoRows::OfValues(why) => self.misunderstood(option, &why, who),
-            NoRows::Failed(_) => AuthenticationError::Unavailable,
+            NoRows::Unreachable(_) | NoRows::Failed(_) => AuthenticationError::Unavailable,
         })
     }
 
@@ -231,7 +237,7 @@ impl UserDatabase {
         let by = Instant::now() + self.time_max;
         let late = |_| NoRows::Failed(format!("no answer within {} ms", self.time_max.as_millis()));
         let client = timeout_at(by, self.pool.get()).await.map_err(late)?;
-        let client = client.map_err(|error| NoRows::Failed(outbound::with_causes(&error)))?;
+        let client = client.map_err(|error| NoRows::Unreachable(outbound::with_causes(&error)))?;
         let client = BusyConnection(Some(client));
         let run = async {
             // All three have a type, so that a query may leave out the last ones.
@@ -254,7 +260,7 @@ impl UserDatabase {
         rows.map_err(|error| no_rows(&error))
     }
 
-    /// Logs an answer that cannot be used: nobody logs in by it.
+    /// Logs an answer that cannot be used. The login is Unavailable.
     fn misunderstood(&self, option: &str, why: &str, who: &UserLookup) -> AuthenticationError {
         let (address, user) = (who.ip, &*who.username);
         self.unusable.tell(&UnusableAnswer { source: "auth.postgres", option, why, address, user });
@@ -278,7 +284,7 @@ impl Drop for BusyConnection {
     }
 }
 
-/// Returns what an error of a query is about.
+/// Returns the meaning of an error of a query.
 fn no_rows(error: &tokio_postgres::Error) -> NoRows {
     let is_of_values =
         |state: &SqlState| CLASSES_OF_VALUES.iter().any(|class| state.code().starts_with(class));
@@ -295,7 +301,7 @@ struct UserLookup {
     username: Arc<str>,
     client_id: Option<Box<str>>,
     ip: IpAddr,
-    /// The same for a query.
+    /// The address as a text, for a query.
     address: Box<str>,
     certificate: Option<Arc<ClientCertificate>>,
 }
@@ -339,7 +345,7 @@ impl Authenticator for PostgresAuthenticator {
     ) -> Result<Identity, AuthenticationError> {
         let database = self.0.database.load_full().ok_or(AuthenticationError::NotMine)?;
         let name = credentials.username.filter(|_| credentials.bearer.is_none());
-        let name = name.ok_or(AuthenticationError::NotMine)?;
+        let name = name.filter(|name| is_user_name(name)).ok_or(AuthenticationError::NotMine)?;
         let password = credentials.password.ok_or(AuthenticationError::NotMine)?;
         let who = UserLookup {
             username: name.into(),

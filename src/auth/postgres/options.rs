@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 
 use crate::auth::HiddenText;
 
-/// Which PostgreSQL database knows clients. Without a URL none is asked.
+/// The PostgreSQL database that is asked about clients. Without a URL, no database is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
@@ -132,8 +132,8 @@ impl PostgresConfig {
     }
 }
 
-/// Returns whether the connection has TLS. Every other mode of libpq goes on without it if somebody on the
-/// way says that the server has none.
+/// Returns whether the connection always has TLS. In the other modes of libpq, an attacker on the way can turn it
+/// off by answering that the server has none.
 pub(super) fn is_encrypted(database: &tokio_postgres::Config) -> bool {
     database.get_ssl_mode() == SslMode::Require
 }

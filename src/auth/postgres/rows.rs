@@ -1,4 +1,4 @@
-//! What the rows of the database say about a user.
+//! The meaning of the rows of the database.
 
 use serde_json::{Map, Value};
 use tokio_postgres::{
@@ -11,13 +11,13 @@ use crate::{
     outbound::with_causes,
 };
 
-/// What is known of a user.
+/// A user as the database knows it.
 pub(super) struct FoundUser {
     pub(super) hash: String,
     pub(super) is_disabled: bool,
     pub(super) attributes: Attributes,
     pub(super) groups: Groups,
-    /// Of the column `acl`.
+    /// The value of the column `acl`.
     pub(super) acl: Value,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
         let name = column.name();
         match (name, column.type_()) {
             ("disabled", _) => {
-                // A null is no permission to log in.
+                // NULL is not a permission to log in.
                 account.is_disabled = read::<bool>(row, at, "boolean")? != Some(false);
             }
             ("groups", _) => {

@@ -59,7 +59,7 @@ impl Running {
             let Some(name) = RecordKey::new(NAMESPACE, &format!("{bucket:03x}")) else { continue };
             if record.is_empty() {
                 records.remove_behind(name);
-            } else if !records.put_behind(Put::new(name, record)) {
+            } else if records.put_behind(Put::new(name, record)).is_none() {
                 users.source.keep_changed_uses(bucket); // until the store can be written again
             }
         }

@@ -17,8 +17,9 @@ impl Report {
     pub(super) fn not_taken(&mut self, line: &Line, why: &str) {
         let Line { place, name, value } = line;
         // A bridge or a plugin can have its password here.
-        let shown =
-            if name.contains("password") && name != "password_file" { "…" } else { value };
+        let is_secret =
+            name.contains("password") && name != "password_file" || name == "bridge_psk";
+        let shown = if is_secret { "…" } else { value };
         self.not_taken.push(format!("{place}: {name} {shown}: {why}"));
     }
 

@@ -1,6 +1,6 @@
 //! The configuration that an import makes, and its text.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
@@ -12,6 +12,10 @@ pub(super) struct MosquittoSettings {
     sections: BTreeMap<&'static str, Table>,
     /// The `[[listeners]]` tables.
     pub(super) listeners: Vec<Table>,
+    /// The `[[bridges]]` tables.
+    pub(super) bridges: Vec<Table>,
+    /// Files that only their owner may read, and their content.
+    pub(super) secrets: Vec<(PathBuf, String)>,
     pub(super) rules: Vec<NewRule>,
     /// What each client identifier must begin with, and where that is written.
     pub(super) client_id_prefix: Option<(Place, String)>,
@@ -67,9 +71,11 @@ impl MosquittoSettings {
             .iter()
             .map(|(name, section)| ((*name).to_owned(), Value::Table(section.clone())))
             .collect();
-        if !self.listeners.is_empty() {
-            let tables = self.listeners.iter().cloned().map(Value::Table).collect();
-            all.insert("listeners".to_owned(), Value::Array(tables));
+        for (key, tables) in [("listeners", &self.listeners), ("bridges", &self.bridges)] {
+            if !tables.is_empty() {
+                let tables = tables.iter().cloned().map(Value::Table).collect();
+                all.insert(key.to_owned(), Value::Array(tables));
+            }
         }
         let text = toml::to_string(&all).expect("the tables have texts, numbers, flags and lists");
         format!(

@@ -148,7 +148,7 @@ fn accept(name: &NameArguments) -> Result<(), Failure> {
 }
 
 fn unpin(UnpinArguments { client_id, remote, output }: &UnpinArguments) -> Result<(), Failure> {
-    let target = format!("/api/v1/certificates/pins/{}", encoded(client_id));
+    let target = format!("/api/v1/certificates/pin?id={}", encoded(client_id));
     let changed = remote.remote()?.ask("DELETE", &target, None)?;
     if output.is_json() {
         return Ok(write_json(&changed)?);

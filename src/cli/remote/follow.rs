@@ -67,7 +67,7 @@ pub(super) fn follow(
 
 /// Fails if standard output is a pipe whose reader has gone. Without an event nothing is written, so
 /// that a write would not tell.
-fn check_output() -> io::Result<()> {
+pub(super) fn check_output() -> io::Result<()> {
     let stdout = io::stdout();
     let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
     poll(&mut polled, Some(&Timespec::default()))?;

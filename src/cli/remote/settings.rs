@@ -133,16 +133,16 @@ pub(super) fn of_clients(command: &ClientSettingsCommand) -> Result<(), Failure>
         ClientSettingsCommand::List(arguments) => {
             list(arguments, "/api/v1/settings", &["CLIENT ID", "SETTINGS", "BY", "SET AT"])
         }
-        ClientSettingsCommand::Show(owner) => show(owner, "/api/v1/settings"),
+        ClientSettingsCommand::Show(owner) => show(owner, "/api/v1/client/settings?id"),
         ClientSettingsCommand::Set(arguments) => {
             let mut patch = arguments.values.patch();
             if arguments.sticky {
                 patch.insert("sticky".into(), true.into());
             }
-            let target = format!("/api/v1/clients/{}", encoded(&arguments.client_id));
+            let target = format!("/api/v1/client?id={}", encoded(&arguments.client_id));
             arguments.common.make("PATCH", &target, Some(&patch.into()))
         }
-        ClientSettingsCommand::Remove(owner) => remove(owner, "/api/v1/settings"),
+        ClientSettingsCommand::Remove(owner) => remove(owner, "/api/v1/client/settings?id"),
     }
 }
 
@@ -152,12 +152,12 @@ pub(super) fn of_users(command: &UserSettingsCommand) -> Result<(), Failure> {
         UserSettingsCommand::List(arguments) => {
             list(arguments, "/api/v1/user-settings", &["USER", "SETTINGS", "BY", "SET AT"])
         }
-        UserSettingsCommand::Show(owner) => show(owner, "/api/v1/user-settings"),
+        UserSettingsCommand::Show(owner) => show(owner, "/api/v1/user/settings?username"),
         UserSettingsCommand::Set(arguments) => {
-            let target = format!("/api/v1/user-settings/{}", encoded(&arguments.name));
+            let target = format!("/api/v1/user/settings?username={}", encoded(&arguments.name));
             arguments.common.make("PATCH", &target, Some(&arguments.values.patch().into()))
         }
-        UserSettingsCommand::Remove(owner) => remove(owner, "/api/v1/user-settings"),
+        UserSettingsCommand::Remove(owner) => remove(owner, "/api/v1/user/settings?username"),
     }
 }
 
@@ -175,10 +175,10 @@ fn list(
     })
 }
 
-fn show(owner: &SettingsOwner, path: &str) -> Result<(), Failure> {
-    owner.common.make("GET", &format!("{path}/{}", encoded(&owner.name)), None)
+fn show(owner: &SettingsOwner, target: &str) -> Result<(), Failure> {
+    owner.common.make("GET", &format!("{target}={}", encoded(&owner.name)), None)
 }
 
-fn remove(owner: &SettingsOwner, path: &str) -> Result<(), Failure> {
-    owner.common.make("DELETE", &format!("{path}/{}", encoded(&owner.name)), None)
+fn remove(owner: &SettingsOwner, target: &str) -> Result<(), Failure> {
+    owner.common.make("DELETE", &format!("{target}={}", encoded(&owner.name)), None)
 }

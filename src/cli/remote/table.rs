@@ -110,7 +110,7 @@ pub(super) fn duration(millis: u64) -> String {
 }
 
 /// Returns a text with its control characters escaped.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
     // Of characters without a width, some change the order of the text beside them.
     let is_hidden = |char: char| char.is_control() || ('\u{200B}'..='\u{206F}').contains(&char);
     if !text.contains(is_hidden) {

@@ -123,9 +123,9 @@ pub(super) fn run(command: UsersCommand) -> Result<(), Failure> {
     }
 }
 
-/// Returns the path of the calls about an account.
-fn path(name: &str) -> String {
-    format!("/api/v1/users/{}", encoded(name))
+/// Returns the target of a call about an account; `call` is the rest of its path.
+fn target(call: &str, name: &str) -> String {
+    format!("/api/v1/user{call}?name={}", encoded(name))
 }
 
 /// Returns a body.
@@ -167,7 +167,7 @@ fn list(arguments: &UserListArguments) -> Result<(), Failure> {
 }
 
 fn show(user: &OneUser) -> Result<(), Failure> {
-    let shown = user.remote.remote()?.get(&path(&user.name))?;
+    let shown = user.remote.remote()?.get(&target("", &user.name))?;
     write(&shown, &user.output)
 }
 
@@ -200,7 +200,7 @@ fn add(arguments: &AddArguments) -> Result<(), Failure> {
 fn password(user: &OneUser) -> Result<(), Failure> {
     let remote = user.remote.remote()?;
     let password = json!({ "password": passwd::read_password(&user.name)? });
-    let target = format!("{}/password", path(&user.name));
+    let target = target("/password", &user.name);
     let changed = remote.ask("PUT", &target, body(&password))?;
     told(&format!("{} has the new password", user.name), &changed, &user.output)
 }
@@ -210,14 +210,14 @@ fn secret(arguments: &SecretArguments) -> Result<(), Failure> {
     let Some(id) = &arguments.remove else {
         return make_secret(&remote, &arguments.name, &arguments.output);
     };
-    let target = format!("{}/secrets/{}", path(&arguments.name), encoded(id));
+    let target = format!("{}&id={}", target("/secret", &arguments.name), encoded(id));
     let changed = remote.ask("DELETE", &target, None)?;
     told(&format!("secret {id} of {} was removed", arguments.name), &changed, &arguments.output)
 }
 
 /// Makes a device secret, and writes it alone, so that a script can take it.
 fn make_secret(remote: &Remote, name: &str, output: &OutputOptions) -> Result<(), Failure> {
-    let made = remote.ask("POST", &format!("{}/secrets", path(name)), None)?;
+    let made = remote.ask("POST", &target("/secrets", name), None)?;
     if output.json {
         return Ok(write_json(&made)?);
     }
@@ -227,13 +227,13 @@ fn make_secret(remote: &Remote, name: &str, output: &OutputOptions) -> Result<()
 
 fn set_disabled(user: &OneUser, is_disabled: bool) -> Result<(), Failure> {
     let patch = json!({ "disabled": is_disabled });
-    let changed = user.remote.remote()?.ask("PATCH", &path(&user.name), body(&patch))?;
+    let changed = user.remote.remote()?.ask("PATCH", &target("", &user.name), body(&patch))?;
     let state = if is_disabled { "disabled" } else { "enabled" };
     told(&format!("{} is {state}", user.name), &changed, &user.output)
 }
 
 fn delete(user: &OneUser) -> Result<(), Failure> {
-    let removed = user.remote.remote()?.ask("DELETE", &path(&user.name), None)?;
+    let removed = user.remote.remote()?.ask("DELETE", &target("", &user.name), None)?;
     told(&format!("{} was removed", user.name), &removed, &user.output)
 }
 

@@ -45,12 +45,13 @@ macro_rules! files {
 }
 
 /// All files.
-static FILES: [ConsoleFile; 20] = files! {
+static FILES: [ConsoleFile; 22] = files! {
     "" PAGE "page/index.html" false;
     "/console.css" STYLE "page/console.css" false;
     "/icon.svg" IMAGE "page/icon.svg" false;
     "/access.js" SCRIPT "page/access.js" false;
     "/api.js" SCRIPT "page/api.js" false;
+    "/bridges.js" SCRIPT "page/bridges.js" false;
     "/changes.js" SCRIPT "page/changes.js" false;
     "/charts.js" SCRIPT "page/charts.js" false;
     "/client.js" SCRIPT "page/client.js" false;
@@ -61,6 +62,7 @@ static FILES: [ConsoleFile; 20] = files! {
     "/overview.js" SCRIPT "page/overview.js" false;
     "/presence.js" SCRIPT "page/presence.js" false;
     "/topics.js" SCRIPT "page/topics.js" false;
+    "/trace.js" SCRIPT "page/trace.js" false;
     "/ui.js" SCRIPT "page/ui.js" false;
     "/users.js" SCRIPT "page/users.js" false;
     "/preact.js" SCRIPT "vendor/htm-preact.mjs.gz" true;
@@ -97,8 +99,10 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 fn answer(api: &Api, request: &HttpRequest, number: usize) -> HttpResponse {
     let file = &FILES[number];
     let fixed = api.0.console.0[number].get_or_init(|| {
-        let answer = FixedAnswer::new(file.content_type, Bytes::from_static(file.bytes));
-        let answer = if file.is_compressed { answer.compressed() } else { answer };
+        let answer = match file.is_compressed {
+            true => FixedAnswer::compressed(file.content_type, file.bytes),
+            false => FixedAnswer::new(file.content_type, Bytes::from_static(file.bytes)),
+        };
         answer.with_policy(POLICY)
     });
     fixed.answer_to(api, request)

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 
 use super::ApiError;
-use crate::control::ControlError;
+use crate::{control::ControlError, told::cut};
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
@@ -63,9 +63,25 @@ impl From<ControlError> for ApiError {
                 let message = "No session matches the topic, so no reply can come.";
                 Self::new(StatusCode::NOT_FOUND, "no_subscriber", message)
             }
+            ControlError::TraceNotFound => {
+                let message = "No trace of yours has this id.";
+                Self::new(StatusCode::NOT_FOUND, "trace_not_found", message)
+            }
+            ControlError::TooManyTraces => {
+                let message = "As many traces run as limits.traces_max allows, or half as many of \
+                               this account; end one.";
+                Self::new(StatusCode::CONFLICT, "too_many_traces", message)
+            }
             ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
             ControlError::Unavailable => Self::unavailable(),
             ControlError::Timeout => Self::timeout(),
         }
+    }
+}
+
+impl ApiError {
+    /// The trace to start is not valid.
+    pub(in crate::http) fn invalid_trace(why: &str) -> Self {
+        Self::bad_request("invalid_trace", format!("The trace is not valid: {}.", cut(why)))
     }
 }

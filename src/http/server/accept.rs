@@ -43,11 +43,13 @@ use super::{
 use crate::{
     http::{
         Api, ListenerName,
-        admission::{LastAccepted, PeerIsCaller},
+        admission::PeerIsCaller,
         asking::ItsPlace,
         certificate::ShownCertificate,
         live::{LiveAnswer, ServerEnding},
-        not_found, routes,
+        not_found,
+        remembered::LastAccepted,
+        routes,
     },
     metrics::ShardMetrics,
     net::{ProxyProtocol, Whose, canonical, is_of_files, is_somebody_waiting, tls},

@@ -3,7 +3,7 @@
 //!
 //! Needs `observe` for any client.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -146,7 +146,7 @@ pub(super) async fn advice(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let key = |(address, listener)| cursor::after(&format!("{address} {listener}"));
         Ok(text.end(page.next.map(key)))
     };
-    answer(&api, &request, RestRoute::KeepAliveAdvice, call).await
+    answer(&api, &request, RestRoute::KeepAliveAdvice, pin!(call)).await
 }
 
 fn place_of(key: &str) -> Option<(IpAddr, Arc<str>)> {

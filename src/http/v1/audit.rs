@@ -1,6 +1,6 @@
 //! `GET /api/v1/audit`: who has changed what. Needs `administer`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -109,5 +109,5 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let key = |last: &AuditEntry| last.number.to_string();
         text.answer(found, has_more, key, |entry| Ok(AuditAnswer::from(entry)))
     };
-    answer(&api, &request, RestRoute::Audit, call).await
+    answer(&api, &request, RestRoute::Audit, pin!(call)).await
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/bans`: clients that are kept out. Needs `administer`.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -18,14 +18,13 @@ use super::{
             Administration, BanForm, Caller, Change, Fails, JsonBody, NoBan, Parameters,
             Precondition, StoredThings, Ttl,
         },
-        parameters::{Plus, decode},
     },
     body,
     etag::{self, ETAG, Preconditions},
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::{administrator, in_time_of_change},
-    target::{Query, raw_segment},
+    target::{Query, name_in},
 };
 use crate::{
     control::{AccessChanged, AccessError, Ban, BanSubject, ListBans, PutBan, RemoveBan},
@@ -167,7 +166,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let key = |ban: &Ban| format!("{}/{}", ban.subject.kind(), ban.subject.value());
         text.answer(bans, has_more, key, |ban| Ok(BanAnswer::from(ban)))
     };
-    answer(&api, &request, RestRoute::Bans, call).await
+    answer(&api, &request, RestRoute::Bans, pin!(call)).await
 }
 
 /// Keeps clients out. Those that are connected are disconnected.
@@ -187,22 +186,21 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
+        Query::of(&request, &[])?;
         let expected = etag::expected(&request)?;
-        let wanted: body::JsonObject<BanBody> =
-            body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let mut ban = PutBan::new(subject_of(&wanted.0)?);
-        if wanted.0.ttl_seconds.is_some_and(|secs| !(1..=TTL_SECS_MAX).contains(&secs)) {
+        let wanted: BanBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let mut ban = PutBan::new(subject_of(&wanted)?);
+        if wanted.ttl_seconds.is_some_and(|secs| !(1..=TTL_SECS_MAX).contains(&secs)) {
             return Err(ApiError::invalid_ttl(1..=TTL_SECS_MAX));
         }
-        ban.reason = wanted.0.reason.map(Into::into);
-        ban.ttl_secs = wanted.0.ttl_seconds;
+        ban.reason = wanted.reason.map(Into::into);
+        ban.ttl_secs = wanted.ttl_seconds;
         ban.expected = expected;
         ban.by.clone_from(&caller.identity.username);
         let changed = in_time_of_change(&api, api.0.control.put_ban(ban)).await;
         done(&api, &caller, changed.map_err(ban_error)?)
     };
-    answer(&api, &request, RestRoute::Bans, call).await
+    answer(&api, &request, RestRoute::Bans, pin!(call)).await
 }
 
 fn subject_of(wanted: &BanBody) -> Result<BanSubject, ApiError> {
@@ -228,13 +226,13 @@ fn subject_of(wanted: &BanBody) -> Result<BanSubject, ApiError> {
 pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         administrator(&api, &request, CallEffect::Looks).await?;
-        Query::parse(request.query_string(), &[])?;
-        let subject = subject_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let subject = subject_of_call(&request)?;
         let found = api.0.control.find_ban(&subject).await.map_err(ban_error)?;
         let tag = etag::of(found.revision);
         Ok(Answer::json(&BanAnswer::from(found)).with_header(ETAG, &tag))
     };
-    answer(&api, &request, RestRoute::Ban, call).await
+    answer(&api, &request, RestRoute::Ban, pin!(call)).await
 }
 
 /// Lifts a ban.
@@ -250,22 +248,21 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let mut wanted = RemoveBan::new(subject_in_path(&request)?);
+        Query::of(&request, &[])?;
+        let mut wanted = RemoveBan::new(subject_of_call(&request)?);
         wanted.expected = etag::expected(&request)?;
         let changed = in_time_of_change(&api, api.0.control.remove_ban(wanted)).await;
         done(&api, &caller, changed.map_err(ban_error)?)
     };
-    answer(&api, &request, RestRoute::Ban, call).await
+    answer(&api, &request, RestRoute::Ban, pin!(call)).await
 }
 
-fn subject_in_path(request: &HttpRequest) -> Result<BanSubject, ApiError> {
+fn subject_of_call(request: &HttpRequest) -> Result<BanSubject, ApiError> {
     let part = |name| {
-        let bytes = decode(raw_segment(request, name), Plus::IsPlus).ok();
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        text.ok_or_else(|| ApiError::invalid_ban("the path must be UTF-8, percent-encoded"))
+        let invalid = || ApiError::invalid_ban("its names must be UTF-8, percent-encoded");
+        name_in(request, name, invalid)
     };
-    BanSubject::parse(&part("{kind}")?, &part("{value}")?).map_err(ban_error)
+    BanSubject::parse(&part("kind")?, &part("value")?).map_err(ban_error)
 }
 
 /// Logs a change of a ban and answers it.

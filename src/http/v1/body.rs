@@ -1,7 +1,5 @@
 //! Reads the JSON body of a call.
 
-use std::{fmt, marker::PhantomData};
-
 use actix_web::{
     HttpRequest,
     http::{Method, header::CONTENT_TYPE},
@@ -9,12 +7,10 @@ use actix_web::{
     web::{Bytes, BytesMut, Payload},
 };
 use futures_util::StreamExt as _;
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::super::{Api, ApiError, BODIES, admission, shares::OwnShare};
+use crate::auth::JsonObject;
 
 /// Maximum bytes of the body of a call about several clients: 10,000 Client Identifiers of 800 bytes
 /// each.
@@ -30,7 +26,7 @@ pub(super) struct ReadBody {
     _room: Option<OwnShare>,
 }
 
-/// Reads a body of at most `bytes_max` bytes and parses it, within the timeout of calls. Called after
+/// Reads a body of at most `bytes_max` bytes and parses it, an object, within the timeout of calls. Called after
 /// the checks of the caller, so that a stranger cannot make the broker read a body.
 ///
 /// # Errors
@@ -135,30 +131,13 @@ impl ArrivingBody {
     }
 }
 
-/// A JSON object. A type whose fields are all optional would also be read from a list.
-pub(super) struct JsonObject<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-struct ObjectVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = JsonObject<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(JsonObject)
-    }
-}
-
-/// Parses a body.
+/// Parses a body that is an object.
 pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ApiError> {
+    let JsonObject(parsed) = parse_any(body)?;
+    Ok(parsed)
+}
+
+/// Parses a body that may be another value, such as a list.
+pub(super) fn parse_any<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::invalid_body(&error.to_string()))
 }

@@ -13,6 +13,7 @@ use super::super::{
     ApiError,
     parameters::{INTERVAL_SECS, check_client_id},
 };
+use crate::auth::JsonObject;
 
 /// Maximum items of one call.
 pub(super) const ITEMS_MAX: usize = 10_000;
@@ -88,9 +89,16 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
     }
 }
 
+/// Parses an item that is an object.
+pub(super) fn parse_object<'b, T: Deserialize<'b>>(item: &'b RawValue) -> Result<T, ApiError> {
+    let JsonObject(parsed) = parse_item(item)?;
+    Ok(parsed)
+}
+
 /// Parses an item, or a part of it.
 pub(super) fn parse_item<'b, T: Deserialize<'b>>(item: &'b RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(item.get()).map_err(|error| ApiError::invalid_body(&error.to_string()))
+    serde_json::from_slice(item.get().as_bytes())
+        .map_err(|error| ApiError::invalid_body(&error.to_string()))
 }
 
 /// Parses the Client Identifier of an item.
@@ -103,7 +111,7 @@ pub(super) fn client_id_in(item: Option<&RawValue>) -> Result<String, ApiError> 
 
 /// Parses the interval of an item, in seconds.
 pub(super) fn interval_in(item: Option<&RawValue>) -> Result<u16, ApiError> {
-    let secs = item.and_then(|item| serde_json::from_str(item.get()).ok());
+    let secs = item.and_then(|item| serde_json::from_slice(item.get().as_bytes()).ok());
     secs.filter(|secs| INTERVAL_SECS.contains(secs))
         .ok_or_else(|| ApiError::invalid_interval(INTERVAL_SECS))
 }
@@ -114,7 +122,7 @@ const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=31_536_000;
 /// Parses the time to live of an item, in seconds; `None` if it has none.
 pub(super) fn ttl_in(item: Option<&RawValue>) -> Result<Option<u32>, ApiError> {
     let Some(item) = item else { return Ok(None) };
-    let secs = serde_json::from_str(item.get()).ok();
+    let secs = serde_json::from_slice(item.get().as_bytes()).ok();
     let secs = secs.filter(|secs| TTL_SECS.contains(secs));
     secs.map(Some).ok_or_else(|| ApiError::invalid_ttl(TTL_SECS))
 }

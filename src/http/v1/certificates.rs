@@ -1,6 +1,8 @@
 //! `/api/v1/certificates`: the certificates of connected clients, by expiry, and those that are revoked.
 //! Every call needs `administer`.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -19,8 +21,7 @@ use super::{
         },
         parameters::{Plus, decode},
     },
-    body::{self, JsonObject},
-    cursor,
+    body, cursor,
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     target::{Query, raw_segment},
@@ -179,7 +180,7 @@ pub(super) async fn list_certificates(request: HttpRequest, api: Data<Api>) -> H
             }),
         ))
     };
-    answer(&api, &request, RestRoute::Certificates, call).await
+    answer(&api, &request, RestRoute::Certificates, pin!(call)).await
 }
 
 /// Returns the place of a key.
@@ -215,7 +216,7 @@ pub(super) async fn list_revoked(request: HttpRequest, api: Data<Api>) -> HttpRe
         let key = |last: &RevokedCertificate| format!("{}:{}", last.serial_number, last.issuer);
         text.answer(found, has_more, key, |found| Ok(ShownRevoked::from(found)))
     };
-    answer(&api, &request, RestRoute::RevokedCertificates, call).await
+    answer(&api, &request, RestRoute::RevokedCertificates, pin!(call)).await
 }
 
 /// Revokes a certificate by issuer and serial number.
@@ -235,8 +236,7 @@ pub(super) async fn list_revoked(request: HttpRequest, api: Data<Api>) -> HttpRe
 pub(super) async fn revoke(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admit(&api, &request, CallEffect::Changes).await?;
-        let JsonObject(body) =
-            body::read::<JsonObject<RevokeBody>>(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let body: RevokeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let mut certificate = named(&body.issuer, &body.serial_number)?;
         let is_too_long = |text: &String| text.len() > RevokedCertificate::REASON_BYTES_MAX;
         if body.reason.as_ref().is_some_and(is_too_long) {
@@ -260,7 +260,7 @@ pub(super) async fn revoke(request: HttpRequest, payload: Payload, api: Data<Api
         let sessions_touched = changed.connections;
         Ok(Answer::json(&ChangedCertificate { success: true, sessions_touched }))
     };
-    answer(&api, &request, RestRoute::RevokedCertificates, call).await
+    answer(&api, &request, RestRoute::RevokedCertificates, pin!(call)).await
 }
 
 /// Accepts a revoked certificate again.
@@ -297,7 +297,7 @@ pub(super) async fn restore(request: HttpRequest, api: Data<Api>) -> HttpRespons
         );
         Ok(Answer::json(&ChangedCertificate { success: true, sessions_touched: 0 }))
     };
-    answer(&api, &request, RestRoute::RevokedCertificate, call).await
+    answer(&api, &request, RestRoute::RevokedCertificate, pin!(call)).await
 }
 
 fn named(issuer: &str, serial_number: &str) -> Result<RevokedCertificate, ApiError> {

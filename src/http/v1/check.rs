@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
 };
 
@@ -193,11 +194,10 @@ pub(super) async fn check(request: HttpRequest, payload: Payload, api: Data<Api>
     let call = async {
         administrator(&api, &request, CallEffect::Changes).await?;
         Query::parse(request.query_string(), &[])?;
-        let asked: body::JsonObject<CheckBody> =
-            body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        Ok(Answer::json(&decide(&api, &asked.0).await?))
+        let asked: CheckBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        Ok(Answer::json(&decide(&api, &asked).await?))
     };
-    answer(&api, &request, RestRoute::RulesCheck, call).await
+    answer(&api, &request, RestRoute::RulesCheck, pin!(call)).await
 }
 
 /// Returns the action that is asked about; `None` if only the broker may do it.

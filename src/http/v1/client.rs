@@ -1,13 +1,10 @@
-//! `GET /api/v1/clients/{id}` and `GET /api/v1/client?id=…`: everything about one client.
+//! `GET /api/v1/clients/{id}`: everything about one client.
 //!
 //! Needs `observe` for the client.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::pin};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    web::{self, Data, ServiceConfig},
-};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,22 +14,16 @@ use super::{
         admission::{self, CallEffect},
         calls::{Answer, answer},
         failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
-        parameters::check_client_id,
     },
-    in_time, resource,
+    in_time,
     settings::SettingsPart,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call},
 };
 use crate::{
     auth::Action,
     control::{CertificateFacts, ClientSession},
     metrics::RestRoute,
 };
-
-pub(super) fn routes(config: &mut ServiceConfig) {
-    let client = resource("/client", "GET, HEAD");
-    config.service(client.route(web::get().to(by_query)).route(web::head().to(by_query)));
-}
 
 /// Shows everything about a client.
 ///
@@ -47,48 +38,16 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ),
 )]
 pub(super) async fn show_client(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    show(&request, &api, RestRoute::Client, |request| {
-        Query::parse(request.query_string(), &[])?;
-        client_id_in_path(request)
-    })
-    .await
-}
-
-/// Shows everything about a client whose identifier may not fit a path.
-#[utoipa::path(
-    get, path = "/client", tag = "clients", operation_id = "showClientById",
-    params(("id" = String, Query, description = "the client", example = "car-17")),
-    responses(
-        (status = 200, description = "The client.", body = DetailedClient<'static>,
-         example = example),
-        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
-    ),
-)]
-pub(super) async fn by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    show(&request, &api, RestRoute::ClientById, |request| {
-        let client_id = Query::parse(request.query_string(), &["id"])?.text("id")?;
-        let client_id = client_id.ok_or_else(|| ApiError::missing_parameter("id"))?;
-        check_client_id(&client_id)?;
-        Ok(client_id)
-    })
-    .await
-}
-
-async fn show(
-    request: &HttpRequest,
-    api: &Data<Api>,
-    route: RestRoute,
-    client_id: impl Fn(&HttpRequest) -> Result<String, ApiError>,
-) -> HttpResponse {
     let call = async {
-        let caller = admission::admit(api, request, CallEffect::Looks).await?;
-        let client_id = client_id(request)?;
-        caller.permit(api, &client_id, &[Action::Observe])?;
-        let found = in_time(api, api.0.control.client(&client_id)).await?;
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        Query::of(&request, &[])?;
+        let client_id = client_id_of_call(&request)?;
+        caller.permit(&api, &client_id, &[Action::Observe])?;
+        let found = in_time(&api, api.0.control.client(&client_id)).await?;
         let found = found.ok_or_else(ApiError::client_not_found)?;
         Ok(Answer::json(&DetailedClient::of(&found)))
     };
-    answer(api, request, route, call).await
+    answer(&api, &request, RestRoute::Client, pin!(call)).await
 }
 
 /// Returns an answer for the document.

@@ -3,6 +3,8 @@
 //!
 //! Any account may call it. The list has the clients that the caller may observe.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::ACCEPT,
@@ -23,7 +25,7 @@ use super::{
         failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
         shares::OwnShare,
     },
-    body::{self, BULK_BYTES_MAX, JsonObject},
+    body::{self, BULK_BYTES_MAX},
     bulk::{self, Items},
     cursor, in_time_of_list,
     page::{AskedPage, LIMIT_DEFAULT, LIMIT_MAX},
@@ -150,7 +152,7 @@ pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpRe
         let wanted = Wanted::of_query(request.query_string())?;
         list(&api, &request, &caller, wanted).await
     };
-    answer(&api, &request, RestRoute::Clients, call).await
+    answer(&api, &request, RestRoute::Clients, pin!(call)).await
 }
 
 /// Lists clients that a body selects.
@@ -175,10 +177,10 @@ pub(super) async fn query_clients(
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
-        let JsonObject(wanted) = body::parse(&body.bytes)?;
+        let wanted = body::parse(&body.bytes)?;
         list(&api, &request, &caller, wanted).await
     };
-    answer(&api, &request, RestRoute::ClientsQuery, call).await
+    answer(&api, &request, RestRoute::ClientsQuery, pin!(call)).await
 }
 
 async fn list(

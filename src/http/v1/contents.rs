@@ -4,7 +4,7 @@
 //! Looking needs `observe` for the client, clearing needs `control`. Payloads belong to others, so
 //! they need `administer` as well.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -25,7 +25,7 @@ use super::{
     page::{AskedPage, PageAnswer, PageParameters, PageText},
     publish::UserPropertyItem,
     resource,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call},
 };
 use crate::{
     auth::Action,
@@ -85,8 +85,8 @@ struct ShownSubscription<'a> {
 pub(super) async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let client_id = client_id_in_path(&request)?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
+        let client_id = client_id_of_call(&request)?;
+        let query = Query::of(&request, &["limit", "cursor"])?;
         let asked = AskedPage::of(&query)?;
         let mut wanted = ListSubscriptions::new(&*client_id, asked.limit);
         if let Some(after) = &asked.after {
@@ -99,7 +99,7 @@ pub(super) async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpR
         page.subscriptions.iter().try_for_each(|it| text.push(&shown_subscription(it)))?;
         Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
-    answer(&api, &request, RestRoute::ClientSubscriptions, call).await
+    answer(&api, &request, RestRoute::ClientSubscriptions, pin!(call)).await
 }
 
 fn shown_subscription(subscription: &SubscriptionView) -> ShownSubscription<'_> {
@@ -214,8 +214,8 @@ pub(super) struct PayloadParameter {
 pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let client_id = client_id_in_path(&request)?;
-        let query = Query::parse(request.query_string(), &["limit", "cursor", "payload"])?;
+        let client_id = client_id_of_call(&request)?;
+        let query = Query::of(&request, &["limit", "cursor", "payload"])?;
         let asked = AskedPage::of(&query)?;
         let mut wanted = ListQueue::new(&*client_id, asked.limit);
         if let Some(position) = asked.place(position_of)? {
@@ -234,7 +234,7 @@ pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         page.messages.iter().try_for_each(|message| text.push(&shown_message(message)))?;
         Ok(text.end(page.next.map(cursor_of)))
     };
-    answer(&api, &request, RestRoute::ClientQueue, call).await
+    answer(&api, &request, RestRoute::ClientQueue, pin!(call)).await
 }
 
 fn shown_message(message: &WaitingMessage) -> ShownMessage<'_> {
@@ -292,8 +292,8 @@ struct QueueCleared {
 pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let client_id = client_id_of_call(&request)?;
+        Query::of(&request, &[])?;
         caller.permit(&api, &client_id, &[Action::Control])?;
         let cleared = api.0.control.clear_queue(ClearQueue::new(&*client_id));
         let cleared = in_time_of_list(&api, cleared).await?;
@@ -303,5 +303,5 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&QueueCleared { cleared, success: true }))
     };
-    answer(&api, &request, RestRoute::ClientQueue, call).await
+    answer(&api, &request, RestRoute::ClientQueue, pin!(call)).await
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    web::{self, Bytes, Data, ServiceConfig},
+    web::{self, Data, ServiceConfig},
 };
 
 use super::{
@@ -65,9 +65,10 @@ async fn own_script(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 }
 
 async fn script(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let script = api.0.docs.script.get_or_init(|| {
-        let script = Bytes::from_static(SCRIPT);
-        FixedAnswer::new("text/javascript; charset=utf-8", script).compressed()
-    });
+    let script = api
+        .0
+        .docs
+        .script
+        .get_or_init(|| FixedAnswer::compressed("text/javascript; charset=utf-8", SCRIPT));
     script.answer_to(&api, &request)
 }

@@ -6,25 +6,23 @@
 mod described;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
 };
 use utoipa::ToSchema;
 
 pub(super) use self::described::{ShownBatch, ShownEvent, webhooks};
-use self::stream::{FeedStream, LiveFormat};
+use self::stream::FeedStream;
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{Caller, Fails, Following, Parameters},
-        live::{LiveAnswer, ReplaceableCall, StandingCheck, ending},
-        rate::AccountQuota,
+        live::{LiveFormat, ReplaceableCall, StandingCheck, ending, live_response},
         shares::OwnShare,
     },
     resource,
@@ -101,7 +99,7 @@ struct EventsPart {
     ),
 )]
 pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let Some(format) = live_format(&request) else {
+    let Some(format) = LiveFormat::of(&request) else {
         let call = async {
             let Follower { follow, _place, .. } = begin(&request, &api).await?;
             let _awaited = (!follow.wait.is_zero()).then(|| ReplaceableCall::begin(&request));
@@ -112,7 +110,7 @@ pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse
             };
             Ok(Answer::json_text(text_of(&part)))
         };
-        return answer(&api, &request, RestRoute::Events, call).await;
+        return answer(&api, &request, RestRoute::Events, pin!(call)).await;
     };
     let mut stream = None;
     let call = async {
@@ -121,41 +119,17 @@ pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse
             Some(FeedStream::begin(format, follower, Arc::clone(&api), ending(&request)).await?);
         Ok(Answer::json_text(String::new()))
     };
-    let refused = answer(&api, &request, RestRoute::Events, call).await;
+    let refused = answer(&api, &request, RestRoute::Events, pin!(call)).await;
     match stream {
         None => refused,
-        Some(stream) => respond(&request, format, stream),
+        Some(stream) => live_response(&request, format.content_type(), stream.into_chunks()),
     }
-}
-
-fn respond(request: &HttpRequest, format: LiveFormat, stream: FeedStream) -> HttpResponse {
-    let mut builder: HttpResponseBuilder = HttpResponse::Ok();
-    builder
-        .insert_header((CONTENT_TYPE, format.content_type()))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the events
-        .force_close();
-    AccountQuota::tell(request, &mut builder);
-    let mut response = builder.streaming(stream.into_chunks());
-    response.extensions_mut().insert(LiveAnswer);
-    response
-}
-
-/// Returns the format of an answer that goes on; `None` for one part in JSON.
-fn live_format(request: &HttpRequest) -> Option<LiveFormat> {
-    let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
-    let mut accepted = accepted.flat_map(|value| value.split(','));
-    accepted.find_map(|one| match one.split(';').next().unwrap_or_default().trim() {
-        "text/event-stream" => Some(LiveFormat::ServerSentEvents),
-        "application/x-ndjson" => Some(LiveFormat::Lines),
-        _ => None,
-    })
 }
 
 async fn begin(request: &HttpRequest, api: &Api) -> Result<Follower, ApiError> {
     let admission = StandingCheck::begin(api);
     let caller = admission::admit(api, request, CallEffect::Looks).await?;
-    let follow = follow_of(request, live_format(request).is_some())?.by(caller.as_data());
+    let follow = follow_of(request, LiveFormat::of(request).is_some())?.by(caller.as_data());
     let place = api.0.followers.enter(api, &caller)?;
     Ok(Follower { caller, admission, follow, _place: place })
 }

@@ -1,7 +1,8 @@
-//! `GET /api/v1/clients/{id}/history` and `GET /api/v1/client/history?id=…`: the last connections of
-//! a client, also of one that is gone.
+//! `GET /api/v1/clients/{id}/history`: the last connections of a client, also of one that is gone.
 //!
 //! Needs `observe` for the client.
+
+use std::pin::pin;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -16,12 +17,11 @@ use super::{
         admission::{self, CallEffect},
         calls::answer,
         failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
-        parameters::check_client_id,
     },
     in_time,
     page::{AskedPage, PageAnswer},
     resource,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call},
 };
 use crate::{
     auth::Action,
@@ -30,13 +30,9 @@ use crate::{
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    let in_path = resource("/clients/{id}/history", "GET, HEAD")
-        .route(web::get().to(history))
-        .route(web::head().to(history));
-    let by_query = resource("/client/history", "GET, HEAD")
-        .route(web::get().to(history_by_query))
-        .route(web::head().to(history_by_query));
-    config.service(in_path).service(by_query);
+    let history_of_client = resource("/clients/{id}/history", "GET, HEAD");
+    let history_of_client = history_of_client.route(web::get().to(history));
+    config.service(history_of_client.route(web::head().to(history)));
 }
 
 /// A connection of a client. Times are in milliseconds since the Unix epoch.
@@ -124,52 +120,17 @@ fn example() -> serde_json::Value {
     ),
 )]
 pub(super) async fn history(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    show(&request, &api, RestRoute::ClientHistory, |request| {
-        let AskedPage { limit, .. } =
-            AskedPage::of(&Query::parse(request.query_string(), &["limit"])?)?;
-        Ok(ListHistory::new(client_id_in_path(request)?, limit))
-    })
-    .await
-}
-
-/// Lists the last connections of a client whose identifier may not fit a path.
-#[utoipa::path(
-    get, path = "/client/history", tag = "clients", operation_id = "clientHistoryById",
-    params(
-        ("id" = String, Query, description = "the client", example = "car-17"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000,
-         description = "Maximum number of connections; default 100.")),
-    responses(
-        (status = 200, description = "The connections, the last one first.",
-         body = PageAnswer<ShownConnection<'static>>, example = example),
-        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
-    ),
-)]
-pub(super) async fn history_by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    show(&request, &api, RestRoute::ClientHistoryById, |request| {
-        let query = Query::parse(request.query_string(), &["id", "limit"])?;
-        let client_id = query.text("id")?.ok_or_else(|| ApiError::missing_parameter("id"))?;
-        check_client_id(&client_id)?;
-        Ok(ListHistory::new(client_id, AskedPage::of(&query)?.limit))
-    })
-    .await
-}
-
-async fn show(
-    request: &HttpRequest,
-    api: &Data<Api>,
-    route: RestRoute,
-    wanted: impl Fn(&HttpRequest) -> Result<ListHistory, ApiError>,
-) -> HttpResponse {
     let call = async {
-        let caller = admission::admit(api, request, CallEffect::Looks).await?;
-        let wanted = wanted(request)?;
-        caller.permit(api, &wanted.client_id, &[Action::Observe])?;
-        let mut text = AskedPage { after: None, limit: wanted.limit }.begin(api, &caller)?;
-        let found = in_time(api, api.0.control.list_history(wanted)).await?;
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let page = AskedPage::of(&Query::of(&request, &["limit"])?)?;
+        let client_id = client_id_of_call(&request)?;
+        caller.permit(&api, &client_id, &[Action::Observe])?;
+        let mut text = page.begin(&api, &caller)?;
+        let wanted = ListHistory::new(client_id, page.limit);
+        let found = in_time(&api, api.0.control.list_history(wanted)).await?;
         let found = found.ok_or_else(ApiError::client_not_found)?;
         found.iter().try_for_each(|connection| text.push(&ShownConnection::of(connection)))?;
         Ok(text.end(None))
     };
-    answer(api, request, route, call).await
+    answer(&api, &request, RestRoute::ClientHistory, pin!(call)).await
 }

@@ -3,7 +3,7 @@
 //!
 //! Needs `control` for each client. (CONNECT permits only the two calls about one client.)
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -185,7 +185,7 @@ pub(super) async fn keep_alive(
         drop(bytes);
         changing.await
     };
-    answer(&api, &request, RestRoute::KeepAlives, call).await
+    answer(&api, &request, RestRoute::KeepAlives, pin!(call)).await
 }
 
 /// Changes what a list or a selector asks for.
@@ -196,7 +196,7 @@ async fn change_many(
     if body.bytes.trim_ascii_start().starts_with(b"{") {
         return of_selected(&api, &caller, body::parse(&body.bytes)?);
     }
-    let list: Items<&RawValue> = body::parse(&body.bytes)?;
+    let list: Items<&RawValue> = body::parse_any(&body.bytes)?;
     list.check()?;
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
     let room = reserve(&api, &caller, bytes)?;
@@ -231,7 +231,7 @@ async fn of_portion<'b>(
     caller: &HttpCaller,
     portion: &[&'b RawValue],
 ) -> Vec<KeepAliveResult<Option<&'b RawValue>>> {
-    let parsed = portion.iter().map(|item| match bulk::parse_item::<KeepAliveItem<'b>>(item) {
+    let parsed = portion.iter().map(|item| match bulk::parse_object::<KeepAliveItem<'b>>(item) {
         Ok(item) => (item.client_id, wanted_by(api, caller, &item)),
         Err(error) => (None, Err(error)),
     });

@@ -1,7 +1,7 @@
 //! `DELETE /api/v1/clients/{id}` ends a client's connection, and `POST /api/v1/clients/kick` those of
 //! several clients. Both need `control` for each client.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -29,7 +29,7 @@ use super::{
     client::show_client,
     clients::query_clients,
     in_time, resource, settings,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call, is_in_path},
     walk,
 };
 use crate::{
@@ -55,17 +55,22 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 const ALLOW: &str = "GET, HEAD, DELETE, PATCH";
 
 async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
-    match client_id_in_path(&request).as_deref() {
-        Ok("query") => query_clients(request, payload, api).await,
-        Ok("kick") => kick_many(request, payload, api).await,
+    match bulk_call(&request).as_deref() {
+        Some("query") => query_clients(request, payload, api).await,
+        Some("kick") => kick_many(request, payload, api).await,
         _ => refuse_method(request).await,
     }
 }
 
+/// Returns the identifier in the path, which may name a call about many clients.
+fn bulk_call(request: &HttpRequest) -> Option<String> {
+    is_in_path(request, "id").then(|| client_id_of_call(request).ok())?
+}
+
 /// Answers a method that the path does not have.
 async fn refuse_method(request: HttpRequest) -> HttpResponse {
-    let allow = match client_id_in_path(&request).as_deref() {
-        Ok("query" | "kick") => "GET, HEAD, DELETE, PATCH, POST",
+    let allow = match bulk_call(&request).as_deref() {
+        Some("query" | "kick") => "GET, HEAD, DELETE, PATCH, POST",
         _ => ALLOW,
     };
     ApiError::method_not_allowed(allow).answer_to(&request)
@@ -100,8 +105,8 @@ struct KickAnswer {
 pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let client_id = client_id_in_path(&request)?;
-        let options = options(request.query_string())?;
+        let client_id = client_id_of_call(&request)?;
+        let options = options(&request)?;
         caller.permit(&api, &client_id, &[Action::Control])?;
         let kick = kick_by(&caller, &*client_id, options);
         let Kicked { node, .. } = in_time(&api, api.0.control.kick(kick)).await?;
@@ -109,7 +114,7 @@ pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
         Ok(Answer::json(&KickAnswer { success: true, node }))
     };
-    answer(&api, &request, RestRoute::Client, call).await
+    answer(&api, &request, RestRoute::Client, pin!(call)).await
 }
 
 /// Returns the request of this caller.
@@ -200,7 +205,7 @@ pub(super) async fn kick_many(
         drop(bytes);
         kicking.await
     };
-    answer(&api, &request, RestRoute::Kick, call).await
+    answer(&api, &request, RestRoute::Kick, pin!(call)).await
 }
 
 /// Ends the connections that a list or a selector names.
@@ -301,8 +306,8 @@ fn kick_selected(
 }
 
 /// Parses how a connection ends, from a query.
-fn options(query: &str) -> Result<KickOptions, ApiError> {
-    let query = Query::parse(query, &["session", "will", "reason"])?;
+fn options(request: &HttpRequest) -> Result<KickOptions, ApiError> {
+    let query = Query::of(request, &["session", "will", "reason"])?;
     let (session, will) = (query.text("session")?, query.text("will")?);
     options_of((session.as_deref(), will.as_deref(), query.text("reason")?.as_deref()))
 }

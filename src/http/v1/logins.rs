@@ -1,6 +1,6 @@
 //! `/api/v1/logins`: what is known of failed logins, and how it is forgotten. Needs `administer`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, pin::pin};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -104,7 +104,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let key = |last: &FailedLogins| format!("{} {}", last.address, u8::from(last.is_rest));
         text.answer(found, has_more, key, |found| Ok(FailedAnswer::from(found)))
     };
-    answer(&api, &request, RestRoute::Logins, call).await
+    answer(&api, &request, RestRoute::Logins, pin!(call)).await
 }
 
 fn place_of(key: &str) -> Option<(IpAddr, bool)> {
@@ -134,7 +134,7 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let items = found.into_iter().map(FailedAnswer::from).collect();
         Ok(Answer::json(&FailedItems { items }))
     };
-    answer(&api, &request, RestRoute::LoginsOfAddress, call).await
+    answer(&api, &request, RestRoute::LoginsOfAddress, pin!(call)).await
 }
 
 /// Forgets the failed logins of an address, or of one user there: the next attempt is checked.
@@ -167,7 +167,7 @@ pub(super) async fn forget(request: HttpRequest, api: Data<Api>) -> HttpResponse
         caller.tell_changed(&api, Changed { call, target, old: None, new });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::LoginsOfAddress, call).await
+    answer(&api, &request, RestRoute::LoginsOfAddress, pin!(call)).await
 }
 
 fn place(request: &HttpRequest) -> Result<(IpAddr, Option<String>), ApiError> {

@@ -1,5 +1,7 @@
 //! `GET /api/v1/me`: who the caller is, and what it may do.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
@@ -100,7 +102,7 @@ pub(super) async fn me(request: HttpRequest, api: Data<Api>) -> HttpResponse {
             permissions: permissions(&api, &caller, &client_id, topic.as_deref()),
         }))
     };
-    answer(&api, &request, RestRoute::Me, call).await
+    answer(&api, &request, RestRoute::Me, pin!(call)).await
 }
 
 fn permissions(

@@ -4,11 +4,10 @@
 //! A message is read when the caller has taken those before it. What does not fit meanwhile is left out
 //! and counted, so a slow caller holds neither memory nor publishers.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
     rt::time::timeout,
     web::{self, Bytes, Data, ServiceConfig},
 };
@@ -23,8 +22,7 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         failures::{Caller, Fails, Following, ListenedTopic, Parameters},
-        live::{LiveAnswer, StandingCheck, ending},
-        rate::AccountQuota,
+        live::{StandingCheck, ending, live_response},
         shares::OwnShare,
     },
     contents::ShownProperties,
@@ -120,18 +118,9 @@ pub(super) async fn messages(request: HttpRequest, api: Data<Api>) -> HttpRespon
         listener = Some(begin(&request, &api).await?);
         Ok(Answer::json_text(String::new()))
     };
-    let refused = answer(&api, &request, RestRoute::Messages, call).await;
+    let refused = answer(&api, &request, RestRoute::Messages, pin!(call)).await;
     let Some(listener) = listener else { return refused };
-    let mut response = HttpResponse::Ok();
-    response
-        .insert_header((CONTENT_TYPE, "application/x-ndjson"))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the lines
-        .force_close();
-    AccountQuota::tell(&request, &mut response);
-    let mut response = response.streaming(listener.into_chunks());
-    response.extensions_mut().insert(LiveAnswer);
-    response
+    live_response(&request, "application/x-ndjson", listener.into_chunks())
 }
 
 async fn begin(request: &HttpRequest, api: &Data<Api>) -> Result<MessageFollower, ApiError> {

@@ -10,11 +10,14 @@ mod advice;
 mod audit;
 mod bans;
 mod body;
+mod bridges;
 mod bulk;
+mod busiest;
 mod certificates;
 mod check;
 mod client;
 mod clients;
+mod cluster;
 mod contents;
 mod cursor;
 mod docs;
@@ -48,6 +51,7 @@ mod summary;
 mod target;
 mod tokens;
 mod topics;
+mod traces;
 mod trends;
 mod users;
 mod waiting;
@@ -64,6 +68,8 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+#[doc(hidden)]
+pub use self::openapi::describe_calls;
 pub(super) use self::{docs::DocsFiles, openapi::Described, publish::topics};
 use super::{Api, ApiError, stay_with_http};
 use crate::control::{ControlError, UsersError};
@@ -88,10 +94,12 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .wrap(from_fn(stay_with_http))
         .configure(keep_alive::routes)
         .configure(advice::routes)
+        .configure(busiest::routes)
+        .configure(bridges::routes)
         .configure(certificates::routes)
         .configure(pins::routes)
-        .configure(client::routes)
         .configure(clients::routes)
+        .configure(cluster::routes)
         .configure(events::routes)
         .configure(contents::routes)
         .configure(history::routes)
@@ -118,6 +126,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(sticky::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)
+        .configure(traces::routes)
         .configure(users::routes)
         .default_service(web::to(async |request: HttpRequest| {
             ApiError::not_found().answer_to(&request)
@@ -126,11 +135,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// Returns a resource that answers methods without a route of their own with 405 and this `Allow`
-/// header.
-fn resource(path: &str, allow: &'static str) -> Resource {
+/// header. It is also at the path without the names that `path` may have.
+fn resource(path: &'static str, allow: &'static str) -> Resource {
     let refuse =
         move |request: HttpRequest| ready(ApiError::method_not_allowed(allow).answer_to(&request));
-    web::resource(path).default_service(web::to(refuse))
+    let without_names = target::path_without_names(path);
+    let paths: Vec<_> = [path].into_iter().chain(without_names).collect();
+    web::resource(paths).default_service(web::to(refuse))
 }
 
 /// Waits for the broker as long as a list may take, which may examine all clients.

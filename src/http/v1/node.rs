@@ -2,7 +2,7 @@
 //!
 //! Both need `observe` for any client.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -119,7 +119,7 @@ pub(super) async fn node(request: HttpRequest, api: Data<Api>) -> HttpResponse {
             limits: json!(node.limits),
         }))
     };
-    answer(&api, &request, RestRoute::Node, call).await
+    answer(&api, &request, RestRoute::Node, pin!(call)).await
 }
 
 /// The metrics.
@@ -180,7 +180,7 @@ pub(super) async fn stats(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         });
         Ok(Answer::json(&StatsAnswer { rates: rates.collect(), metrics }))
     };
-    answer(&api, &request, RestRoute::Stats, call).await
+    answer(&api, &request, RestRoute::Stats, pin!(call)).await
 }
 
 /// Parses a line of OpenMetrics; `None` if it has no sample. The encoder writes the lines, and escapes

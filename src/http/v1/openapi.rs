@@ -2,8 +2,12 @@
 //!
 //! The annotations are beside the calls. This file lists the calls, and adds what they have in common. A
 //! test compares the list with the routes. Needs no account: it says the same to everybody.
+//!
+//! The answer is a file, `openapi.json`, which a test makes from the annotations. So the program has no
+//! code of the annotations, and needs no memory to make the document.
 
 mod exact;
+mod without_names;
 
 use std::sync::OnceLock;
 
@@ -11,7 +15,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -21,30 +25,34 @@ use utoipa::{
     },
 };
 
-use self::exact::make_exact;
+use self::{exact::make_exact, without_names::add_calls_without_names};
 use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    advice, audit, bans, certificates, check, client, clients, contents, events, history,
-    keep_alive, kick, logins, me, messages, node, overrides, pins, program, publish, redirect,
-    request, resource, rules, session, settings, status, sticky, subscriptions, tokens, topics,
-    trends, users,
+    advice, audit, bans, bridges, busiest, certificates, check, client, clients, cluster, contents,
+    events, history, keep_alive, kick, logins, me, messages, node, overrides, pins, program,
+    publish, redirect, request, resource, rules, session, settings, status, sticky, subscriptions,
+    tokens, topics, traces, trends, users,
 };
 
 #[derive(OpenApi)]
 #[openapi(paths(
     advice::advice,
+    busiest::busiest,
+    bridges::list,
+    bridges::show,
+    bridges::change,
+    bridges::reconnect,
     client::show_client,
-    client::by_query,
     clients::list_clients,
     clients::query_clients,
+    cluster::cluster,
     contents::subscriptions,
     contents::queue,
     contents::clear,
     events::events,
     history::history,
-    history::history_by_query,
     keep_alive::keep_alive,
     kick::kick,
     kick::kick_many,
@@ -102,6 +110,10 @@ use super::{
     topics::list,
     topics::show,
     topics::clear,
+    traces::list,
+    traces::start,
+    traces::show,
+    traces::end,
     users::list_users,
     users::create_user,
     users::show_user,
@@ -137,6 +149,7 @@ struct V1Calls;
         (name = "events", description = "Follow which clients are online."),
         (name = "access", description = "Who may do what: rules, API tokens, bans, failed logins; and who has changed what."),
         (name = "users", description = "Accounts in the broker's store."),
+        (name = "bridges", description = "Connections to other brokers."),
         (name = "certificates", description = "Certificates of connected clients, revoked ones, and pinned ones."),
         (name = "node", description = "The node, its health and its metrics."),
     ),
@@ -195,11 +208,15 @@ const ABOUT: &str = "Control of live MQTT sessions. `docs/rest.md` describes the
     Each `GET` is also there as `HEAD`. A call that the caller may not make, or that fails, changes \
     nothing. Every error has a body with `success`, `code` and `message`. Answers to accounts with a rate \
     limit have `RateLimit-Policy` and `RateLimit`. Times are milliseconds since the Unix epoch. Client \
-    Identifiers in paths are percent-encoded; `%2F` is a slash that belongs to the identifier.";
+    Identifiers in paths are percent-encoded; `%2F` is a slash that belongs to the identifier. For names that do not fit a path, such as \
+    `..`, the same calls have them in the query.";
 
 /// Describes the cookie of a page.
 const COOKIE: &str = "The cookie of a login on a page, together with the header `X-HearthMQ-Console`. Its \
     name ends with the port of the URL, if that has one.";
+
+/// The document: what [`describe_calls`] returns.
+const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The document as it is sent.
 #[derive(Default)]
@@ -207,12 +224,41 @@ pub(in crate::http) struct Described(OnceLock<FixedAnswer>);
 
 impl Described {
     fn answer(&self) -> &FixedAnswer {
-        self.0.get_or_init(|| {
-            let mut document = json!(AllCalls::openapi());
-            document["webhooks"] = events::webhooks();
-            make_exact(&mut document);
-            FixedAnswer::new("application/json", document.to_string())
-        })
+        self.0.get_or_init(|| FixedAnswer::new("application/json", DOCUMENT))
+    }
+}
+
+/// Makes the document from the annotations, for the test that compares it with the file. The program
+/// does not call it, so the linker leaves out all that describes calls.
+#[doc(hidden)]
+#[must_use]
+pub fn describe_calls() -> String {
+    let mut document = json!(AllCalls::openapi());
+    document["webhooks"] = events::webhooks();
+    add_calls_without_names(&mut document);
+    make_exact(&mut document);
+    in_lines(&document, LINE_DEPTH) + "\n"
+}
+
+/// Each method of a path, and each schema, is one line of the file.
+const LINE_DEPTH: usize = 3;
+
+/// Writes members on lines of their own, down to this depth.
+fn in_lines(value: &Value, depth: usize) -> String {
+    match value {
+        Value::Object(members) if depth > 0 && !members.is_empty() => {
+            let lines: Vec<_> = members
+                .iter()
+                .map(|(name, value)| format!("{}:{}", json!(name), in_lines(value, depth - 1)))
+                .collect();
+            format!("{{\n{}\n}}", lines.join(",\n"))
+        }
+        Value::Object(_)
+        | Value::Array(_)
+        | Value::String(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Number(_) => value.to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! removed with `control` for its client; a list has those that the caller may observe, and a pattern
 //! removes those that it may control.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -23,7 +23,7 @@ use super::{
     page::PageAnswer,
     removal::{Removal, RemovalParameters, RemovedSome},
     resource,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call},
 };
 use crate::{
     auth::Action,
@@ -86,14 +86,14 @@ impl From<KeepAliveOverride> for OverrideAnswer {
 pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let client_id = client_id_of_call(&request)?;
+        Query::of(&request, &[])?;
         caller.permit(&api, &client_id, &[Action::Observe])?;
         let found = in_time(&api, api.0.control.query_override(QueryOverride::new(client_id)));
         let found = found.await?.ok_or_else(ApiError::override_not_found)?;
         Ok(Answer::json(&OverrideAnswer::from(found)))
     };
-    answer(&api, &request, RestRoute::Override, call).await
+    answer(&api, &request, RestRoute::Override, pin!(call)).await
 }
 
 /// Removes the sticky Keep Alive of a client.
@@ -111,8 +111,8 @@ pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let client_id = client_id_of_call(&request)?;
+        Query::of(&request, &[])?;
         caller.permit(&api, &client_id, &[Action::Control])?;
         let mut wanted = RemoveOverride::new(&*client_id);
         wanted.by.clone_from(&caller.identity.username);
@@ -124,7 +124,7 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         caller.tell_changed(&api, Changed { call, target, old: None, new });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::Override, call).await
+    answer(&api, &request, RestRoute::Override, pin!(call)).await
 }
 
 /// Removes the sticky Keep Alives of all clients that a pattern selects, as far as the caller may
@@ -163,7 +163,7 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&done))
     };
-    answer(&api, &request, RestRoute::Overrides, call).await
+    answer(&api, &request, RestRoute::Overrides, pin!(call)).await
 }
 
 /// Lists sticky Keep Alives, in the order of the Client Identifiers.
@@ -190,5 +190,5 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let its = (&**api, &caller);
         page.read::<KeepAliveOverride, OverrideAnswer>(its, |it| &it.client_id, may_see, ask).await
     };
-    answer(&api, &request, RestRoute::Overrides, call).await
+    answer(&api, &request, RestRoute::Overrides, pin!(call)).await
 }

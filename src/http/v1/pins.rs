@@ -1,6 +1,8 @@
 //! `/api/v1/certificates/pins`: certificates that are pinned to client identifiers. Every call needs
 //! `administer`.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
@@ -19,7 +21,7 @@ use super::{
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::administrator,
-    target::{ClientInPath, Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_of_call},
 };
 use crate::{
     control::{CertificatePin, ListPins},
@@ -94,7 +96,7 @@ pub(super) async fn list_pins(request: HttpRequest, api: Data<Api>) -> HttpRespo
         let key = |last: &CertificatePin| last.client_id.to_string();
         text.answer(found, has_more, key, |found| Ok(ShownPin::from(found)))
     };
-    answer(&api, &request, RestRoute::CertificatePins, call).await
+    answer(&api, &request, RestRoute::CertificatePins, pin!(call)).await
 }
 
 /// Shows the certificate that is pinned to a client identifier.
@@ -113,12 +115,12 @@ pub(super) async fn list_pins(request: HttpRequest, api: Data<Api>) -> HttpRespo
 pub(super) async fn show_pin(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         administrator(&api, &request, CallEffect::Looks).await?;
-        Query::parse(request.query_string(), &[])?;
-        let found = api.0.control.find_pin(&client_id_in_path(&request)?).await?;
+        Query::of(&request, &[])?;
+        let found = api.0.control.find_pin(&client_id_of_call(&request)?).await?;
         let found = found.ok_or_else(ApiError::certificate_not_pinned)?;
         Ok(Answer::json(&ShownPin::from(found)))
     };
-    answer(&api, &request, RestRoute::CertificatePin, call).await
+    answer(&api, &request, RestRoute::CertificatePin, pin!(call)).await
 }
 
 /// Removes the pin of a client identifier: the next certificate that the client shows is pinned.
@@ -136,8 +138,8 @@ pub(super) async fn show_pin(request: HttpRequest, api: Data<Api>) -> HttpRespon
 pub(super) async fn remove_pin(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let client_id = client_id_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let client_id = client_id_of_call(&request)?;
         let removed = api.0.control.remove_pin(&client_id).await?;
         let removed = removed.ok_or_else(ApiError::certificate_not_pinned)?;
         let (call, target) = ("certificates/pins", Some(ChangedObject::Client(&client_id)));
@@ -145,5 +147,5 @@ pub(super) async fn remove_pin(request: HttpRequest, api: Data<Api>) -> HttpResp
         caller.tell_changed(&api, Changed { call, target, old, new });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::CertificatePin, call).await
+    answer(&api, &request, RestRoute::CertificatePin, pin!(call)).await
 }

@@ -2,7 +2,7 @@
 //!
 //! They need `administer`, and a broker that is the program of its own.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -69,7 +69,7 @@ pub(super) async fn configuration(request: HttpRequest, api: Data<Api>) -> HttpR
         Query::parse(request.query_string(), &[])?;
         Ok(Answer::json(&ConfigurationAnswer { options: program(&api)?.options() }))
     };
-    answer(&api, &request, RestRoute::Configuration, call).await
+    answer(&api, &request, RestRoute::Configuration, pin!(call)).await
 }
 
 /// What is logged.
@@ -96,7 +96,7 @@ pub(super) async fn show_log(request: HttpRequest, api: Data<Api>) -> HttpRespon
         Query::parse(request.query_string(), &[])?;
         Ok(Answer::json(&LogBody { filter: program(&api)?.log_filter() }))
     };
-    answer(&api, &request, RestRoute::Log, call).await
+    answer(&api, &request, RestRoute::Log, pin!(call)).await
 }
 
 /// Changes what is logged from now on.
@@ -120,9 +120,8 @@ pub(super) async fn change_log(
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
         Query::parse(request.query_string(), &[])?;
-        let wanted: body::JsonObject<LogBody> =
+        let LogBody { filter: wanted } =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let wanted = wanted.0.filter;
         let program = program(&api)?;
         let old = program.log_filter();
         if wanted.is_empty() || wanted.len() > FILTER_BYTES_MAX {
@@ -133,5 +132,5 @@ pub(super) async fn change_log(
         caller.tell_changed(&api, Changed { call: "log", target: None, old, new });
         Ok(Answer::json(&LogBody { filter: wanted }))
     };
-    answer(&api, &request, RestRoute::Log, call).await
+    answer(&api, &request, RestRoute::Log, pin!(call)).await
 }

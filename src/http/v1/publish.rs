@@ -3,6 +3,8 @@
 
 mod query;
 
+use std::pin::pin;
+
 use std::sync::{Arc, atomic::Ordering};
 
 use actix_web::{
@@ -225,7 +227,7 @@ pub(super) async fn publish(
         drop(body); // others need its room while this call waits
         waiting::unless_ending(&request, wait.is_some(), publishing).await
     };
-    answer(&api, &request, RestRoute::Topic, call).await
+    answer(&api, &request, RestRoute::Topic, pin!(call)).await
 }
 
 async fn publish_one(
@@ -279,7 +281,7 @@ pub(super) async fn publish_list(
         drop(bytes);
         waiting::unless_ending(&request, wait.is_some(), publishing).await
     };
-    answer(&api, &request, RestRoute::Publish, call).await
+    answer(&api, &request, RestRoute::Publish, pin!(call)).await
 }
 
 async fn publish_all(
@@ -287,7 +289,7 @@ async fn publish_all(
     body: ReadBody,
     wait: Option<WaitForDeliveries>,
 ) -> Result<Answer, ApiError> {
-    let list: Items<&RawValue> = body::parse(&body.bytes)?;
+    let list: Items<&RawValue> = body::parse_any(&body.bytes)?;
     let items = list.within(if wait.is_none() { ITEMS_MAX } else { WAITING_MESSAGES_MAX })?;
     let room = reserve(&its.0, &its.1, bulk::results_bytes(0, items.len()))?;
     let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
@@ -313,7 +315,7 @@ fn message_of(
     (api, caller): &(Data<Api>, HttpCaller),
     item: &RawValue,
 ) -> Result<Arc<Message>, ApiError> {
-    let asked = AskedMessage::try_from(bulk::parse_item::<PublishItem>(item)?)?;
+    let asked = AskedMessage::try_from(bulk::parse_object::<PublishItem>(item)?)?;
     permit(api, caller, &asked)?;
     build(api, &asked)
 }

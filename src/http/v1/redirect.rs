@@ -5,6 +5,8 @@
 //! those matching clients for which the caller has it. Refusing new clients affects clients whose
 //! identifiers are not known yet, so it needs a permission of its own.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -112,7 +114,7 @@ pub(super) async fn redirect(
         line.tell(&api, &caller, redirected);
         Ok(Answer::json(&Redirected { success: true, redirected }))
     };
-    answer(&api, &request, RestRoute::Redirect, call).await
+    answer(&api, &request, RestRoute::Redirect, pin!(call)).await
 }
 
 /// The log line about a redirect.
@@ -163,7 +165,7 @@ pub(super) async fn accept(request: HttpRequest, api: Data<Api>) -> HttpResponse
         caller.tell_changed(&api, Changed { call, target: None, old, new });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::Redirect, call).await
+    answer(&api, &request, RestRoute::Redirect, pin!(call)).await
 }
 
 /// Says whether new clients are refused, and where they are sent.
@@ -202,7 +204,7 @@ pub(super) async fn state(request: HttpRequest, api: Data<Api>) -> HttpResponse 
             permanent: to.as_ref().map(Redirection::is_permanent),
         }))
     };
-    answer(&api, &request, RestRoute::Redirect, call).await
+    answer(&api, &request, RestRoute::Redirect, pin!(call)).await
 }
 
 /// Returns the redirect, and whether new clients are refused too.

@@ -1,10 +1,11 @@
 //! `POST /api/v1/request` publishes a message for a device and answers with its reply. The caller needs
 //! the permission to publish to the topic, and to subscribe to a Response Topic that it names.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    rt::time::timeout,
     web::{self, Data, Payload, ServiceConfig},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -135,7 +136,7 @@ pub(super) async fn request(
         drop(body); // others need its room while this call waits
         waiting::unless_ending(&request, true, asking).await
     };
-    answer(&api, &request, RestRoute::Request, call).await
+    answer(&api, &request, RestRoute::Request, pin!(call)).await
 }
 
 async fn ask(
@@ -149,18 +150,18 @@ async fn ask(
     let mut asking = RequestReply::new(message, time_max)
         .ok_or_else(|| ApiError::invalid_body("response_topic is not valid"))?;
     asking.by.clone_from(&caller.identity.username);
-    let place = waiting::enter_one(&api, &caller)?;
-    let broker = Data::clone(&api);
-    let replying = async move { Ok(broker.0.control.request(asking).await) };
+    // Given back when the caller leaves, as the broker then forgets the request.
+    let _place = waiting::enter_one(&api, &caller)?;
     let time_max = time_max + api.options().call_timeout;
     let id = new_id(&api);
-    match waiting::to_the_end(place, time_max, replying).await? {
-        Ok(reply) => {
+    match timeout(time_max, api.0.control.request(asking)).await {
+        Ok(Ok(reply)) => {
             needs.check(&api, &caller)?; // They may have been taken meanwhile.
             Ok(Answer::json(&ReplyAnswer::of(&reply, &id)))
         }
-        Err(ControlError::Timeout) => Err(ApiError::no_reply()),
-        Err(error) => Err(error.into()),
+        Ok(Err(ControlError::Timeout)) => Err(ApiError::no_reply()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(ApiError::timeout()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/api/v1/rules`: the rules in the store. Needs `administer`.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -25,7 +25,7 @@ use super::{
     etag::{self, ETAG, Preconditions},
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
-    target::{Query, raw_segment},
+    target::{Query, name_in},
 };
 use crate::{
     auth::Action,
@@ -186,7 +186,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let key = |rule: &StoredRule| format!("{}/{}", rule.priority, rule.id);
         text.answer(rules, has_more, key, RuleAnswer::try_from)
     };
-    answer(&api, &request, RestRoute::Rules, call).await
+    answer(&api, &request, RestRoute::Rules, pin!(call)).await
 }
 
 /// Returns priority and identifier of the rule behind which a list goes on.
@@ -211,10 +211,10 @@ fn place_of(key: &str) -> Option<(i64, Box<str>)> {
 pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
+        Query::of(&request, &[])?;
         put(&api, &request, payload, &caller, None).await
     };
-    answer(&api, &request, RestRoute::Rules, call).await
+    answer(&api, &request, RestRoute::Rules, pin!(call)).await
 }
 
 /// Adds or replaces a rule.
@@ -238,11 +238,12 @@ pub(super) async fn replace(
 ) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let id = raw_segment(&request, "{id}");
-        put(&api, &request, payload, &caller, Some(id)).await
+        Query::of(&request, &[])?;
+        let invalid = || ApiError::invalid_rule("its id must be UTF-8, percent-encoded");
+        let id = name_in(&request, "id", invalid)?;
+        put(&api, &request, payload, &caller, Some(&id)).await
     };
-    answer(&api, &request, RestRoute::Rule, call).await
+    answer(&api, &request, RestRoute::Rule, pin!(call)).await
 }
 
 async fn put(
@@ -253,7 +254,8 @@ async fn put(
     id: Option<&str>,
 ) -> Result<Answer, ApiError> {
     let expected = etag::expected(request)?;
-    let rule: Value = body::read(api, request, payload, RULE_BYTES_MAX).await?;
+    let read = body::read_json(api, request, payload, RULE_BYTES_MAX).await?;
+    let rule: Value = body::parse_any(&read.bytes)?;
     let mut wanted = PutRule::new(rule.to_string());
     wanted.id = id.map(Into::into);
     wanted.by.clone_from(&caller.identity.username);
@@ -275,13 +277,13 @@ async fn put(
 pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let mut wanted = RemoveRule::new(raw_segment(&request, "{id}"));
+        Query::of(&request, &[])?;
+        let mut wanted = RemoveRule::new(&*name_in(&request, "id", ApiError::rule_not_found)?);
         wanted.expected = etag::expected(&request)?;
         let changed = in_time_of_change(&api, api.0.control.remove_rule(wanted)).await;
         done(&api, &caller, changed.map_err(rule_error)?)
     };
-    answer(&api, &request, RestRoute::Rule, call).await
+    answer(&api, &request, RestRoute::Rule, pin!(call)).await
 }
 
 /// Shows a rule in the store.
@@ -297,15 +299,15 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
 pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         administrator(&api, &request, CallEffect::Looks).await?;
-        Query::parse(request.query_string(), &[])?;
+        Query::of(&request, &[])?;
         let rules = api.0.control.list_rules().await.map_err(rule_error)?;
-        let id = raw_segment(&request, "{id}");
-        let found = rules.into_iter().find(|rule| &*rule.id == id);
+        let id = name_in(&request, "id", ApiError::rule_not_found)?;
+        let found = rules.into_iter().find(|rule| *rule.id == *id);
         let found = found.ok_or_else(ApiError::rule_not_found)?;
         let tag = etag::of(found.revision);
         Ok(Answer::json(&RuleAnswer::try_from(found)?).with_header(ETAG, &tag))
     };
-    answer(&api, &request, RestRoute::Rule, call).await
+    answer(&api, &request, RestRoute::Rule, pin!(call)).await
 }
 
 /// Logs a change of a rule and answers it.

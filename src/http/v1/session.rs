@@ -1,5 +1,7 @@
 //! `/api/v1/session`: the login of a person on a page, which gives the browser a cookie.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -103,7 +105,7 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
             Err(error) => Err(error),
         }
     };
-    answer(&api, &request, RestRoute::Session, call).await
+    answer(&api, &request, RestRoute::Session, pin!(call)).await
 }
 
 /// Logs a person in: the answer sets a cookie.
@@ -133,10 +135,9 @@ pub(super) async fn log_in(request: HttpRequest, payload: Payload, api: Data<Api
         if channel == Channel::Open {
             return Err(ApiError::insecure_connection());
         }
-        let form: body::JsonObject<LoginForm> =
-            body::read(&api, &request, payload, FORM_BYTES_MAX).await?;
+        let form: LoginForm = body::read(&api, &request, payload, FORM_BYTES_MAX).await?;
         let generation = api.0.authenticator.generation();
-        let given = (form.0.username, form.0.password);
+        let given = (form.username, form.password);
         let mut caller = admission::log_in(&api, &request, peer, given).await?;
         let login = ProvenLogin {
             identity: caller.identity.clone(),
@@ -155,7 +156,7 @@ pub(super) async fn log_in(request: HttpRequest, payload: Payload, api: Data<Api
         let shown = SessionAnswer::of(&api, "open", Some(&caller));
         Ok(Answer::json(&shown).with_header("Set-Cookie", &cookie))
     };
-    answer(&api, &request, RestRoute::Session, call).await
+    answer(&api, &request, RestRoute::Session, pin!(call)).await
 }
 
 /// Logs a person out: the session of the cookie ends at once.
@@ -179,7 +180,7 @@ pub(super) async fn log_out(request: HttpRequest, api: Data<Api>) -> HttpRespons
         let cookie = channel.set_cookie(request.headers(), None).unwrap_or_default();
         Ok(Answer::json(&Done::NOW).with_header("Set-Cookie", &cookie))
     };
-    answer(&api, &request, RestRoute::Session, call).await
+    answer(&api, &request, RestRoute::Session, pin!(call)).await
 }
 
 /// Notes the login of a caller that may change something for all clients. Others would displace the

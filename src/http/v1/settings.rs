@@ -2,7 +2,7 @@
 //! `PATCH /api/v1/user-settings/{username}`: changes those of all clients of a user. Needs `control` for
 //! all clients.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -23,8 +23,8 @@ use super::{
         },
     },
     body, in_time,
-    settings_of::{admitted, name_of_change, object_of, of_user_in_path},
-    target::{ClientInPath, Query, UserInPath, client_id_in_path},
+    settings_of::{admitted, name_of_change, object_of, of_user},
+    target::{ClientInPath, Query, UserInPath, client_id_of_call},
 };
 use crate::{
     auth::Action,
@@ -185,8 +185,8 @@ struct ChangedSettings {
 pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let client_id = client_id_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let client_id = client_id_of_call(&request)?;
+        Query::of(&request, &[])?;
         caller.permit(&api, &client_id, &[Action::Control])?;
         let mut patch: Map<String, Value> =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
@@ -196,7 +196,7 @@ pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api
         wanted.is_sticky = is_sticky;
         carry_out(&api, &caller, wanted).await
     };
-    answer(&api, &request, RestRoute::Client, call).await
+    answer(&api, &request, RestRoute::Client, pin!(call)).await
 }
 
 /// Changes the sticky settings of a user: of all its clients, connected, absent or unknown.
@@ -221,12 +221,12 @@ pub(super) async fn change_of_user(
 ) -> HttpResponse {
     let call = async {
         let needs = (CallEffect::Changes, Action::Control);
-        let (caller, of) = admitted(&api, &request, of_user_in_path, needs).await?;
+        let (caller, of) = admitted(&api, &request, of_user, needs).await?;
         let patch: Map<String, Value> = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let wanted = ChangeSettings::of_user(of.name().clone(), change_of(patch)?);
         carry_out(&api, &caller, wanted).await
     };
-    answer(&api, &request, RestRoute::UserSettings, call).await
+    answer(&api, &request, RestRoute::UserSettings, pin!(call)).await
 }
 
 async fn carry_out(

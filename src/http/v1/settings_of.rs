@@ -1,4 +1,4 @@
-//! Which settings a call is about, by its path, and who may look at them or change them.
+//! Which settings a call is about, by its path or its query, and who may look at them or change them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
     },
-    target::{Query, client_id_in_path, username_in_path},
+    target::{Query, client_id_of_call, username_of_call},
 };
 use crate::{auth::Action, control::SettingsOf, told::ChangedObject};
 
@@ -17,28 +17,28 @@ use crate::{auth::Action, control::SettingsOf, told::ChangedObject};
 /// clients with certain identifiers.
 pub(super) const ANY_CLIENT: &str = "";
 
-/// Whose settings a call is about, by its path, and the client for which the caller needs the permission.
-pub(super) type PathOwner = Result<(SettingsOf, Arc<str>), ApiError>;
+/// Whose settings a call is about, and the client for which the caller needs the permission.
+pub(super) type OwnerOfSettings = Result<(SettingsOf, Arc<str>), ApiError>;
 
-pub(super) fn of_client_in_path(request: &HttpRequest) -> PathOwner {
-    let client_id: Arc<str> = client_id_in_path(request)?.into();
+pub(super) fn of_client(request: &HttpRequest) -> OwnerOfSettings {
+    let client_id: Arc<str> = client_id_of_call(request)?.into();
     Ok((SettingsOf::Client(client_id.clone()), client_id))
 }
 
-pub(super) fn of_user_in_path(request: &HttpRequest) -> PathOwner {
-    Ok((SettingsOf::User(username_in_path(request)?.into()), ANY_CLIENT.into()))
+pub(super) fn of_user(request: &HttpRequest) -> OwnerOfSettings {
+    Ok((SettingsOf::User(username_of_call(request)?.into()), ANY_CLIENT.into()))
 }
 
 /// Returns the caller, if it may do this, and whose settings the call is about.
 pub(super) async fn admitted(
     api: &Api,
     request: &HttpRequest,
-    owner: fn(&HttpRequest) -> PathOwner,
+    owner: fn(&HttpRequest) -> OwnerOfSettings,
     (effect, action): (CallEffect, Action<'_>),
 ) -> Result<(HttpCaller, SettingsOf), ApiError> {
     let caller = admission::admit(api, request, effect).await?;
     let (of, client_id) = owner(request)?;
-    Query::parse(request.query_string(), &[])?;
+    Query::of(request, &[])?;
     caller.permit(api, &client_id, &[action])?;
     Ok((caller, of))
 }

@@ -2,7 +2,7 @@
 //!
 //! Needs `observe` for each client. (CONNECT permits only the two calls about one client.)
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -87,7 +87,7 @@ pub(super) async fn status(request: HttpRequest, payload: Payload, api: Data<Api
         caller.tell_made(&api, Made { call: "status", topic: None, done, items: results.len() });
         Ok(Answer::json(&BulkResults { results }))
     };
-    answer(&api, &request, RestRoute::Statuses, call).await
+    answer(&api, &request, RestRoute::Statuses, pin!(call)).await
 }
 
 async fn of_portion<'b>(

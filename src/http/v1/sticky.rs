@@ -3,7 +3,7 @@
 //! Those of a client are looked at with `observe` and removed with `control` for it. Those of a user hold
 //! for clients with any identifier, so they need the permission for all.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -26,8 +26,7 @@ use super::{
     resource,
     settings::{SettingsPart, change_of_user},
     settings_of::{
-        ANY_CLIENT, PathOwner, admitted, name_of_change, object_of, of_client_in_path,
-        of_user_in_path,
+        ANY_CLIENT, OwnerOfSettings, admitted, name_of_change, object_of, of_client, of_user,
     },
     target::{ClientInPath, UserInPath},
 };
@@ -120,8 +119,8 @@ impl From<StickySettings> for SettingsOfUser {
     ),
 )]
 pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = show::<OfClient>(&api, &request, of_client_in_path);
-    answer(&api, &request, RestRoute::StickySettings, call).await
+    let call = show::<OfClient>(&api, &request, of_client);
+    answer(&api, &request, RestRoute::StickySettings, pin!(call)).await
 }
 
 /// Returns the sticky settings of a user.
@@ -138,8 +137,8 @@ pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     ),
 )]
 pub(super) async fn find_of_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = show::<SettingsOfUser>(&api, &request, of_user_in_path);
-    answer(&api, &request, RestRoute::UserSettings, call).await
+    let call = show::<SettingsOfUser>(&api, &request, of_user);
+    answer(&api, &request, RestRoute::UserSettings, pin!(call)).await
 }
 
 /// Removes the sticky settings of a client. A live connection keeps its settings.
@@ -153,8 +152,8 @@ pub(super) async fn find_of_user(request: HttpRequest, api: Data<Api>) -> HttpRe
     ),
 )]
 pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = remove_stored(&api, &request, of_client_in_path);
-    answer(&api, &request, RestRoute::StickySettings, call).await
+    let call = remove_stored(&api, &request, of_client);
+    answer(&api, &request, RestRoute::StickySettings, pin!(call)).await
 }
 
 /// Removes the sticky settings of a user, also from its live connections.
@@ -170,8 +169,8 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
     ),
 )]
 pub(super) async fn remove_of_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let call = remove_stored(&api, &request, of_user_in_path);
-    answer(&api, &request, RestRoute::UserSettings, call).await
+    let call = remove_stored(&api, &request, of_user);
+    answer(&api, &request, RestRoute::UserSettings, pin!(call)).await
 }
 
 /// Lists the sticky settings of the clients that the caller may observe.
@@ -192,7 +191,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let may_see = |client_id: &str| caller.may(&api, client_id, Action::Observe);
         read::<OfClient>((&api, &caller), page, ListSettings::new, may_see).await
     };
-    answer(&api, &request, RestRoute::AllStickySettings, call).await
+    answer(&api, &request, RestRoute::AllStickySettings, pin!(call)).await
 }
 
 /// Lists the sticky settings of users.
@@ -215,7 +214,7 @@ pub(super) async fn list_of_users(request: HttpRequest, api: Data<Api>) -> HttpR
         caller.permit(&api, ANY_CLIENT, &[Action::Observe])?;
         read::<SettingsOfUser>((&api, &caller), page, ListSettings::of_users, |_| true).await
     };
-    answer(&api, &request, RestRoute::AllUserSettings, call).await
+    answer(&api, &request, RestRoute::AllUserSettings, pin!(call)).await
 }
 
 /// Removes the sticky settings of all clients that a pattern selects, as far as the caller may control
@@ -253,7 +252,7 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
         Ok(Answer::json(&done))
     };
-    answer(&api, &request, RestRoute::AllStickySettings, call).await
+    answer(&api, &request, RestRoute::AllStickySettings, pin!(call)).await
 }
 
 async fn read<A: From<StickySettings> + Serialize>(
@@ -273,7 +272,7 @@ async fn read<A: From<StickySettings> + Serialize>(
 async fn show<A: From<StickySettings> + Serialize>(
     api: &Api,
     request: &HttpRequest,
-    owner: fn(&HttpRequest) -> PathOwner,
+    owner: fn(&HttpRequest) -> OwnerOfSettings,
 ) -> Result<Answer, ApiError> {
     let needs = (CallEffect::Looks, Action::Observe);
     let (_, of) = admitted(api, request, owner, needs).await?;
@@ -285,7 +284,7 @@ async fn show<A: From<StickySettings> + Serialize>(
 async fn remove_stored(
     api: &Api,
     request: &HttpRequest,
-    owner: fn(&HttpRequest) -> PathOwner,
+    owner: fn(&HttpRequest) -> OwnerOfSettings,
 ) -> Result<Answer, ApiError> {
     let needs = (CallEffect::Changes, Action::Control);
     let (caller, of) = admitted(api, request, owner, needs).await?;

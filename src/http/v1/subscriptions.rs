@@ -1,7 +1,7 @@
 //! `POST /api/v1/clients/{id}/subscribe` and `…/unsubscribe`: changes the subscriptions of a
 //! connected client. Needs `control` for the client, and the client needs its own permission.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -24,7 +24,7 @@ use super::{
     body,
     bulk::Items,
     in_time, resource,
-    target::{ClientInPath, client_id_in_path},
+    target::{ClientInPath, client_id_of_call},
 };
 use crate::{
     auth::Action,
@@ -142,7 +142,7 @@ pub(super) async fn subscribe(
         let its = (Data::clone(&api), caller.clone());
         once(&api, &request, &caller, &read.bytes, change(its, client_id, changes)).await
     };
-    answer(&api, &request, RestRoute::Subscribe, call).await
+    answer(&api, &request, RestRoute::Subscribe, pin!(call)).await
 }
 
 /// Unsubscribes on behalf of a connected client.
@@ -174,12 +174,12 @@ pub(super) async fn unsubscribe(
         let changed = change(its, client_id, changes.collect());
         once(&api, &request, &caller, &read.bytes, changed).await
     };
-    answer(&api, &request, RestRoute::Unsubscribe, call).await
+    answer(&api, &request, RestRoute::Unsubscribe, pin!(call)).await
 }
 
 async fn admit(api: &Api, request: &HttpRequest) -> Result<(HttpCaller, String), ApiError> {
     let caller = admission::admit(api, request, CallEffect::Changes).await?;
-    let client_id = client_id_in_path(request)?;
+    let client_id = client_id_of_call(request)?;
     caller.permit(api, &client_id, &[Action::Control])?;
     Ok((caller, client_id))
 }

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use super::super::{
     ApiError,
-    parameters::{Plus, client_id_of, decode},
+    parameters::{Plus, client_id_of, decode, single},
 };
 
 /// The client in the path of a call.
@@ -23,9 +23,10 @@ pub(super) struct ClientInPath {
     client_id: String,
 }
 
-/// Returns the Client Identifier in the segment `{id}` of the path.
-pub(super) fn client_id_in_path(request: &HttpRequest) -> Result<String, ApiError> {
-    client_id_of(raw_segment(request, "{id}"), Plus::IsPlus)
+/// Returns the Client Identifier `id` of a call.
+pub(super) fn client_id_of_call(request: &HttpRequest) -> Result<String, ApiError> {
+    let (encoded, plus) = encoded_name(request, "id")?;
+    client_id_of(encoded, plus)
 }
 
 /// The user in the path of a call.
@@ -38,14 +39,76 @@ pub(super) struct UserInPath {
     username: String,
 }
 
-/// Returns the user name in the segment `{username}` of the path.
-pub(super) fn username_in_path(request: &HttpRequest) -> Result<String, ApiError> {
-    let name = decode(raw_segment(request, "{username}"), Plus::IsPlus).ok();
-    let name = name.and_then(|name| String::from_utf8(name).ok());
-    let name = name.filter(|name| !name.is_empty() && !name.contains('\0')); // [MQTT-1.5.4-2]
-    name.ok_or_else(|| {
-        ApiError::invalid_parameter("username", "must be UTF-8 without U+0000, percent-encoded")
-    })
+/// Returns the user name `username` of a call.
+pub(super) fn username_of_call(request: &HttpRequest) -> Result<String, ApiError> {
+    let expected = "must be UTF-8 without U+0000, percent-encoded";
+    let invalid = || ApiError::invalid_parameter("username", expected);
+    let name = name_in(request, "username", invalid)?;
+    let is_valid = !name.is_empty() && !name.contains('\0'); // [MQTT-1.5.4-2]
+    is_valid.then_some(name).ok_or_else(invalid)
+}
+
+/// Calls with names in their path, and the path at which the same calls have them as parameters of
+/// their query. Some names fit no path: programs that make calls remove the segments `.` and `..`, also
+/// percent-encoded ones, and proxies decode `%2F`.
+pub(super) const WITHOUT_NAMES: [(&str, &str); 18] = [
+    ("/clients/{id}", "/client"),
+    ("/clients/{id}/history", "/client/history"),
+    ("/clients/{id}/subscriptions", "/client/subscriptions"),
+    ("/clients/{id}/queue", "/client/queue"),
+    ("/clients/{id}/subscribe", "/client/subscribe"),
+    ("/clients/{id}/unsubscribe", "/client/unsubscribe"),
+    ("/settings/{id}", "/client/settings"),
+    ("/keep-alive/overrides/{id}", "/keep-alive/override"),
+    ("/certificates/pins/{id}", "/certificates/pin"),
+    ("/users/{name}", "/user"),
+    ("/users/{name}/password", "/user/password"),
+    ("/users/{name}/secrets", "/user/secrets"),
+    ("/users/{name}/secrets/{id}", "/user/secret"),
+    ("/user-settings/{username}", "/user/settings"),
+    ("/bans/{kind}/{value}", "/ban"),
+    ("/rules/{id}", "/rule"),
+    ("/tokens/{name}", "/token"),
+    ("/retained/{topic:.+}", "/retained-message"),
+];
+
+/// Returns the path at which the calls at `path` have their names in the query.
+pub(super) fn path_without_names(path: &str) -> Option<&'static str> {
+    WITHOUT_NAMES.iter().find(|(with_names, _)| *with_names == path).map(|(_, without)| *without)
+}
+
+/// Returns the names in a path of [`WITHOUT_NAMES`].
+pub(super) fn names_in(path: &'static str) -> impl Iterator<Item = &'static str> {
+    let names = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    names.map(|name| name.split_once(':').map_or(name, |(name, _)| name))
+}
+
+/// Returns whether the path of a call has this name.
+pub(super) fn is_in_path(request: &HttpRequest, name: &str) -> bool {
+    request.match_info().get(name).is_some()
+}
+
+/// Returns a name of a call, from its path or its query; `invalid` is the error if it is not UTF-8,
+/// percent-encoded.
+pub(super) fn name_in(
+    request: &HttpRequest,
+    name: &'static str,
+    invalid: impl Fn() -> ApiError,
+) -> Result<String, ApiError> {
+    let (encoded, plus) = encoded_name(request, name)?;
+    let decoded = decode(encoded, plus).map_err(|_| invalid())?;
+    String::from_utf8(decoded).map_err(|_| invalid())
+}
+
+/// Returns a name of a call, still encoded, and the meaning of a plus sign in it.
+fn encoded_name<'r>(
+    request: &'r HttpRequest,
+    name: &'static str,
+) -> Result<(&'r str, Plus), ApiError> {
+    if is_in_path(request, name) {
+        return Ok((raw_segment(request, &format!("{{{name}}}")), Plus::IsPlus));
+    }
+    Ok((single(request.query_string(), name)?, Plus::IsSpace))
 }
 
 /// Returns a segment of the path, still encoded: the one at the position that `name` has in the
@@ -64,6 +127,18 @@ pub(super) struct Query<'q> {
 }
 
 impl<'q> Query<'q> {
+    /// Parses the query of a call that may have the parameters `known`, each at most once, and the names
+    /// that its path does not have.
+    pub(super) fn of(request: &'q HttpRequest, known: &[&'static str]) -> Result<Self, ApiError> {
+        let pattern = request.match_pattern().unwrap_or_default();
+        let its_path = pattern.rsplit_once("/api/v1").map(|(_, path)| path);
+        let found = WITHOUT_NAMES.iter().find(|(path, _)| Some(*path) == its_path);
+        let names = found.map(|(path, _)| names_in(path));
+        let names = names.into_iter().flatten().filter(|name| !is_in_path(request, name));
+        let known: Vec<_> = names.chain(known.iter().copied()).collect();
+        Self::parse(request.query_string(), &known)
+    }
+
     /// Parses a query that may have the parameters `known`, each at most once.
     pub(super) fn parse(text: &'q str, known: &[&'static str]) -> Result<Self, ApiError> {
         let mut pairs = Vec::new();

@@ -1,6 +1,6 @@
 //! `/api/v1/tokens`: credentials of services that call this interface. Needs `administer`.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -24,7 +24,7 @@ use super::{
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::{DescribedRule, administrator, in_time_of_change},
-    target::{Query, raw_segment},
+    target::{Query, name_in},
 };
 use crate::{
     control::{AccessError, ApiToken, CreateToken},
@@ -148,7 +148,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let has_more = page.cut(&mut tokens);
         text.answer(tokens, has_more, |token| token.name.to_string(), TokenAnswer::try_from)
     };
-    answer(&api, &request, RestRoute::Tokens, call).await
+    answer(&api, &request, RestRoute::Tokens, pin!(call)).await
 }
 
 /// Makes a token. Its secret is in this answer alone.
@@ -165,10 +165,9 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let wanted: body::JsonObject<NewToken> =
+        Query::of(&request, &[])?;
+        let NewToken { name, rules, ttl_seconds } =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let NewToken { name, rules, ttl_seconds } = wanted.0;
         if ttl_seconds.is_some_and(|secs| !(1..=TTL_SECS_MAX).contains(&secs)) {
             return Err(ApiError::invalid_ttl(1..=TTL_SECS_MAX));
         }
@@ -187,7 +186,7 @@ pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api
             expires_at: made.token.expires_at_millis,
         }))
     };
-    answer(&api, &request, RestRoute::Tokens, call).await
+    answer(&api, &request, RestRoute::Tokens, pin!(call)).await
 }
 
 /// Shows a token, without its secret.
@@ -203,13 +202,13 @@ pub(super) async fn create(request: HttpRequest, payload: Payload, api: Data<Api
 pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         administrator(&api, &request, CallEffect::Looks).await?;
-        Query::parse(request.query_string(), &[])?;
+        Query::of(&request, &[])?;
         let tokens = api.0.control.list_tokens().await.map_err(token_error)?;
-        let name = raw_segment(&request, "{name}");
-        let found = tokens.into_iter().find(|token| &*token.name == name);
+        let name = name_of_call(&request)?;
+        let found = tokens.into_iter().find(|token| *token.name == *name);
         Ok(Answer::json(&TokenAnswer::try_from(found.ok_or_else(ApiError::token_not_found)?)?))
     };
-    answer(&api, &request, RestRoute::Token, call).await
+    answer(&api, &request, RestRoute::Token, pin!(call)).await
 }
 
 /// Removes a token: calls with it are refused from then on.
@@ -225,16 +224,21 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = raw_segment(&request, "{name}");
-        let removed = in_time_of_change(&api, api.0.control.remove_token(name)).await;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
+        let removed = in_time_of_change(&api, api.0.control.remove_token(&name)).await;
         let removed = removed.map_err(token_error)?;
         let old = removed.old.as_ref().map(|token| &*token.rules);
-        let (target, new) = (Some(ChangedObject::Token(name)), Some("none"));
+        let (target, new) = (Some(ChangedObject::Token(&name)), Some("none"));
         caller.tell_changed(&api, Changed { call: "token", target, old, new });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::Token, call).await
+    answer(&api, &request, RestRoute::Token, pin!(call)).await
+}
+
+/// Returns the name of the token that a call is about. A name that is not UTF-8 is none of a token.
+fn name_of_call(request: &HttpRequest) -> Result<String, ApiError> {
+    name_in(request, "name", ApiError::token_not_found)
 }
 
 fn token_error(error: AccessError) -> ApiError {

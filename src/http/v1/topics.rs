@@ -5,7 +5,7 @@
 //! their topic; removing one needs the permission to publish a retained message there as well, as over
 //! MQTT.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -28,7 +28,7 @@ use super::{
     cursor, in_time, in_time_of_list,
     page::{AskedPage, PageAnswer, PageParameters, PageText},
     resource,
-    target::Query,
+    target::{Query, is_in_path, name_in},
 };
 use crate::{
     auth::Action,
@@ -126,7 +126,7 @@ pub(super) async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpRespo
         }
         Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
-    answer(&api, &request, RestRoute::Subscriptions, call).await
+    answer(&api, &request, RestRoute::Subscriptions, pin!(call)).await
 }
 
 fn invalid_filter() -> ApiError {
@@ -205,16 +205,20 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         page.messages.iter().try_for_each(|message| text.push(&shown_retained(message)))?;
         Ok(text.end(page.next.as_deref().map(cursor::after)))
     };
-    answer(&api, &request, RestRoute::RetainedList, call).await
+    answer(&api, &request, RestRoute::RetainedList, pin!(call)).await
 }
 
-/// Returns the topic in the path, in which slashes may be encoded or not.
-fn topic_in_path(request: &HttpRequest) -> Result<String, ApiError> {
+/// Returns the topic that a call is about. Its slashes may be encoded or not.
+fn topic_of_call(request: &HttpRequest) -> Result<String, ApiError> {
     let invalid = || ApiError::invalid_parameter("topic", "must be a topic name");
-    let path = request.uri().path();
-    let (_, encoded) = path.split_once("/api/v1/retained/").ok_or_else(ApiError::not_found)?;
-    let topic = decode(encoded, Plus::IsPlus).map_err(|_| invalid())?;
-    let topic = String::from_utf8(topic).map_err(|_| invalid())?;
+    let topic = if is_in_path(request, "topic") {
+        let path = request.uri().path();
+        let (_, encoded) = path.split_once("/api/v1/retained/").ok_or_else(ApiError::not_found)?;
+        let topic = decode(encoded, Plus::IsPlus).ok();
+        topic.and_then(|topic| String::from_utf8(topic).ok()).ok_or_else(invalid)?
+    } else {
+        name_in(request, "topic", invalid)?
+    };
     validate_topic(&topic).map_err(|_| invalid())?;
     Ok(topic)
 }
@@ -241,15 +245,15 @@ fn permit_topic(api: &Api, caller: &HttpCaller, action: Action<'_>) -> Result<()
 pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let topic = topic_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let topic = topic_of_call(&request)?;
+        Query::of(&request, &[])?;
         let action = Action::Subscribe { filter: &topic, qos: QoS::AtMostOnce };
         permit_topic(&api, &caller, action)?;
         let found = in_time(&api, api.0.control.retained(&topic)).await?;
         let found = found.ok_or_else(ApiError::retained_not_found)?;
         Ok(Answer::json(&shown_retained(&found)))
     };
-    answer(&api, &request, RestRoute::Retained, call).await
+    answer(&api, &request, RestRoute::Retained, pin!(call)).await
 }
 
 /// Removes the retained message of a topic.
@@ -266,8 +270,8 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let topic = topic_in_path(&request)?;
-        Query::parse(request.query_string(), &[])?;
+        let topic = topic_of_call(&request)?;
+        Query::of(&request, &[])?;
         let reads = Action::Subscribe { filter: &topic, qos: QoS::AtMostOnce };
         permit_topic(&api, &caller, reads)?;
         let writes = Action::Publish { topic: &topic, qos: QoS::AtMostOnce, retain: true };
@@ -280,5 +284,5 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
         Ok(Answer::json(&Done::NOW))
     };
-    answer(&api, &request, RestRoute::Retained, call).await
+    answer(&api, &request, RestRoute::Retained, pin!(call)).await
 }

@@ -1,6 +1,6 @@
 //! `GET /api/v1/stats/history`: the most important numbers over time. Needs `observe` for any client.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -100,5 +100,5 @@ pub(super) async fn history(request: HttpRequest, api: Data<Api>) -> HttpRespons
             nodes: vec![NodeHistory { node, times: found.at_millis, series }],
         }))
     };
-    answer(&api, &request, RestRoute::StatsHistory, call).await
+    answer(&api, &request, RestRoute::StatsHistory, pin!(call)).await
 }

@@ -8,7 +8,7 @@ pub(super) mod export;
 mod forms;
 pub(super) mod import;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, pin::pin};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -29,16 +29,14 @@ use super::{
             Administration, Caller, Change, Fails, JsonBody, NewUserFailure, NoUser, NoUsers,
             Parameters, Precondition,
         },
-        parameters::{Plus, decode},
     },
-    body::{self, JsonObject},
-    cursor,
+    body, cursor,
     etag::{self, ETAG, Preconditions},
     in_time_of_users,
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::administrator,
-    target::{Query, raw_segment},
+    target::{Query, name_in},
 };
 use crate::{
     control::{
@@ -110,11 +108,9 @@ struct RemovedUser {
     sessions_touched: usize,
 }
 
-/// Returns the name of the user in the path.
-pub(super) fn name_in_path(request: &HttpRequest) -> Result<String, ApiError> {
-    let decoded = decode(raw_segment(request, "{name}"), Plus::IsPlus).ok();
-    let name = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-    name.ok_or_else(|| UsersError::InvalidName.into())
+/// Returns the name of the user that a call is about.
+pub(super) fn name_of_call(request: &HttpRequest) -> Result<String, ApiError> {
+    name_in(request, "name", || UsersError::InvalidName.into())
 }
 
 /// Returns the revision that the account must have; `None` if the call is about any.
@@ -127,14 +123,14 @@ fn expected_in(request: &HttpRequest) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// Makes a change of the user in the path.
+/// Makes a change of the user that the call is about.
 pub(super) async fn make(
     api: &Api,
     request: &HttpRequest,
     change: UserChange,
     caller: IpAddr,
 ) -> Result<UserChanged, ApiError> {
-    let mut wanted = ChangeUser::new(name_in_path(request)?, change, caller);
+    let mut wanted = ChangeUser::new(name_of_call(request)?, change, caller);
     wanted.expected = expected_in(request)?;
     in_time_of_users(api, api.0.control.change_user(wanted)).await
 }
@@ -185,7 +181,7 @@ pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResp
             yield_now().await; // other calls of this worker
         }
     };
-    answer(&api, &request, RestRoute::Users, call).await
+    answer(&api, &request, RestRoute::Users, pin!(call)).await
 }
 
 /// Shows an account.
@@ -204,13 +200,13 @@ pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResp
 pub(super) async fn show_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         administrator(&api, &request, CallEffect::Looks).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
         let user = in_time_of_users(&api, api.0.control.find_user(&name)).await?;
         let tag = etag::of(user.revision);
         Ok(Answer::json(&ShownUser::from(user)).with_header(ETAG, &tag))
     };
-    answer(&api, &request, RestRoute::User, call).await
+    answer(&api, &request, RestRoute::User, pin!(call)).await
 }
 
 /// Creates an account.
@@ -236,7 +232,7 @@ pub(super) async fn create_user(
 ) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
+        Query::of(&request, &[])?;
         let body: NewUserBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let user = NewUser::try_from(body)?;
         let (name, change) = (user.name.clone(), UserChange::Create(Box::new(user)));
@@ -246,7 +242,7 @@ pub(super) async fn create_user(
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(created)
     };
-    answer(&api, &request, RestRoute::Users, call).await
+    answer(&api, &request, RestRoute::Users, pin!(call)).await
 }
 
 /// Changes properties of an account.
@@ -273,10 +269,9 @@ pub(super) async fn change_user(
 ) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
-        let JsonObject(patch): JsonObject<UserPatch> =
-            body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
+        let patch: UserPatch = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let properties = AccountProperties::try_from(patch)?;
         let new = named(&properties);
         let change = UserChange::Properties(Box::new(properties));
@@ -285,7 +280,7 @@ pub(super) async fn change_user(
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(done)
     };
-    answer(&api, &request, RestRoute::User, call).await
+    answer(&api, &request, RestRoute::User, pin!(call)).await
 }
 
 /// Names what has changed, for the log.
@@ -311,13 +306,13 @@ fn named(properties: &AccountProperties) -> String {
 pub(super) async fn remove_user(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
         let done = make(&api, &request, UserChange::Remove, caller.peer.ip()).await?;
         let (target, new) = (Some(ChangedObject::User(&name)), Some("removed"));
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         let sessions_touched = done.sessions.touched;
         Ok(Answer::json(&RemovedUser { success: true, sessions_touched }))
     };
-    answer(&api, &request, RestRoute::User, call).await
+    answer(&api, &request, RestRoute::User, pin!(call)).await
 }

@@ -1,16 +1,11 @@
 //! Calls that publish and wait for what becomes of their messages.
 //!
-//! The connection of a call ends with its caller. A request keeps its place among the calls that wait
-//! until the broker has answered, even if its caller leaves: so a caller that leaves and calls again takes
-//! no more of the broker than others. The broker forgets other calls with their callers.
+//! The connection of a call ends with its caller. The broker then forgets the call, and its place among
+//! the calls that wait is free. A call with an `Idempotency-Key` goes on and keeps its place.
 
 use std::{rc::Rc, time::Duration};
 
-use actix_web::{
-    HttpRequest,
-    rt::{self, time::timeout},
-    web::Data,
-};
+use actix_web::{HttpRequest, rt::time::timeout, web::Data};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -24,8 +19,7 @@ use super::{
     target::Query,
 };
 use crate::control::{
-    ControlError, DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published,
-    WaitForDeliveries,
+    DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published, WaitForDeliveries,
 };
 
 /// The parameters of a wait.
@@ -134,23 +128,6 @@ pub(super) async fn publish(
     match timeout(time + wait.time_max, api.0.control.publish(request)).await {
         Ok(published) => Ok(published?),
         Err(_) => Err(ApiError::timeout()),
-    }
-}
-
-/// Waits for the broker, which answers within `time_max`. The call keeps its place until then.
-pub(super) async fn to_the_end<P: 'static, T: 'static>(
-    place: P,
-    time_max: Duration,
-    answer: impl Future<Output = Result<T, ControlError>> + 'static,
-) -> Result<T, ApiError> {
-    let waiting = rt::spawn(async move {
-        let _place = place;
-        timeout(time_max, answer).await
-    });
-    match waiting.await {
-        Ok(Ok(answer)) => Ok(answer?),
-        Ok(Err(_)) => Err(ApiError::timeout()),
-        Err(_) => Err(ApiError::unavailable()),
     }
 }
 

@@ -83,6 +83,9 @@ impl Queue {
     fn count_in_flight(&mut self, blocks: u32) {
         self.settle_share();
         let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
+        if blocks != former {
+            self.settle_memory();
+        }
         let counted = &self.usage.bytes_in_flight;
         if blocks > former {
             let more = (blocks - former) as usize * IN_FLIGHT_BLOCK;
@@ -97,7 +100,10 @@ impl Queue {
     /// have the same limits as waiting bytes: per client, and together with them for all clients.
     pub(in crate::session) fn allows_in_flight(&self, bytes: usize) -> bool {
         bytes < IN_FLIGHT_BLOCK
-            || (bytes < self.bytes_max() && self.has_bytes_in_all(0) && self.is_within_share())
+            || (bytes < self.bytes_max()
+                && self.has_bytes_in_all(0)
+                && self.has_owner_bytes(1)
+                && self.is_within_share())
     }
 
     /// Counts messages that were dropped because of the owner's share.

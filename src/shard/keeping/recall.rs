@@ -193,9 +193,13 @@ impl Shard {
             backlogs: None,
             weeds_after: Timestamp(0),
             dropped: None,
+            messages_in: 0,
             last_end: None,
         }) as u32;
         self.clients.insert(client_id, slot);
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.take_limits_of_bridge(&self.core.bridge_queues);
+        }
         self.metrics.sessions.set(self.clients.len() as u64);
         slot
     }

@@ -37,18 +37,18 @@ const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIE
 pub(crate) struct FoundSession {
     pub(in crate::shard) session: StoredSession,
     pub(in crate::shard) identity: Identity,
-    /// Whether the authorizer has loaded what it needs to judge it.
+    /// Whether the authorizer has loaded its data about it.
     pub(in crate::shard) is_prepared: bool,
 }
 
 impl FoundSession {
-    /// Returns whether the session rests because the authorizer could not load what it needs.
+    /// Returns whether the authorizer could not load its data, so that the session rests.
     pub(crate) const fn is_unprepared(&self) -> bool {
         !self.is_prepared
     }
 }
 
-/// What happens to a session that was found.
+/// The decision about a session that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RestoreVerdict {
     /// It continues, with the subscriptions that are still allowed.
@@ -59,13 +59,13 @@ enum RestoreVerdict {
     Ends,
 }
 
-/// What happened to a subscription of a session that was found.
+/// The decision about a subscription of a session that was found.
 enum RestoredSubscription {
     /// The session has it.
     Subscribed,
     /// Its client may no longer have it.
     Denied,
-    /// The same was found and told by an earlier broker, which ended before it had found the
+    /// Its client may no longer have it. An earlier broker has announced that, and ended before it had removed the
     /// messages.
     Marked,
 }
@@ -242,7 +242,7 @@ impl Shard {
             return RestoredSubscription::Marked;
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
-        // If it collects nothing, its permissions are checked when it does again.
+        // If the session collects nothing, its permissions are checked when it collects again.
         if verdict == RestoreVerdict::GoesOn
             && !self.slot(slot).is_some_and(|s| self.may(s, action))
         {
@@ -277,7 +277,7 @@ impl Shard {
         self.core.standing(identity, proven, listener)
     }
 
-    /// Returns what a record says of the client's last connection.
+    /// Returns the client's last connection, as its record describes it.
     fn presence_of(&self, found: &FoundSession, former_listener: &mut Arc<str>) -> Presence {
         let record = &found.session.record;
         let listener = listener_of(record);

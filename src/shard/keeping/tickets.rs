@@ -1,5 +1,5 @@
-//! What must be stored before it is acknowledged. Changes go to the keeper by tickets; what waits
-//! for a ticket is released when this ticket and all before it are stored.
+//! Tickets: changes that must be stored before they are acknowledged. Output that waits for a ticket is released when
+//! this ticket and all before it are stored.
 //!
 //! A ticket has one part for each that must store something for it: the store, for the changes of
 //! this shard, and each shard that was sent messages for durable sessions of its own. That shard
@@ -23,7 +23,12 @@ use crate::{
     },
     journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
     mqtt::Message,
-    shard::{Core, Shard, Slot, turn::Turn},
+    shard::{
+        Core, Shard, Slot,
+        keeping::debtor::{Debtor, OtherLoads},
+        turn::Turn,
+    },
+    spans::ReceiveSpan,
 };
 
 /// A shard's state of its tickets.
@@ -31,12 +36,16 @@ use crate::{
 pub(in crate::shard) struct Tickets {
     /// The sender to the writer; `None` if the store is called directly.
     orders: Option<mpsc::Sender<Order>>,
+    /// The owner that is charged with the changes of this turn.
+    pub(super) debtor: Debtor,
+    /// Those of them that count for other owners.
+    pub(super) loads: OtherLoads,
     /// The tickets that are not stored, in order without gaps; behind the first there may also be
     /// some that are stored.
     open: VecDeque<OpenTicket>,
-    /// Those that wait for the current ticket, besides those that the journal knows.
+    /// The recipients that wait for the current ticket, besides those that the journal knows.
     owed: Vec<Owed>,
-    /// Noted once the current ticket is stored.
+    /// Changes that are noted after the current ticket is stored.
     then: Vec<Afterwards>,
     /// Presence versions that the current ticket reserves.
     reserves: Option<u64>,
@@ -59,19 +68,21 @@ struct OpenTicket {
     reserves: Option<u64>,
 }
 
-/// What is noted when a ticket is stored.
+/// A change that is noted after a ticket is stored.
 enum Afterwards {
     Note(Change),
     /// A Will was published.
     DropWill(u32, SessionNumber),
 }
 
-/// Those that are told when a ticket is stored.
+/// A recipient that is notified when a ticket is stored.
 pub(in crate::shard) enum Owed {
     /// A ticket of another shard, which has one part less to wait for.
     Shard(Awaited),
     /// A caller that asked for it.
     Caller(oneshot::Sender<()>),
+    /// The span of a message that is acknowledged then.
+    Span(Box<ReceiveSpan>),
 }
 
 /// A position in the changes of a shard.
@@ -118,6 +129,11 @@ impl Shard {
         }
     }
 
+    /// Ends a span when what is noted now is stored.
+    pub(in crate::shard) fn owe_span(&mut self, span: Box<ReceiveSpan>) {
+        self.tickets.owed.push(Owed::Span(span));
+    }
+
     /// Notes a change.
     pub(in crate::shard) fn note(&self, change: impl FnOnce() -> Change) {
         if let Some(journal) = &self.journal {
@@ -160,6 +176,11 @@ impl Shard {
     pub(in crate::shard) fn drop_will_then(&mut self, slot: u32) {
         let number = self.slot(slot).and_then(|found| found.session.number());
         self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
+    }
+
+    /// Returns whether the current ticket ends a session or a Will once it is stored.
+    pub(in crate::shard) const fn ends_something(&self) -> bool {
+        !self.tickets.then.is_empty()
     }
 
     /// Returns whether the Will of a slot was published in this turn.
@@ -230,12 +251,14 @@ impl Shard {
         stored.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
     }
 
-    /// Sends what was collected: changes to the keeper, deliveries to the other shards.
+    /// Sends what was collected: changes to the keeper, deliveries to the other shards. Ends the charge
+    /// to an owner.
     pub(crate) fn flush(&mut self) {
-        // What is stored at once may cause further changes.
+        // A ticket that is stored immediately may cause further changes.
         while self.close_ticket() {}
         self.flush_batches(None);
         self.send_receipts();
+        self.tickets.debtor = Debtor::Nobody;
     }
 
     /// Does the same for changes alone; returns whether there were any.
@@ -245,6 +268,7 @@ impl Shard {
             self.flush();
         } else {
             self.send_receipts();
+            self.tickets.debtor = Debtor::Nobody;
         }
         has_some
     }
@@ -284,16 +308,18 @@ impl Shard {
 
     /// Gives changes to the keeper; returns whether nothing need wait for them any more.
     fn hand_over(&mut self, page: &mut JournalPage) -> bool {
+        let owners = (self.debtor(), self.take_loads());
         let Some(keeper) = &self.core.keeper else { return true };
         if self.tickets.orders.is_none() {
             self.tickets.orders = keeper.orders();
         }
         self.tickets.handed_over = Some(page.ticket);
+        let now = self.core.clock.now();
         if let Some(orders) = &self.tickets.orders {
-            keeper.hand_over(orders, self.number, page);
+            keeper.hand_over(orders, self.number, page, owners, now);
             return !keeper.makes_wait();
         }
-        match keeper.apply(&mut page.changes, self.core.clock.now()) {
+        match keeper.apply(&mut page.changes, now) {
             Ok(()) => {
                 self.tickets.written = self.tickets.handed_over;
                 true
@@ -367,6 +393,7 @@ impl Shard {
                 Owed::Caller(caller) => {
                     let _ = caller.send(());
                 }
+                Owed::Span(span) => span.stored(),
             }
         }
         self.note_afterwards(then);
@@ -389,7 +416,7 @@ impl Shard {
         }
     }
 
-    /// Releases what waited for the tickets that are stored with all before them.
+    /// Releases the output that waited for tickets which are stored, with all tickets before them.
     fn settle_first(&mut self) {
         while self.tickets.open.front().is_some_and(|open| open.parts == 0) {
             let Some(OpenTicket { ticket, waiting, reserves, .. }) = self.tickets.open.pop_front()

@@ -27,7 +27,7 @@ const STEPS_AT_A_TIME: usize = 128;
 const EXAMINED_AT_A_TIME: usize = 64;
 /// Finding a queue in the store takes as long as this number of messages.
 const STEPS_OF_PAGE: usize = 8;
-/// The time in which other tasks have their turn.
+/// The pause in which other tasks run.
 const OTHERS_TURN: Duration = Duration::from_millis(5);
 /// The pause before a queue is searched again, for each message in it; a message takes a few
 /// microseconds. So messages that expire one after the other do not make the shard read the rest
@@ -128,7 +128,7 @@ impl Shard {
         });
     }
 
-    /// Examines some pages; returns whether more is to be done soon.
+    /// Examines some pages; returns whether more pages should be examined soon.
     fn weed_some(&mut self, now: Timestamp) -> bool {
         if self.is_immediate() {
             self.flush_changes();
@@ -140,8 +140,10 @@ impl Shard {
             }
             let Some(mut pass) = self.weeding.passes.pop_front() else { return false };
             let seen_before = pass.seen;
-            let looked = match self.examine_waiting(pass.slot, pass.generation, now) {
-                0 => self.weed_page(&mut pass, now),
+            let (slot, generation) = (pass.slot, pass.generation);
+            let examine = |shard: &mut Self| shard.examine_waiting(slot, generation, now);
+            let looked = match self.charged_to(slot, examine) {
+                0 => self.charged_to(slot, |shard| shard.weed_page(&mut pass, now)),
                 examined => {
                     steps += examined;
                     Some(Looked::On)

@@ -18,7 +18,7 @@ use crate::{
         doors::{ConnectionDoor, ToConnection},
         presence::{
             authenticate::Authentication,
-            conn_ack::{conn_ack, session_expiry},
+            conn_ack::{broker_property, conn_ack, lasts, session_expiry},
             keep_alive::KeepAliveChange,
             settings::begin_settings,
             tell::subject_of,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// What the log and events say of a connection that begins.
+/// The facts about a new connection for the log and for events.
 #[derive(Clone, Copy)]
 pub(in crate::shard) struct Greeting {
     clean_start: bool,
@@ -107,9 +107,7 @@ impl Shard {
         let begins_anew = connect.clean_start || !is_owner || has_ended;
         // If only the record of an ended session remains, CONNACK does not wait for it.
         let was_durable = !has_ended && existing.is_some_and(|slot| self.is_durable(slot));
-        if let Some(trouble) = self.trouble() {
-            Self::check_store(trouble, connect, was_durable, begins_anew)?;
-        }
+        self.check_store(connect, (was_durable, begins_anew), &account, now)?;
         if let Some(slot) = existing.filter(|_| !begins_anew)
             && !self.recall(slot)
         {
@@ -127,6 +125,7 @@ impl Shard {
             found.will_at = None; // [MQTT-3.1.3-9]
             found.expires_at = None;
             found.recent_topic = None; // It was decided for another connection.
+            found.messages_in = 0;
             found.set_account(account);
             let proven = Some(connect.proven.clone());
             found.presence = Presence { version, proven, ..presence_of(connect, now) };
@@ -205,7 +204,7 @@ impl Shard {
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<Arc<Account>, NoSession> {
-        if let Some(to) = self.core.draining.load_full() {
+        if let Some(to) = self.core.draining.load_full().filter(|_| connect.of_bridge.is_none()) {
             return Err(NoSession::Redirected(to));
         }
         if !self.takes_conn_ack(connect) {
@@ -230,16 +229,26 @@ impl Shard {
 
     /// Returns whether there can be a session while the store is in trouble: what the broker
     /// promises a client of a durable session must be stored. If the store only lacks room, a
-    /// client may return to its own session: it takes its messages, which makes room.
+    /// client may return to its own session: it takes its messages, which makes room. A user that
+    /// has far too much on its way to the store begins nothing more that needs it.
     fn check_store(
-        trouble: Trouble,
+        &self,
         connect: &AcceptedConnect,
-        was_durable: bool,
-        begins_anew: bool,
+        (was_durable, begins_anew): (bool, bool),
+        account: &Account,
+        now: Timestamp,
     ) -> Result<(), NoSession> {
-        let may_come_back = trouble == Trouble::Full && was_durable && !begins_anew;
-        let is_durable = session_expiry(connect) > 0 || was_durable;
-        if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
+        let is_durable = lasts(connect) || was_durable;
+        let may_come_back = |trouble| trouble == Trouble::Full && was_durable && !begins_anew;
+        if is_durable && self.trouble().is_some_and(|trouble| !may_come_back(trouble)) {
+            return Err(NoSession::Store);
+        }
+        let needs_store = is_durable || connect.will.is_some();
+        let keeper = self.core.keeper.as_ref().filter(|_| needs_store);
+        match keeper.is_some_and(|keeper| keeper.is_exhausted_by(account, now)) {
+            true => Err(NoSession::Store),
+            false => Ok(()),
+        }
     }
 
     /// Returns whether there is room for the Will, and for the user's session, if more sessions
@@ -253,7 +262,7 @@ impl Shard {
         let has_lasted = former
             .and_then(|slot| self.slot(slot))
             .is_some_and(|s| s.lasting.taken() > 0 && Arc::ptr_eq(&s.account, account));
-        if session_expiry(connect) > 0 && !has_lasted && !account.sessions.fits(1) {
+        if lasts(connect) && !has_lasted && !account.sessions.fits(1) {
             self.metrics.user_limits_reached.increment(UserLimit::Sessions);
             return Err(NoSession::UserFull);
         }
@@ -280,7 +289,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let limits = &*self.core.limits_now();
-        let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
+        let expiry_secs = session_expiry(&connect, limits);
         let packet_bytes_max = limits.packet_bytes_max;
         let found = self.override_at(&connect);
         let settings = self.settle(&connect, found.as_ref());
@@ -288,18 +297,8 @@ impl Shard {
         let mut link = self.new_link(&connect, settings, limits, (expiry_secs, present), now);
         let keep_alive_change = begin_override(&mut link, found.as_ref(), now);
         let live_settings = begin_settings(&mut link, connect.settings, expiry_secs, now);
-        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
-            return;
-        };
-        slot.take_queue_limits(live_settings.as_deref());
-        slot.session.set_expiry_interval_secs(expiry_secs);
-        slot.lasting.set(u64::from(expiry_secs > 0));
-        slot.will = connect.will.map(Box::new);
-        if expiry_secs > 0 {
-            self.make_durable(prepared.slot);
-        }
-        self.note_session(prepared.slot, true);
-        self.note_will(prepared.slot);
+        let of_connection = (live_settings.as_deref(), connect.of_bridge);
+        self.begin_session(prepared.slot, connect.will, of_connection, expiry_secs);
         // All that CONNACK promises is noted by now; the last Will below is no part of it.
         let waits = prepared.was_durable || self.is_durable(prepared.slot);
         let gate = waits.then(|| self.gate_of_connect(prepared.slot)).flatten();
@@ -329,6 +328,7 @@ impl Shard {
             }),
             was_online: prepared.was_online,
             keep_alive_change,
+            own_keep_alive_at: None,
             clean_start: connect.clean_start,
             settings: live_settings,
         });
@@ -361,6 +361,9 @@ impl Shard {
             .filter(|_| connect.wants_response_information) // [MQTT-3.1.2-28]
             .and_then(|client_id| self.core.response_information(client_id));
         packet.properties.response_information = response_information.as_deref();
+        let broker = connect.wants_broker_id.then(|| self.core.broker_id.get()).flatten();
+        let broker = broker.map(|id| broker_property(id)).unwrap_or_default();
+        packet.properties.user_properties = broker.as_user_properties();
         let mut packet = Packet::ConnAck(Box::new(packet));
         if !link.try_send(&packet)
             && let Packet::ConnAck(ack) = &mut packet
@@ -379,26 +382,10 @@ impl Shard {
         }
         let limits = &*self.core.limits_now();
         let settings = self.settle(connect, self.override_at(connect).as_ref());
-        let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
+        let expiry_secs = session_expiry(connect, limits);
         let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
         encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
             .is_ok_and(|bytes| bytes <= connect.maximum_packet_size as usize)
-    }
-
-    /// Makes a session durable, if it is not.
-    fn make_durable(&mut self, slot: u32) {
-        let (Some(keeper), Some(journal)) = (&self.core.keeper, self.journal.clone()) else {
-            return;
-        };
-        let number = keeper.next_session();
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        if found.session.number().is_none() {
-            journal.note(Change::PutSession(
-                number,
-                Box::new(found.record(true, &*self.core.authorizer)),
-            ));
-            found.session.keep(number, journal, slot);
-        }
     }
 
     fn new_slot(
@@ -435,7 +422,11 @@ impl Shard {
             asked_keep_alive_secs: connect.keep_alive_secs,
             keep_alive_secs,
             send_quota: connect.receive_maximum.min(limits.in_flight_max),
-            receive_maximum: limits.receive_maximum,
+            // The other broker of a bridge was told its own, or knows none.
+            receive_maximum: match connect.of_bridge {
+                Some(_) => u16::MAX,
+                None => limits.receive_maximum,
+            },
             maximum_packet_size: connect.maximum_packet_size,
             topic_aliases_in_max: limits.topic_alias_maximum,
             topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),

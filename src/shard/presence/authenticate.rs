@@ -26,7 +26,7 @@ const ASK_AGAIN_MILLIS: u64 = 5_000;
 /// The authentication of a client that gave a method in CONNECT.
 pub(in crate::shard) struct Authentication {
     login: Box<EnhancedLogin>,
-    /// The facts that the exchange in progress rests on.
+    /// The facts on which the exchange in progress rests.
     proven: Option<Proven>,
     phase: Phase,
 }
@@ -136,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Returns what renews the identity of this connection's client, with what the new one rests on.
+    /// Returns the renewal of the client's identity, with the facts on which the new identity will rest.
     pub(crate) fn begin_renewal(&self, slot: u32, link: u64) -> Option<(Arc<dyn Renew>, Proven)> {
         let found = self.slot(slot)?;
         found.connected.as_ref().filter(|connected| connected.link == link)?;

@@ -1,10 +1,11 @@
-//! What CONNACK tells a client, and how long its session lasts.
+//! The content of CONNACK, and the Session Expiry Interval of the session.
 
 use std::sync::Arc;
 
 use crate::{
+    auth::BROKER_PROPERTY,
     limits::Limits,
-    mqtt::{ConnAck, ConnAckProperties, ProtocolVersion, ReasonCode},
+    mqtt::{ConnAck, ConnAckProperties, ProtocolVersion, ReasonCode, UserPropertiesBuf},
     session::{LinkSettings, NEVER_EXPIRES},
     shard::connect::AcceptedConnect,
 };
@@ -12,7 +13,26 @@ use crate::{
 /// Returns the Session Expiry Interval of the session, in seconds: that of the sticky settings, or what
 /// the client asks for. Before MQTT 5.0, a session that ends with its connection stays so.
 /// [MQTT-3.1.2-6 of 3.1.1]
-pub(super) fn session_expiry(connect: &AcceptedConnect) -> u32 {
+pub(super) fn session_expiry(connect: &AcceptedConnect, limits: &Limits) -> u32 {
+    let expiry = wanted_expiry(connect);
+    // What waits for a bridge is bounded otherwise.
+    if connect.of_bridge.is_some() { expiry } else { expiry.min(limits.session_expiry_secs_max) }
+}
+
+/// Returns whether the session outlives its connection.
+pub(super) fn lasts(connect: &AcceptedConnect) -> bool {
+    wanted_expiry(connect) > 0
+}
+
+/// Returns the User Property by which this broker names itself to a bridge of another one.
+pub(super) fn broker_property(id: &str) -> UserPropertiesBuf {
+    let mut properties = UserPropertiesBuf::new();
+    let pushed = properties.push(BROKER_PROPERTY, id);
+    debug_assert!(pushed.is_ok(), "the identifier is short");
+    properties
+}
+
+fn wanted_expiry(connect: &AcceptedConnect) -> u32 {
     let asked = asked_expiry(connect);
     let may_change = connect.version.has_properties() || asked > 0;
     let sticky = connect.settings.as_ref().and_then(|it| it.in_force().session_expiry_secs);

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// The time after which a Will is tried again that is due and has to wait for the store.
+const WILL_DELAYED_MILLIS: u64 = 100;
+
 impl Shard {
     /// Ends a client's connection, which then writes its pending output and closes; returns whether
     /// there was one.
@@ -62,6 +65,7 @@ impl Shard {
         self.note_deadline(slot);
         self.forget_waits(slot, now);
         self.tell_disconnected(slot, &departure, now);
+        self.trace_end(slot, &departure);
         if connected.unannounced.is_none() {
             self.announce_disconnected(slot, departure.reason, now);
             self.note_end_in_history(slot, protocol, &departure, now);
@@ -178,10 +182,15 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        if found.will_at.is_some_and(|at| at <= now) {
+        let is_due = found.will_at.is_some_and(|at| at <= now);
+        if is_due && self.waits_for_store(slot, now) {
+            return self.delay_will(slot, now);
+        }
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if is_due {
             found.will_at = None;
             if let Some(will) = found.will.take() {
-                self.publish_will(slot, &will, now);
+                self.charged_to(slot, |shard| shard.publish_will(slot, &will, now));
                 self.drop_will_then(slot);
             }
         }
@@ -196,6 +205,17 @@ impl Shard {
             self.weed_if_due(slot, now);
             self.set_timer(slot);
         }
+    }
+
+    /// Delays a Will that is due, because its owner has more than its share on the way to the store. The end of
+    /// the session waits with it.
+    fn delay_will(&mut self, slot: u32, now: Timestamp) {
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.will_at = Some(now.plus_millis(WILL_DELAYED_MILLIS));
+            found.expires_at =
+                found.expires_at.map(|at| at.max(now.plus_millis(WILL_DELAYED_MILLIS)));
+        }
+        self.set_timer(slot);
     }
 
     /// Updates a slot's entry among the timers.

@@ -121,7 +121,10 @@ impl Shard {
             return if self.is_durable(slot) { Progress::Later } else { Progress::Done };
         }
         // What moves to other queues must not pile up before the store or another shard.
-        if self.is_congested() || (ending.in_flight.is_none() && !self.recall_shared(slot)) {
+        if self.is_congested()
+            || self.waits_for_store(slot, now)
+            || (ending.in_flight.is_none() && !self.recall_shared(slot))
+        {
             return Progress::Later;
         }
         let mut steps = 0;

@@ -1,8 +1,7 @@
 //! Credentials that expire while their client is connected, and identities that are renewed before.
 //!
-//! A timer of the shard notices it; the connection then ends itself, or waits for the new identity, so
-//! that many expiries at the same time take one turn of the thread each. Does not know what the
-//! credentials were.
+//! A timer of the shard only notifies the connection, which then ends itself or waits for the new identity. So each of
+//! many expiries at the same time is a turn of its own. Does not know the credentials.
 
 use crate::{
     auth::{AccessRequest, Action, Decision, Identity},
@@ -42,8 +41,8 @@ impl Slot {
 }
 
 impl Shard {
-    /// Has the session of an absent client collect only what is allowed without its own rules, once they
-    /// have expired. Its subscriptions stay, so that it collects all again when its client is back.
+    /// Restricts the session of an absent client whose own rules have expired: it collects only messages that are
+    /// allowed without them. Its subscriptions stay, so it collects all messages again when its client is back.
     pub(in crate::shard) fn expire_rules(&mut self, slot: u32, now: Timestamp) {
         let Some(found) = self.slot_mut(slot) else { return };
         if found.rules_expire_at().is_some_and(|at| at <= now) {
@@ -61,7 +60,7 @@ impl Shard {
         identity.is_none_or(|identity| self.collects_as(identity, found, topic, qos))
     }
 
-    // Apart, so that a delivery does not pay for what hardly any session has.
+    // A function of its own, because hardly any session has expired rules, and every delivery would pay for it.
     #[cold]
     #[inline(never)]
     fn collects_as(&self, identity: &Identity, found: &Slot, topic: &str, qos: QoS) -> bool {

@@ -1,5 +1,5 @@
-//! What the shard notes of connections for the histories of their clients, and how it answers
-//! questions about them.
+//! The notes that a shard makes about connections for the histories of their clients, and the answers to questions about
+//! histories.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 const SECS_PER_DAY: u64 = 24 * 60 * 60;
 
 impl Core {
-    /// Returns what the histories of clients may take now.
+    /// Returns the limits of histories that are in force now.
     pub(in crate::shard) fn history_limits(&self) -> HistoryLimits {
         let limits = self.limits_now();
         HistoryLimits {
@@ -27,7 +27,7 @@ impl Core {
         }
     }
 
-    /// Notes that the broker ends as it should.
+    /// Notes that the broker ends regularly.
     pub(crate) fn end_history(&self) {
         self.history.end_run(&self.records, self.versions.highest());
     }
@@ -78,7 +78,7 @@ impl Shard {
         if slot.is_none() && found.is_empty() {
             return Ok(None);
         }
-        // A beginning that could not be noted.
+        // The beginning of this connection could not be noted.
         if let Some(live) = live
             && let Some(link) = live.session.link()
             && found.last().is_none_or(|last| last.version < live.presence.version)

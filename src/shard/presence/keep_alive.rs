@@ -1,5 +1,4 @@
-//! The Keep Alive of a live connection changes: by a call, by an override, by the client itself, and
-//! back.
+//! Changes of the Keep Alive of a live connection: by a call, by an override, by the client itself, and back.
 //!
 //! All of it happens on the shard of the client, in the order in which its connection is reached. An
 //! override is looked up when it is applied: of two calls at the same time, the one that was stored
@@ -22,8 +21,10 @@ use crate::{
 /// A client that publishes a number of seconds to this topic changes its own Keep Alive. The message
 /// is neither routed nor retained. A rule must name the topic to allow that.
 pub(in crate::shard) const SET_KEEP_ALIVE: &str = "$SETOPTS/mqtt/keepalive";
+/// The time between two changes that a client makes to its own Keep Alive.
+const OWN_CHANGES_MS: u64 = 1_000;
 
-/// What is known of a changed Keep Alive.
+/// The origin and the end of a changed Keep Alive.
 #[derive(Clone, Copy)]
 pub(in crate::shard) struct KeepAliveChange {
     /// When it ends by itself.
@@ -131,7 +132,7 @@ impl Shard {
         }
     }
 
-    /// Changes the Keep Alive of the client that asks for it. What cannot be done changes nothing.
+    /// Changes the Keep Alive of the client that asks for it. A request that fails changes nothing.
     fn set_own_keep_alive(
         &mut self,
         slot: u32,
@@ -149,10 +150,23 @@ impl Shard {
         let Some(Ok(result)) = link.map(|link| self.result_of(link, secs, false)) else {
             return ReasonCode::ImplementationSpecificError; // Keep Alive is off, and stays off.
         };
+        let has_changed = result.old_secs != secs;
+        if has_changed {
+            // Each change is an event and an entry of the audit log, so a client has a rate of them.
+            let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
+            let Some(connected) = connected else { return ReasonCode::ImplementationSpecificError };
+            let last = connected.own_keep_alive_at;
+            if last.is_some_and(|last| now < last.plus_millis(OWN_CHANGES_MS)) {
+                return ReasonCode::QuotaExceeded;
+            }
+            connected.own_keep_alive_at = Some(now);
+        }
         let change = KeepAliveChange { reverts_at: None, is_override: false };
         self.put_keep_alive(slot, secs, change, now);
-        self.note_own_keep_alive(slot, (result.old_secs, secs));
-        self.announce_keep_alive(slot, (result.old_secs, secs), by, now);
+        if has_changed {
+            self.note_own_keep_alive(slot, (result.old_secs, secs));
+            self.announce_keep_alive(slot, (result.old_secs, secs), by, now);
+        }
         ReasonCode::Success
     }
 

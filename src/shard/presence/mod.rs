@@ -2,6 +2,7 @@
 
 pub(super) mod arrive;
 pub(super) mod authenticate;
+mod begin;
 mod conn_ack;
 pub(super) mod depart;
 mod ending;

@@ -1,8 +1,8 @@
-//! The authorizer loads what it needs for sessions: for those that a start finds, before they are
-//! judged, and for all known ones, before they are checked again.
+//! The authorizer loads data about sessions: about those that a start finds, before their permissions are checked, and
+//! about all known ones, before their permissions are checked again.
 //!
-//! The shard says for which sessions, and takes the results; the registry waits in between. So no turn
-//! of the thread waits for a database, and a limited number of sessions is under way.
+//! The shard selects the sessions and takes the results; the registry waits in between. So no turn of the thread waits
+//! for a database, and the number of sessions under way is limited.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// Number of slots of a walk for which the authorizer prepares at a time.
 const SLOTS_AT_A_TIME: u32 = 64;
-/// Maximum number of slots that are looked at for those of one user, before other tasks get their turn.
+/// Maximum number of slots that are searched for sessions of one user, before other tasks get their turn.
 const SLOTS_LOOKED_AT: u32 = 4_096;
 
 /// A session for which the authorizer may have something to load.
@@ -126,8 +126,8 @@ impl Shard {
         }
     }
 
-    /// Takes what the authorizer has loaded; returns for how many sessions it could not. A client that
-    /// has logged in meanwhile has newer results.
+    /// Takes the data that the authorizer has loaded; returns the number of sessions for which that failed. If a client
+    /// has logged in meanwhile, its session already has newer data.
     pub(crate) fn take_prepared(
         &mut self,
         rounds: &mut Rounds,

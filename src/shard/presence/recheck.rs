@@ -26,7 +26,7 @@ const STEPS_AT_A_TIME: usize = SUBSCRIPTIONS_AT_A_TIME;
 /// Verifying a certificate chain takes as long as this number of steps.
 const STEPS_OF_CERTIFICATE: usize = 64;
 
-/// How far a shard has walked along its sessions.
+/// The progress of a walk along the sessions of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     next: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Rounds {
     under_way: Option<(u32, u32)>,
     /// The authorizer has prepared for the slots before this one.
     prepared_up_to: u32,
-    /// Those of the last slots for which it could not.
+    /// The last slots for which the authorizer could not load its data.
     unprepared: Vec<u32>,
     /// The account of the only sessions that are checked; `None`: all are.
     only: Option<Arc<Account>>,
@@ -44,7 +44,7 @@ pub(crate) struct Rounds {
     is_touched: bool,
 }
 
-/// What a part of the check of one session's subscriptions has found.
+/// The result of checking some subscriptions of one session.
 pub(in crate::shard) struct CheckedPart {
     /// The number of subscriptions that were checked; 0 if the check is over.
     pub(in crate::shard) checked: usize,
@@ -67,8 +67,8 @@ impl Rounds {
         self.found
     }
 
-    /// Returns the next slots for which the authorizer must prepare before the walk goes on, as far as
-    /// `end` says from the first of them; `None` if it can go on.
+    /// Returns the next slots for which the authorizer must prepare before the walk continues; `None` if it can
+    /// continue. `end` gives the end of the range from its first slot.
     pub(super) fn next_to_prepare(
         &mut self,
         end: impl Fn(u32, &Self) -> u32,
@@ -144,8 +144,8 @@ impl Shard {
         true
     }
 
-    /// Checks the client of a slot; returns whether its subscriptions must be checked. Without what the
-    /// authorizer needs, the client keeps its permissions, and its session rests if it rested before.
+    /// Checks the client of a slot; returns whether its subscriptions must be checked. If the authorizer could not load
+    /// its data, the client keeps its permissions, and its session rests if it rested before.
     fn recheck_client(
         &mut self,
         slot: u32,
@@ -383,7 +383,7 @@ impl Shard {
     }
 }
 
-/// Returns the steps of the first portion of what a session leaves, or tells its groups.
+/// Returns the steps of the first portion when a session ends, or tells its groups.
 fn first_portion(found: &Slot) -> usize {
     found.session.subscriptions_len().min(SUBSCRIPTIONS_AT_A_TIME)
 }

@@ -1,5 +1,5 @@
-//! Which clients a request means that is about many of them: to redirect them to another server
-//! (section 4.11 of MQTT 5.0), or to find them.
+//! Finds the clients that a request selects: to redirect them to another server (section 4.11 of MQTT 5.0), or to list
+//! them.
 
 use std::sync::Arc;
 

@@ -115,8 +115,8 @@ impl Shard {
         Ok(settings)
     }
 
-    /// Has connections of a user follow the sticky settings of the user, as they are stored now: those
-    /// of some slots, from `from` on. Returns the slot at which to continue.
+    /// Lets connections of a user follow the sticky settings of the user, as they are stored now. Examines some slots,
+    /// from `from` on, and returns the slot at which to continue.
     pub(crate) fn follow_user_settings(
         &mut self,
         username: &Arc<str>,
@@ -192,8 +192,8 @@ impl Shard {
     }
 }
 
-/// Returns the settings of the user that a connection is to follow; `None` if it does, or is one of
-/// another user. It may still wait for its CONNACK.
+/// Returns the settings of the user if a connection must still adopt them; `None` if it has them, or belongs to
+/// another user. The connection may still wait for its CONNACK.
 fn to_follow(
     found: &Slot,
     username: &Arc<str>,

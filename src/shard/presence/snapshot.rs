@@ -1,4 +1,4 @@
-//! The part of a shard in a snapshot of the clients that are online.
+//! The clients of one shard in a snapshot of all clients that are online.
 //!
 //! A snapshot is read in parts, between which clients come and go. A change during the snapshot
 //! has an event behind the place of the snapshot, so that a follower learns of it in any case.

@@ -23,11 +23,14 @@ impl Shard {
         if self.lifecycle.has_begun() && self.number == ShardNumber(0) {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
+            self.core.traces.expire(now);
+            self.core.hand_over_audit_if_due(now);
             self.core.history.write_some(self.core.history_limits(), now);
             self.core.metrics.sample_rates(now.millis());
         }
         self.lose_patience(passed, now);
         self.end_dropping(now);
+        self.drop_traffic_counts(now);
         self.publish_system(now);
         self.forget_receipts(now);
         self.apply_again();

@@ -92,6 +92,7 @@ impl Shard {
         };
         let subject = subject_of(connect);
         self.core.told.connect_refused(&subject, weight, reason.name(), None);
+        self.core.trace_refused(&subject, reason.name());
         self.core.announce_refused(&subject, reason.name());
     }
 

@@ -92,7 +92,7 @@ pub(in crate::shard) struct FiltersProgress {
     /// Whether retained messages follow, for each of these filters of a SUBSCRIBE.
     pub(in crate::shard) sends_retained: Vec<bool>,
     pub(in crate::shard) is_answered: bool,
-    /// Number of filters of a SUBSCRIBE after whose answer all was done.
+    /// Number of filters of a SUBSCRIBE whose retained messages were handled after the answer.
     pub(in crate::shard) followed: usize,
 }
 

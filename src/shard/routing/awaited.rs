@@ -1,4 +1,4 @@
-//! Messages whose caller waits to know what becomes of each delivery.
+//! Messages whose caller waits for the result of each delivery.
 //!
 //! Each delivery gets a message of its own with a receipt, which shares a large payload. Receipts
 //! report to the log of their shard, and the end of a turn sends the reports to the shard where the
@@ -31,7 +31,7 @@ use crate::{
 const CALLS_MAX: usize = 1_000;
 /// Maximum number of deliveries that they wait for together.
 const DELIVERIES_MAX: usize = 100_000;
-/// The maximum number of those that the calls of one user wait for.
+/// Maximum number of deliveries that the calls of one user wait for.
 const DELIVERIES_PER_USER_MAX: usize = DELIVERIES_MAX / 4;
 /// Maximum number of sessions whose receipts are forgotten in one sweep.
 const FORGOTTEN_AT_A_TIME: usize = 1_000;
@@ -43,7 +43,7 @@ pub(in crate::shard) struct AwaitedCalls {
     last_number: u64,
     /// The deliveries of all these calls.
     deliveries: usize,
-    /// Those of the calls of each user; no entry is 0.
+    /// The deliveries of the calls of each user; no entry is 0.
     by_user: HashMap<Arc<str>, usize>,
     log: Arc<ReceiptLog>,
     /// Sessions that may keep receipts with stored messages, by the time when these are not needed
@@ -78,7 +78,7 @@ pub(crate) struct PublishedForCaller {
     pub(crate) matched: usize,
     /// The number of deliveries that must be stored.
     durable: usize,
-    /// The number of the call that waits, and what tells it that its deliveries are complete.
+    /// The number of the call that waits, and a channel that reports when its deliveries are complete.
     call: Option<(u64, oneshot::Receiver<()>)>,
 }
 
@@ -158,7 +158,7 @@ impl AwaitedCalls {
         (self.last_number, is_complete)
     }
 
-    /// Ends a call; returns what has become of its deliveries.
+    /// Ends a call; returns the results of its deliveries.
     fn end(&mut self, number: u64) -> Option<DeliveryCounts> {
         let call = self.calls.remove(&number)?;
         self.deliveries -= call.matched;
@@ -298,7 +298,7 @@ impl Shard {
         Arc::new(Message::clone(message).with_receipt(receipt))
     }
 
-    /// Sends what receipts have reported to the shards where their calls wait.
+    /// Sends the reports of receipts to the shards where their calls wait.
     #[inline] // Each turn asks, and nearly always there is nothing.
     pub(in crate::shard) fn send_receipts(&mut self) {
         if self.awaited.log.has_some() {
@@ -320,7 +320,7 @@ impl Shard {
         }
     }
 
-    /// Takes what receipts have reported about calls that wait here, or have waited.
+    /// Takes reports of receipts about calls that wait here, or have waited.
     pub(in crate::shard) fn take_receipts(&mut self, reports: &[(ReceiptCall, DeliveryCounts)]) {
         for (ReceiptCall { number, .. }, since) in reports {
             let Some(call) = self.awaited.calls.get_mut(number) else { continue };

@@ -2,7 +2,7 @@
 //! that returns or joins, and to the connected members when another leaves.
 //!
 //! The index knows which members have a backlog (`router/backlog.rs`). A member that may take
-//! messages asks those members, for as many as it would be sent at once, until no message is left;
+//! messages asks those members, for as many as it could be sent immediately, until no message is left;
 //! no other member asks. So each piece of work is small. Waiting messages keep their order, and
 //! stay in the store until they are sent, and the next member that returns gets a part of the rest.
 //! Called where connections begin and end, where a client subscribes, and where a connection has
@@ -171,7 +171,7 @@ impl Shard {
     }
 
     /// Takes some of the messages that wait at other members for the groups of a client, if they
-    /// would be sent at once; returns whether there may be more.
+    /// could be sent immediately; returns whether there may be more.
     pub(in crate::shard) fn take_backlogs(&mut self, slot: u32, now: Timestamp) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some(backlogs) = &mut found.backlogs else { return false };

@@ -10,8 +10,8 @@ use crate::{
         batch::{Awaited, Deliver, RemoteDelivery},
         door::{Sender, ToShard},
     },
-    journal::Ticket,
-    router::ShardNumber,
+    journal::{CHANGE_BYTES, Ticket},
+    router::{Host, ShardNumber},
     shard::Shard,
 };
 
@@ -23,10 +23,12 @@ const DELIVERY_BYTES: usize = 192;
 /// Deliveries to the other shards that this turn has collected.
 #[derive(Default)]
 pub(in crate::shard) struct Batches {
-    /// By the number of the shard.
+    /// The batches, by the number of the shard.
     all: Vec<Deliver>,
     /// The number of messages ever collected for durable sessions of other shards.
     awaited: u64,
+    /// Bytes of the changes that the other shards will make for what is collected now.
+    announced: usize,
 }
 
 impl Batches {
@@ -42,6 +44,11 @@ impl Batches {
     /// Returns how many messages were ever collected that the other shards must store.
     pub(in crate::shard) const fn awaited(&self) -> u64 {
         self.awaited
+    }
+
+    /// Returns the bytes of the changes that the other shards will make for what is collected now.
+    pub(in crate::shard) const fn announced(&self) -> usize {
+        self.announced
     }
 
     /// Returns whether another shard must store some of what is collected now.
@@ -61,8 +68,13 @@ impl Shard {
         is_awaited: bool,
     ) {
         if is_awaited && self.journal.is_some() {
-            self.batches.of(shard).is_awaited = true;
+            let batch = self.batches.of(shard);
+            batch.is_awaited = true;
+            let changes = batch.targets_of(&delivery.to, Host::Shard(shard));
+            let announced = size + changes * CHANGE_BYTES;
+            batch.announced += announced;
             self.batches.awaited += 1;
+            self.batches.announced += announced;
         }
         let batch = self.batches.of(shard);
         batch.bytes += size + DELIVERY_BYTES;
@@ -73,14 +85,25 @@ impl Shard {
     /// the ticket awaits.
     pub(in crate::shard) fn flush_batches(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
+        let announced = std::mem::take(&mut self.batches.announced);
+        let debtor = if announced > 0 { self.debtor() } else { None };
+        // What the ticket ends, such as a Will, stays in the store until its message is there, also if no output
+        // waits for the store.
+        let is_waited_for = self.core.makes_wait() || self.ends_something();
         for (at, collected) in self.batches.all.iter_mut().enumerate() {
             if collected.deliveries.is_empty() {
                 continue;
             }
             let mut batch = std::mem::take(collected);
-            if batch.is_awaited && self.core.makes_wait() {
+            if batch.is_awaited && is_waited_for {
                 batch.awaited = ticket.map(|ticket| Awaited { shard: self.number, ticket });
                 awaited += usize::from(batch.awaited.is_some());
+            }
+            if batch.announced > 0
+                && let Some(keeper) = &self.core.keeper
+            {
+                let now = self.core.clock.now();
+                batch.load = keeper.announce(batch.announced, || debtor.clone(), now);
             }
             if let Some(shard) = self.core.shard(ShardNumber(at as u16)) {
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
@@ -90,12 +113,8 @@ impl Shard {
         awaited
     }
 
-    /// Returns whether another shard, or the store, is so far behind that publishers here should
-    /// wait for it.
+    /// Returns whether another shard is so far behind that publishers here should wait for it.
     pub(crate) fn is_congested(&self) -> bool {
-        if self.core.keeper.as_ref().is_some_and(|keeper| keeper.is_congested()) {
-            return true;
-        }
         self.core.shards().len() > 1
             && self
                 .core

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::{
     between::batch::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
+    flow::StoreLoad,
     metrics::DropReason,
     mqtt::{QoS, Timestamp},
     router::{OwnCopy, Place, RetainedQuery, Target},
@@ -19,14 +20,17 @@ const SLICE_NODES: usize = 512;
 const SLICES_PER_TURN: usize = 4;
 
 impl Shard {
-    /// Takes what another shard has collected for this one.
-    pub(in crate::shard) fn take_batch(&mut self, batch: Deliver, now: Timestamp) {
+    /// Takes a batch of messages that another shard has collected for this one.
+    pub(in crate::shard) fn take_batch(&mut self, mut batch: Deliver, now: Timestamp) {
         self.bytes_waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
         let awaited = batch.awaited;
+        let load = batch.load.take();
+        self.charge_account(load.as_ref().and_then(StoreLoad::account).cloned());
         self.deliver_all(batch, now);
         self.owe(awaited);
         // A search among the members of a shared subscription may continue on another shard.
         self.flush();
+        drop(load); // The changes count by themselves now.
     }
 
     fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
@@ -51,6 +55,13 @@ impl Shard {
                     let message = message.allocate();
                     for target in plans[at].targets_at(self.host()) {
                         self.deliver_awaited(target, &message, call, now);
+                    }
+                    self.has_arrived(on_its_way);
+                }
+                RemoteTargets::Traced(at, trace) => {
+                    let message = message.allocate();
+                    for target in plans[at].targets_at(self.host()) {
+                        self.deliver_traced(target, &message, &trace, publisher, now);
                     }
                     self.has_arrived(on_its_way);
                 }

@@ -10,4 +10,5 @@ pub(super) mod plans;
 pub(super) mod publish;
 pub(super) mod share;
 pub(super) mod subscribe;
+mod traced;
 mod wishes;

@@ -1,7 +1,7 @@
 //! The targets of what a connection publishes: from its last topic, from the shard's cache, or from
 //! the index.
 //!
-//! Knows rules and plans, and sends nothing.
+//! Knows rules and plans; sends nothing.
 
 use std::{
     collections::HashMap,

@@ -15,7 +15,7 @@ use crate::{
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
     session::SharedPublication,
     shard::{
-        Core, Departure, Shard, Slot, packets::Handled, presence::keep_alive::SET_KEEP_ALIVE,
+        Core, Departure, Shard, packets::Handled, presence::keep_alive::SET_KEEP_ALIVE,
         quota::is_answered, routing::plans::RecentTopic, turn::Turn,
     },
 };
@@ -44,14 +44,11 @@ impl Shard {
             return Ok(Handled::Done);
         };
         // Before anything is counted, retained or routed, so that nothing has to be undone.
-        if self.core.waits.is_needed() && recent.decision == Decision::Allow {
-            let plan = self.current_plan(&mut recent, topic);
-            if self.must_wait(slot, qos, &plan) {
-                if let Some(found) = self.slots.get_mut(slot as usize) {
-                    found.recent_topic = Some(recent);
-                }
-                return Ok(Handled::MustWait(HoldReason::SubscriberFull));
+        if let Some(reason) = self.why_publish_waits(slot, publish, topic, &mut recent, now) {
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.recent_topic = Some(recent);
             }
+            return Ok(Handled::MustWait(reason));
         }
         // A message that had to wait comes again, and is counted once.
         if turn.is_paced {
@@ -60,6 +57,7 @@ impl Shard {
         self.metrics.messages_received[usize::from(qos.number())].add(1);
         // What is noted between here and the acknowledgement must be stored before it.
         let mark = self.mark();
+        turn.span = self.span_of(slot, publish, topic);
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
             self.tell_denied(slot, "publish", topic);
@@ -83,11 +81,36 @@ impl Shard {
             }
         };
         let gate = self.gate_since(mark, slot);
+        self.end_span(turn, reason, gate);
         if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.messages_in += 1;
             found.recent_topic = Some(recent);
             found.session.publish_done(qos, publish.packet_id, reason, gate);
         }
         Ok(Handled::Done)
+    }
+
+    /// Returns why a message must wait before it is handled: a subscriber has a full queue, or the store is behind.
+    #[inline]
+    fn why_publish_waits(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        recent: &mut RecentTopic,
+        now: Timestamp,
+    ) -> Option<HoldReason> {
+        if recent.decision != Decision::Allow {
+            return None;
+        }
+        if self.core.waits.is_needed() {
+            let plan = self.current_plan(recent, topic);
+            if self.must_wait(slot, publish.flags.qos, &plan) {
+                return Some(HoldReason::SubscriberFull);
+            }
+        }
+        let waits = self.publish_waits_for_store(slot, publish, topic, recent, now);
+        waits.then_some(HoldReason::StoreBehind)
     }
 
     /// Returns why a message that must be stored cannot be accepted while the store is in trouble:
@@ -100,12 +123,8 @@ impl Shard {
         recent: &mut RecentTopic,
     ) -> Option<ReasonCode> {
         let trouble = self.trouble()?;
-        let PublishFlags { qos, retain, .. } = publish.flags;
-        let has_durable_session = |slot: &Slot| slot.session.number().is_some();
-        let is_durable = qos != QoS::AtMostOnce
-            && (retain
-                || (qos == QoS::ExactlyOnce && self.slot(slot).is_some_and(has_durable_session))
-                || self.current_plan(recent, topic).durable_len() > 0);
+        let is_durable =
+            publish.flags.qos != QoS::AtMostOnce && self.needs_store(slot, publish, topic, recent);
         is_durable.then(|| trouble.reason())
     }
 
@@ -153,7 +172,10 @@ impl Shard {
                 .slot(slot)
                 .and_then(|found| found.session.number())
                 .filter(|_| publication.qos == QoS::ExactlyOnce);
-            self.route(&publication, &plan, publisher, turn);
+            match turn.span.as_ref().map(|span| Arc::clone(&span.trace)) {
+                None => self.route(&publication, &plan, publisher, turn),
+                Some(trace) => self.route_traced(&publication, &plan, publisher, &trace, turn),
+            }
             turn.publisher = None;
         }
         let reason = match plan.is_empty() {
@@ -203,8 +225,15 @@ impl Shard {
             return Err(ControlError::Unavailable);
         }
         check(self, &plan)?;
+        let owner =
+            by.filter(|_| is_durable).map(|username| self.core.account(Owner::User(username)));
+        if let Some(owner) = &owner {
+            if self.owner_waits_for_store(owner, now) {
+                return Err(ControlError::Unavailable);
+            }
+            self.charge_account(Some(owner.clone()));
+        }
         if publication.retain {
-            let owner = by.map(|username| self.core.account(Owner::User(username)));
             let retained = self.retain_for(owner, publication, now);
             retained.map_err(|_| ControlError::RetainedFull)?;
         }

@@ -84,7 +84,7 @@ fn view(filter: Arc<str>, subscribed: SubscribedAs) -> SubscriptionView {
     }
 }
 
-/// A page of a queue, as far as it was read.
+/// A page of a queue, and the progress of reading it.
 struct QueueSearch {
     place: Place,
     is_durable: bool,
@@ -94,14 +94,14 @@ struct QueueSearch {
     has_payloads: bool,
     /// When the search began.
     now: Timestamp,
-    /// Behind what the search goes on.
+    /// The position behind which the search continues.
     after: Option<QueuePosition>,
     messages: Vec<WaitingMessage>,
     bytes: usize,
     has_more: bool,
 }
 
-/// What a portion of a search has found.
+/// The result of a portion of a search.
 enum QueuePortion {
     /// There may be more.
     More,

@@ -109,7 +109,7 @@ impl Shard {
                 continue;
             };
             next.index += 1;
-            // The members of a group are everywhere.
+            // The members of a group may be on any shard.
             let found = Some(target.place).filter(|place| place.host == host);
             if let Some(found) = found.and_then(|place| self.receiver_at(place)) {
                 first.add(self, found, target.qos, share);

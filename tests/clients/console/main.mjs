@@ -22,7 +22,7 @@ let step = "start";
 
 // Answers that the console expects: who is logged out, and what a client does not have.
 const isExpected = (status, target) =>
-  (status === 404 && /\/keep-alive\/overrides\/|\/api\/v1\/client\b/.test(target)) ||
+  (status === 404 && /\/keep-alive\/override\b|\/api\/v1\/client\b|\/bridges\/nobody/.test(target)) ||
   (status === 401 && step === "wrong password") ||
   (step === "logout" && status === 401);
 
@@ -194,7 +194,7 @@ async function administrator(browser, sockets) {
 
   await goTo(page, "clients", "Clients");
   await rows(page, "Clients").first().waitFor();
-  await page.getByText(/^1,001 of 1,001/).waitFor();
+  await page.getByText(/^1,003 of 1,003/).waitFor();
   const inDocument = await rows(page, "Clients").count();
   if (inDocument > 80) faults.push(`clients: ${inDocument} rows are in the document`);
   await barriers(page);
@@ -247,6 +247,7 @@ async function administrator(browser, sockets) {
   await page.getByRole("tab", { name: "History" }).click();
   await rows(page, "History").first().waitFor();
   await barriers(page);
+  await trace(page, sockets[1], { payloads: true });
   await page.getByRole("button", { name: "End connection…" }).click();
   await page.getByRole("dialog").waitFor();
   await page.keyboard.press("Escape");
@@ -295,6 +296,8 @@ async function administrator(browser, sockets) {
   await picture(page, "retained-light");
   await access(page);
   await node(page);
+  await bridges(page);
+  await dots(page);
   await keys(page);
 
   step = "logout";
@@ -308,6 +311,117 @@ async function administrator(browser, sockets) {
   });
   if (after.status !== 401 || after.headers.get("WWW-Authenticate")) faults.push(`logout: ${after.status}`);
   await page.context().close();
+}
+
+/** Waits until the broker has no trace. */
+async function traced(count) {
+  const until = Date.now() + PATIENCE;
+  while ((await call("GET /api/v1/traces")).items.length !== count) {
+    if (Date.now() > until) throw new Error(`there are not ${count} traces`);
+    await new Promise((resolve) => {
+      setTimeout(resolve, 20);
+    });
+  }
+}
+
+/** On the page of the client of this socket: its trace, started and stopped, and as another page leaves it. */
+async function trace(page, socket, { payloads }) {
+  const own = step;
+  step = `${own}, trace`;
+  await page.getByRole("tab", { name: "Trace" }).click();
+  await expectText(page, "what a trace is", "Start a trace to see every packet of the client");
+  await barriers(page);
+  await page.getByRole("button", { name: "Start trace" }).click();
+  await rows(page, "Trace").filter({ hasText: "CONNECTION FOLLOWED" }).first().waitFor();
+  publish(socket, "cars/traced", "a message");
+  const message = rows(page, "Trace").filter({ hasText: "PUBLISH" }).filter({ hasText: "cars/traced" });
+  await message.first().waitFor();
+  await page.locator(".feed.is-live").waitFor();
+  if ((await page.getByText("a message").count()) > 0) faults.push(`${step}: a payload is shown`);
+  await barriers(page);
+  await picture(page, `trace-${payloads ? "light" : "watcher"}`);
+  await page.getByRole("button", { name: "Stop trace" }).click();
+  await page.locator(".feed").waitFor({ state: "detached" });
+  await traced(0);
+  const box = page.getByLabel("With payloads");
+  if ((await box.count()) !== (payloads ? 1 : 0)) faults.push(`${step}: payloads are ${payloads ? "not " : ""}offered`);
+  if (payloads) {
+    await box.check();
+    await page.getByRole("button", { name: "Start trace" }).click();
+    await rows(page, "Trace").filter({ hasText: "CONNECTION FOLLOWED" }).first().waitFor();
+    publish(socket, "cars/traced", "a message");
+    await message.filter({ hasText: "a message" }).first().waitFor();
+    await barriers(page);
+    await picture(page, "trace-payloads-light");
+  } else {
+    await page.getByRole("button", { name: "Start trace" }).click();
+    await page.locator(".feed.is-live").waitFor();
+  }
+  await traced(1);
+  // Another part of the page ends it.
+  await page.getByRole("tab", { name: "History" }).click();
+  await traced(0);
+  step = own;
+}
+
+/** A client, a topic, a user and a ban named `..`, which a browser removes from a path. */
+async function dots(page) {
+  const socket = await connect(port, "..");
+  subscribe(socket, "dots/#");
+  publish(socket, "..", "up", { retain: true });
+  await goTo(page, "clients/..", "..");
+  step = "client ..";
+  await rows(page, "Subscriptions").filter({ hasText: "dots/#" }).waitFor();
+  await page.getByRole("button", { name: "Keep Alive…" }).click();
+  await page.getByLabel("Seconds", { exact: true }).fill("300");
+  await page.getByLabel("Keep it for later connections").check();
+  await page.getByRole("button", { name: "Set", exact: true }).click();
+  await expectText(page, "the Keep Alive", "The Keep Alive is 300 s.");
+  await expectText(page, "the kept Keep Alive", /is kept for later connections, set by admin/);
+  await page.locator(".notice").getByRole("button", { name: "Remove" }).click();
+  await page.locator(".notice", { hasText: "is kept" }).waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Limits…" }).click();
+  await page.getByLabel("Messages in a second").fill("50");
+  await page.getByRole("button", { name: "Set", exact: true }).click();
+  await expectText(page, "the limit", "message rate: 50");
+  await page.getByRole("button", { name: "End connection…" }).click();
+  await page.getByRole("button", { name: "End connection", exact: true }).click();
+  await expectText(page, "the end", "The connection has ended.");
+  await page.locator("header .state.off").waitFor();
+  await call("POST /api/v1/publish", [{ topic: "dots/1", payload: "it waits", qos: 1 }]);
+  await page.getByRole("tab", { name: "Queue" }).click();
+  await rows(page, "Queue").filter({ hasText: "dots/1" }).filter({ hasText: "it waits" }).waitFor();
+  await page.getByRole("button", { name: "Drop the queue…" }).click();
+  await page.getByRole("button", { name: "Drop", exact: true }).click();
+  await expectText(page, "the queue", "No message waits.");
+  await page.getByRole("tab", { name: "History" }).click();
+  await rows(page, "History").filter({ hasText: "kicked" }).first().waitFor();
+  await page.getByRole("button", { name: "Ban…" }).click();
+  await page.getByRole("button", { name: "Ban", exact: true }).click();
+  await expectText(page, "the ban", /^Banned;/);
+  await goTo(page, "bans", "Bans");
+  const banned = rows(page, "Bans").filter({ has: page.getByText("..", { exact: true }) });
+  await banned.getByRole("button", { name: "Lift" }).click();
+  await page.locator("dialog").getByRole("button", { name: "Remove" }).click();
+  await banned.waitFor({ state: "detached" });
+  (await connect(port, "..")).destroy();
+  await goTo(page, "retained", "Retained messages");
+  const topic = rows(page, "Retained messages").getByRole("button", { name: "..", exact: true });
+  await topic.click();
+  await page.getByRole("button", { name: "Remove", exact: true }).click();
+  await topic.waitFor({ state: "detached" });
+  await call("POST /api/v1/users", { name: ".." });
+  await goTo(page, "users", "Users");
+  const user = rows(page, "Users").filter({ has: page.getByText("..", { exact: true }) });
+  await user.getByRole("button", { name: "Change…" }).click();
+  await page.getByRole("button", { name: "New device secret…" }).click();
+  await page.getByRole("button", { name: "Make", exact: true }).click();
+  await expectText(page, "the secret", /^hmq_d_/);
+  await page.getByRole("button", { name: "Close" }).click();
+  await user.getByRole("button", { name: "Change…" }).click();
+  await page.getByRole("button", { name: "Remove…" }).first().click();
+  await page.getByRole("button", { name: "Remove", exact: true }).click();
+  await user.waitFor({ state: "detached" });
 }
 
 async function access(page) {
@@ -448,11 +562,47 @@ async function keys(page) {
   if (!isInSearch) faults.push("keys: / does not lead to the search");
 }
 
+/** The bridge mirror leads to a second broker, the other one to a port where nobody answers. */
+async function bridges(page) {
+  await goTo(page, "bridges", "Bridges");
+  await rows(page, "Bridges").filter({ hasText: "mirror" }).filter({ hasText: "connected" }).waitFor();
+  await rows(page, "Bridges").filter({ hasText: "away" }).filter({ hasText: "unreachable" }).waitFor();
+  await barriers(page);
+  await picture(page, "bridges-light");
+  await rows(page, "Bridges").getByRole("link", { name: "mirror" }).click();
+  await page.getByRole("heading", { level: 1, name: "mirror" }).waitFor();
+  step = "bridges/mirror";
+  await rows(page, "Topics").filter({ hasText: "mirrored/cars/" }).first().waitFor();
+  await barriers(page);
+  await picture(page, "bridge-light");
+  await page.getByRole("button", { name: "Connect again…" }).click();
+  await page.getByRole("button", { name: "Connect again", exact: true }).click();
+  await expectText(page, "another connection", "The bridge connects.");
+  await page.locator("header .state.on").waitFor();
+  await page.getByRole("button", { name: "Stop…" }).click();
+  await barriers(page);
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  await expectText(page, "the end of its connection", "The bridge stops.");
+  await page.locator("header .state.off").waitFor();
+  await page.getByRole("button", { name: "Start…" }).click();
+  await page.getByRole("button", { name: "Start", exact: true }).click();
+  await page.locator("header .state.on").waitFor();
+  await page.getByRole("link", { name: "$bridge/mirror" }).click();
+  await page.getByRole("heading", { level: 1, name: "$bridge/mirror" }).waitFor();
+  await goTo(page, "bridges/nobody", "nobody");
+  step = "bridge, unknown";
+  await expectText(page, "no such bridge", "There is no bridge with this name.");
+}
+
 const PAGES = [
   ["overview", "Overview"],
   ["clients", "Clients"],
   ["clients/car-0003", "car-0003"],
+  ["clients/car-0003?tab=trace", "car-0003"],
+  ["bridges/mirror", "mirror"],
   ["presence", "Presence"],
+  ["bridges", "Bridges"],
+  ["bridges/away", "away"],
   ["messages", "Publish and subscribe"],
   ["receivers?topic=cars/all/1", "Who receives this"],
   ["retained", "Retained messages"],
@@ -482,7 +632,7 @@ async function looks(browser, kind, options) {
     step = `${name}, ${kind}`;
     await page.waitForTimeout(700);
     await barriers(page);
-    await picture(page, `${name.split("?")[0].replace("/", "-")}-${kind}`);
+    await picture(page, `${name.split("?topic=")[0].replaceAll(/[/?=]/g, "-")}-${kind}`);
     const overflow = await page.evaluate(
       () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
     );
@@ -557,7 +707,7 @@ async function large(browser) {
 }
 
 /** An account that may only look sees no button that would be refused. */
-async function watcher(browser) {
+async function watcher(browser, sockets) {
   const page = await open(browser);
   step = "login, watcher";
   await logIn(page, "watcher", "looks but does not touch");
@@ -567,6 +717,7 @@ async function watcher(browser) {
     "Overview",
     "Clients",
     "Presence",
+    "Bridges",
     "Publish and subscribe",
     "Who receives this",
     "Retained",
@@ -576,8 +727,16 @@ async function watcher(browser) {
   await goTo(page, "clients/car-0003", "car-0003");
   await page.getByRole("heading", { name: "Session" }).waitFor();
   await rows(page, "Subscriptions").first().waitFor();
-  const buttons = await page.locator("main button").allTextContents();
-  if (buttons.length > 0) faults.push(`watcher: buttons ${buttons}`);
+  const noButtons = async () => {
+    const buttons = await page.locator("main button").allTextContents();
+    if (buttons.length > 0) faults.push(`${step}: buttons ${buttons}`);
+  };
+  await noButtons();
+  await trace(page, sockets[3], { payloads: false });
+  await goTo(page, "bridges/mirror", "mirror");
+  step = "watcher, bridge";
+  await rows(page, "Topics").first().waitFor();
+  await noButtons();
   await goTo(page, "users", "Users");
   await expectText(page, "a page that it may not see", /may not see this page/);
   await goTo(page, "overview", "Overview");
@@ -607,7 +766,7 @@ try {
   });
   await ways(browser);
   await large(browser);
-  await watcher(browser);
+  await watcher(browser, sockets);
 } catch (error) {
   faults.push(`${step}: ${error.stack}`);
   for (const context of browser.contexts()) {

@@ -14,6 +14,7 @@ target/clients. CONSOLE_FILES names a directory whose files are shown in place o
 code 0 if nothing is found.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -32,6 +33,29 @@ TARGET = HERE.parents[2] / "target/clients"
 PACKAGES = ["playwright-core@1.60.0", "axe-core@4.14.1"]  # the former is one for the Node.js of Debian 12
 BROWSER = "chromium"
 PATIENCE = 900  # seconds
+# One bridge to a second broker, which is the first one to start, and one to nobody.
+BRIDGES = """
+[[bridges]]
+name = "mirror"
+addresses = ["mqtt://127.0.0.1:{port}"]
+username = "{user}"
+password_file = "{secret}"
+
+[[bridges.topics]]
+filter = "cars/#"
+remote_prefix = "mirrored/"
+
+[[bridges.topics]]
+filter = "news/#"
+direction = "in"
+
+[[bridges]]
+name = "away"
+addresses = ["mqtt://127.9.9.9:9"]
+
+[[bridges.topics]]
+filter = "#"
+"""
 SETTINGS = ["auth.anonymous=true", "http.workers=2", "log.clients=none", "http.https=127.0.0.1:0"]
 
 
@@ -53,6 +77,15 @@ def certificate(directory):
     return [f"tls.{name}={path}" for name, path in files.items()]
 
 
+def configuration(directory, other):
+    """Writes the bridges to the other broker; returns the path."""
+    secret, path = directory / "secret", directory / "hearthmq.toml"
+    secret.write_text(other.password)
+    secret.chmod(0o600)
+    path.write_text(BRIDGES.format(port=other.ports["mqtt"], user=ADMIN, secret=secret))
+    return path
+
+
 def https_port(broker):
     """Returns the port of the listener for HTTPS, whose line follows that of HTTP."""
     while True:
@@ -67,7 +100,11 @@ def main():
     if browser is None:
         raise SystemExit(f"{BROWSER} is not installed")
     install()
-    with tempfile.TemporaryDirectory() as directory, Broker(*SETTINGS, *certificate(pathlib.Path(directory))) as broker:
+    with contextlib.ExitStack() as running:
+        directory = pathlib.Path(running.enter_context(tempfile.TemporaryDirectory()))
+        other = running.enter_context(Broker())
+        os.environ["HEARTHMQ_CONFIG"] = str(configuration(directory, other))
+        broker = running.enter_context(Broker(*SETTINGS, *certificate(directory)))
         environment = os.environ | {
             "URL": f"http://127.0.0.1:{broker.ports['http']}",
             "HTTPS_PORT": https_port(broker),

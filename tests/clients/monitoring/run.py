@@ -38,12 +38,19 @@ PATIENCE = 60  # seconds
 VARIABLES = {"$__rate_interval": "30s", "$job": ".+", "$instance": ".+"}
 # Labels that Prometheus adds, or whose values appear with the first call.
 NOT_OF_THE_PROGRAM = {"job", "instance", "le", "status"}
-# An endpoint that does not answer, so that metrics of webhooks exist.
-WEBHOOK = """
+# An endpoint and a broker that do not answer, so that metrics of webhooks and bridges exist.
+CONFIGURED = """
 [[webhook]]
 name = "fleet"
 url = "http://127.9.9.9:9/"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
+
+[[bridges]]
+name = "plant"
+addresses = ["mqtt://127.9.9.9:9"]
+
+[[bridges.topics]]
+filter = "sensors/#"
 """
 
 
@@ -174,7 +181,7 @@ def main():
     right = promtool()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="hearthmq-monitoring-"))
     configuration = directory / "hearthmq.toml"
-    configuration.write_text(WEBHOOK)
+    configuration.write_text(CONFIGURED)
     program.os.environ["HEARTHMQ_CONFIG"] = str(configuration)
     with program.Broker() as broker, Prometheus(directory, f"127.0.0.1:{broker.ports['http']}") as prometheus:
         faults = without_result(prometheus, broker) + faults_of_rules(prometheus)

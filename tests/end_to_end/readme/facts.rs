@@ -46,6 +46,7 @@ fn every_code_of_an_error_is_documented() {
     let source = [
         include_str!("../../../src/http/error.rs"),
         include_str!("../../../src/http/error/access.rs"),
+        include_str!("../../../src/http/error/bridges.rs"),
         include_str!("../../../src/http/error/broker.rs"),
         include_str!("../../../src/http/error/certificates.rs"),
         include_str!("../../../src/http/error/pages.rs"),
@@ -71,9 +72,13 @@ fn every_code_of_an_error_is_documented() {
 #[test]
 fn every_metric_that_is_named_exists() {
     let source = [
+        include_str!("../../../src/metrics/bridges.rs"),
+        include_str!("../../../src/metrics/cluster.rs"),
         include_str!("../../../src/metrics/encode.rs"),
         include_str!("../../../src/metrics/logins.rs"),
+        include_str!("../../../src/metrics/otlp.rs"),
         include_str!("../../../src/metrics/sources.rs"),
+        include_str!("../../../src/metrics/turns.rs"),
         include_str!("../../../src/metrics/webhooks.rs"),
     ]
     .concat();

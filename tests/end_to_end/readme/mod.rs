@@ -10,6 +10,7 @@
 //! | `sh` with `<!-- example: broker -->` | run against a broker; `json answer` after it is the output |
 //! | `sh` with `<!-- example: shell -->` | run in an empty directory; `shell NAME` goes on in one directory |
 //! | `sh` with `<!-- example: tutorial -->` | run one after another by one shell, with its own broker |
+//! | `sh` with `<!-- example: bridges -->` | the same, with two brokers |
 //! | `sh` with `<!-- example: store -->`, then `stopped` | run beside a broker, then after its end |
 //! | `sh` without a marker | names and options are checked: of `cargo`, of `hearthmq` |
 //! | `ini` with `<!-- example: fail2ban -->` | its expression is applied to the log |
@@ -69,9 +70,8 @@ fn every_block_is_tested_or_says_why_not() {
         }
         if let Some(example) = block.example() {
             let kind = example.split(' ').next().unwrap();
-            let known =
-                ["broker", "shell", "store", "stopped", "tutorial", "fail2ban", "nginx", "haproxy"]
-                    .contains(&kind);
+            let kinds = "broker shell store stopped tutorial bridges fail2ban nginx haproxy";
+            let known = kinds.split(' ').any(|known| known == kind);
             assert!(known, "{block}: no test for {example:?}");
         }
         check(block);
@@ -125,20 +125,38 @@ fn the_tutorial_leads_to_a_fleet() {
     if !["openssl", "curl", "mosquitto_sub"].into_iter().all(shell::is_installed) {
         return;
     }
-    let all = blocks();
-    let steps: Vec<_> = all.iter().filter(|block| block.example() == Some("tutorial")).collect();
-    assert!(steps.len() > 8, "{} steps", steps.len());
-    let script: String = steps.iter().map(|block| &*block.text).collect();
-    // Its ports are free at an address of its own.
-    let id = std::process::id();
-    let address = format!("127.83.{}.{}", id / 250 % 250, id % 250 + 1);
-    let directory = tempfile::tempdir().unwrap();
-    let script = script.replace("127.0.0.1", &address);
-    shell::run_with_jobs(steps[0], &script, directory.path());
+    let directory = run_steps("tutorial", 1);
     let denied = std::fs::read_to_string(directory.path().join("denied.log")).unwrap();
     assert!(denied.contains("Not authorized"), "{denied}");
     let received = std::fs::read_to_string(directory.path().join("car-1.log")).unwrap();
     assert_eq!(received, "cars/car-1/command come home\n");
+}
+
+#[test]
+fn the_first_bridge_carries_messages_and_keeps_one() {
+    if !["openssl", "mosquitto_sub"].into_iter().all(shell::is_installed) {
+        return;
+    }
+    let directory = run_steps("bridges", 2);
+    let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    assert_eq!(read("first.log"), "plant-7/sensors/oven 210\n");
+    assert_eq!(read("second.log"), "plant-7/sensors/oven 215\n");
+}
+
+/// Runs the blocks with a marker one after another by one shell, whose brokers are at an address of this
+/// number; returns the directory.
+fn run_steps(example: &str, number: u32) -> tempfile::TempDir {
+    let all = blocks();
+    let steps: Vec<_> = all.iter().filter(|block| block.example() == Some(example)).collect();
+    assert!(steps.len() > 3, "{} steps", steps.len());
+    let script: String = steps.iter().map(|block| &*block.text).collect();
+    // Its ports are free at an address of its own.
+    let id = std::process::id();
+    let address = format!("127.{}.{}.{}", 82 + number, id / 250 % 250, id % 250 + 1);
+    let directory = tempfile::tempdir().unwrap();
+    let script = script.replace("127.0.0.1", &address);
+    shell::run_with_jobs(steps[0], &script, directory.path());
+    directory
 }
 
 #[test]

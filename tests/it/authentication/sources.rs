@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use hearthmq::{
     Broker,
     auth::{
-        AuthenticationError, Authenticator, Chain, Credentials, Identity, Login, Source, Standing,
+        AuthenticationError, Authenticator, Chain, Credentials, EnhancedAuthenticator, Exchange,
+        ExchangeStart, Identity, Login, Source, Standing, Step,
     },
     broker::Builder,
     mqtt::{Connect, Packet, ReasonCode},
@@ -51,6 +52,10 @@ impl Authenticator for Users {
             }
             _ => Err(AuthenticationError::BadCredentials),
         }
+    }
+
+    fn has_user(&self, username: &str) -> bool {
+        self.know(Some(username))
     }
 
     fn generation(&self) -> u64 {
@@ -128,5 +133,69 @@ async fn a_session_is_judged_by_the_source_that_let_its_client_in() {
         let collected = (queued("ann").await - before.0, queued("zoe").await - before.1);
         assert_eq!(collected, (1, usize::from(zoe_collects)));
         after.crash();
+    }
+}
+
+/// A source that finds out the user name itself: the password is the name, as it stands in a token.
+struct TokensOf;
+
+#[async_trait]
+impl Authenticator for TokensOf {
+    async fn authenticate(&self, shown: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        let said = shown.password.and_then(|token| token.strip_prefix(b"token of "));
+        let name = said.and_then(|name| std::str::from_utf8(name).ok());
+        let name = name.ok_or(AuthenticationError::NotMine)?;
+        let (username, login) = (Some(name.into()), Login::Other);
+        Ok(Identity { username, login, ..Identity::default() })
+    }
+
+    fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {
+        Some(Arc::new(Self))
+    }
+}
+
+impl EnhancedAuthenticator for TokensOf {
+    fn knows(&self, method: &str) -> bool {
+        method == "token"
+    }
+
+    fn begin(&self, _: ExchangeStart<'_>) -> Box<dyn Exchange> {
+        Box::new(Self)
+    }
+}
+
+#[async_trait]
+impl Exchange for TokensOf {
+    async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
+        let name = std::str::from_utf8(data.unwrap_or_default()).unwrap();
+        let (username, login) = (Some(name.into()), Login::Other);
+        Ok(Step::Done { identity: Identity { username, login, ..Identity::default() }, data: None })
+    }
+}
+
+#[actix_rt::test]
+async fn a_token_makes_nobody_the_user_of_an_earlier_source() {
+    let (first, last) = (Users::of(&["ann"]), Users::of(&["zoe"]));
+    let broker = world_with(|builder| {
+        let first = Source::new("first", first.clone());
+        let chain = Chain::new().with(first).with(Source::new("tokens", TokensOf));
+        builder.authenticator(chain.with(Source::new("last", last.clone())))
+    })
+    .await;
+    let with_token = |token: &'static str| Connect {
+        username: Some("x"),
+        password: Some(token.as_bytes()),
+        ..connect("c")
+    };
+    let by_method = |name: &'static str| {
+        let mut packet = connect("c");
+        packet.properties.authentication_method = Some("token");
+        packet.properties.authentication_data = Some(name.as_bytes());
+        packet
+    };
+    expect_refused(&broker, with_token("token of ann"), ReasonCode::NotAuthorized).await;
+    expect_refused(&broker, by_method("ann"), ReasonCode::NotAuthorized).await;
+    for packet in [with_token("token of zoe"), with_token("token of eve"), by_method("zoe")] {
+        Client::connected(&broker, packet).await.ping().await;
     }
 }

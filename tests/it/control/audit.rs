@@ -6,7 +6,7 @@ use hearthmq::{
     mqtt::Connect,
 };
 
-use crate::support::{Client, disk::Disk, packets::*, secs, world, world_within};
+use crate::support::{Client, disk::Disk, packets::*, pass, secs, world, world_within};
 
 fn entry(user: &str, target: &str) -> AuditEntry {
     let mut entry = AuditEntry::new("test");
@@ -75,4 +75,33 @@ async fn without_room_there_are_no_entries() {
     let broker = world_within(|limits| limits.audit_entries_max = 0).await;
     broker.note_audit(entry("ann", "x"));
     assert!(targets(&broker).await.is_empty());
+}
+
+/// The entries of two users have numbers in turn, and are in different records.
+#[actix_rt::test]
+async fn entries_that_come_fast_are_stored_soon_and_listed_in_order() {
+    const ENTRIES: u64 = 700;
+    let disk = Disk::default();
+    let first = disk.power().await;
+    for number in 1..=ENTRIES {
+        first.broker.note_audit(entry(["ann", "ben"][number as usize % 2], &number.to_string()));
+    }
+    pass(secs(1)).await;
+    first.crash();
+    let second = disk.power().await;
+    let mut question = ListAudit::new(250);
+    let mut found = Vec::new();
+    loop {
+        let page = second.broker.list_audit(question.clone()).await.unwrap();
+        let Some(last) = page.last() else { break };
+        question.after = last.number;
+        found.extend(page);
+    }
+    let numbers =
+        found.iter().map(|entry| (entry.number, entry.target.as_deref().unwrap().to_owned()));
+    let expected = (1..=ENTRIES).map(|number| (number, number.to_string()));
+    assert!(numbers.eq(expected));
+    second.broker.note_audit(entry("ann", "next"));
+    question.after = ENTRIES;
+    assert_eq!(second.broker.list_audit(question).await.unwrap()[0].number, ENTRIES + 1);
 }

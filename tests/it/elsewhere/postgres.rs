@@ -215,7 +215,7 @@ async fn names_that_the_database_refuses_keep_nobody_else_out() {
     cluster.sql("ALTER TABLE users ADD number int; UPDATE users SET number = 7 WHERE name = 'ann'");
     let query = "SELECT hash FROM users WHERE number = $1::int".to_owned();
     let authenticator = open(&PostgresConfig { query, ..config(&cluster) });
-    for name in ["abc", "", "1\0", "99999999999", "\u{1F600}", "7.5", "x"] {
+    for name in ["abc", "99999999999", "\u{1F600}", "7.5", "x"] {
         assert_eq!(log_in(&authenticator, name, "secret").await, UNAVAILABLE, "{name:?}");
     }
     assert!(log_in(&authenticator, "7", "secret").await.is_ok());

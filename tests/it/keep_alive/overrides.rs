@@ -277,7 +277,13 @@ async fn a_client_changes_its_own_keep_alive() {
     }
     let reason = answered(&mut client, publish_2(1, OPTION, "60")).await;
     assert_eq!((reason, in_force(&broker).await), (ReasonCode::NotAuthorized, 300));
+    let reason = answered(&mut client, publish_1(1, OPTION, "120")).await;
+    assert_eq!((reason, in_force(&broker).await), (ReasonCode::QuotaExceeded, 300));
+    // What is in force already is no change.
+    assert_eq!(answered(&mut client, publish_1(1, OPTION, "300")).await, ReasonCode::Success);
+    client.expect_nothing_for(secs(1)).await;
     client.publish(publish(OPTION, "120")).await;
+    client.publish(publish(OPTION, "180")).await;
     client.ping().await;
     assert_eq!(in_force(&broker).await, 120);
     // Only the events of the two changes, and no message.

@@ -153,6 +153,38 @@ async fn large_packets_that_are_not_whole_are_bounded_together() {
     }
 }
 
+/// A quarter, and room for one packet of the largest size.
+#[actix_rt::test]
+async fn large_packets_of_one_user_leave_room_for_others() {
+    let broker = world_within(|limits| {
+        (limits.incomplete_packet_bytes_max, limits.packet_bytes_max) = (1_000_000, 200_000);
+    })
+    .await;
+    let mut packet = Vec::new();
+    let payload = "x".repeat(150_000);
+    encode(&Packet::Publish(publish_1(1, "t", &payload)), V5, &mut packet).unwrap();
+    let half = async |user: &'static str, client_id: &str| {
+        let mut client =
+            Client::connected(&broker, Connect { username: Some(user), ..connect(client_id) })
+                .await;
+        client.send_bytes(&packet[..100_000]).await;
+        pass(secs(1)).await;
+        client
+    };
+    let taken = || broker.metrics().totals().incomplete_packet_bytes.value();
+    let (mut first, _second) = (half("ann", "1").await, half("ann", "2").await);
+    assert_eq!(taken(), 200_000);
+    half("ann", "3").await.expect_disconnect(ReasonCode::QuotaExceeded).await;
+    let mut other = half("ben", "4").await;
+    assert_eq!(taken(), 300_000);
+    for client in [&mut first, &mut other] {
+        client.send_bytes(&packet[100_000..]).await;
+        client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+    }
+    let _third = half("ann", "3").await;
+    assert_eq!(taken(), 200_000);
+}
+
 /// A connection that is cut off gives its room back.
 #[actix_rt::test]
 async fn half_a_packet_is_forgotten_with_its_connection() {

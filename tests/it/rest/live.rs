@@ -26,7 +26,7 @@ use super::{callers::Accounts, openapi, world::options};
 
 /// A running broker. Dropping it ends it.
 pub(crate) struct Live {
-    _broker: Broker,
+    broker: Broker,
     address: SocketAddr,
     system: System,
     thread: Option<JoinHandle<()>>,
@@ -84,7 +84,7 @@ pub(crate) fn live_with(configure: impl FnOnce(Builder) -> Builder + Send + 'sta
         runner.run().unwrap();
     });
     let (broker, system) = starts.recv().unwrap();
-    Live { _broker: broker, address, system, thread: Some(thread) }
+    Live { broker, address, system, thread: Some(thread) }
 }
 
 impl Drop for Live {
@@ -98,6 +98,11 @@ impl Live {
     /// Returns its address.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address for clients.
+    pub(crate) fn mqtt_address(&self) -> SocketAddr {
+        self.broker.local_addrs()[0]
     }
 
     /// Makes a call as `ops`.

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use hearthmq::http::ApiOptions;
+use hearthmq::{auth::Standing, http::ApiOptions};
 
 use super::{
-    connections::connect,
+    connections::{ask, connect},
     failed,
     world::{basic, options, rest, rest_with},
 };
@@ -85,4 +85,29 @@ fn the_same_credentials_again_on_one_connection_are_known_to_be_so() {
     assert_eq!(rest.asked(), [by("first"), by("again"), by("first"), by("again")]);
     rest.send(&call("goes-on", "close"));
     assert_eq!(rest.asked(), [by("first")], "on another connection nothing is known");
+}
+
+/// The double numbers its checks, and the log of the double names the caller.
+#[test]
+fn an_identity_is_remembered_on_its_connection_until_accounts_change() {
+    let rest = rest();
+    let mut streams = [(); 2].map(|()| connect(&rest, [127, 0, 0, 1]));
+    let mut call = |stream: usize, user: &str| {
+        let authorization = basic(&format!("{user}:x"));
+        let request = format!(
+            "POST /keep-alive?client-id=demo&interval=60 HTTP/1.1\r\nHost: h\r\n\
+             Content-Length: 0\r\nAuthorization: {authorization}\r\n\r\n"
+        );
+        ask(&mut streams[stream], &request);
+    };
+    for (stream, user) in [(0, "remembered"), (0, "remembered"), (1, "remembered")] {
+        call(stream, user);
+    }
+    call(0, "remembered-too");
+    call(0, "remembered-too");
+    rest.accounts.change(Standing::Good);
+    call(0, "remembered-too");
+    call(1, "remembered");
+    let by = |check: u64| format!("demo 60 by check-{check}");
+    assert_eq!(rest.asked(), [0, 0, 1, 2, 2, 3, 4].map(by));
 }

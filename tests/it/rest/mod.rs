@@ -3,6 +3,7 @@
 
 mod answers;
 mod bans;
+mod bridges;
 mod browsers;
 mod callers;
 mod connections;
@@ -15,6 +16,7 @@ mod lists;
 mod live;
 mod logins;
 mod messages;
+mod names;
 mod openapi;
 mod options;
 mod proxies;
@@ -29,6 +31,7 @@ mod sessions;
 mod settings;
 mod tokens;
 mod topics;
+mod traces;
 mod users;
 mod v1;
 mod views;

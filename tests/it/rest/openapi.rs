@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    env, fs,
     path::Path,
     sync::{LazyLock, Mutex, PoisonError},
 };
 
+use hearthmq::http::describe_calls;
 use hearthmq_test::{
     http::{Answer, exchange, request},
     mqtt::tcp,
@@ -130,6 +131,21 @@ fn check_lines(path: &str, schema: &Value, answer: &Answer) {
     }
 }
 
+/// The program has the document as a file, and no code that makes it.
+#[test]
+fn the_document_is_what_the_annotations_say() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/v1/openapi.json");
+    let described = describe_calls();
+    if env::var_os("HEARTHMQ_OPENAPI").is_some_and(|value| value == "write") {
+        fs::write(&file, &described).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap();
+    let differs =
+        described.lines().zip(written.lines()).find(|(described, line)| described != line);
+    let how = "`HEARTHMQ_OPENAPI=write cargo test --test it what_the_annotations_say` writes it";
+    assert!(described == written, "src/http/v1/openapi.json is old; {how}: {differs:#?}");
+}
+
 #[test]
 fn every_route_is_described_and_everything_described_has_a_route() {
     let plain = |path: &str| Regex::new(r"\{[^}]*\}").unwrap().replace_all(path, "{}").into_owned();
@@ -146,6 +162,12 @@ fn every_route_is_described_and_everything_described_has_a_route() {
                 plain(&format!("{prefix}{}", &found[1]))
             }));
         }
+    }
+    let named = include_str!("../../../src/http/v1/target.rs");
+    let pair = Regex::new(r#"\("(/[^"]*)", "(/[^"]*)"\)"#).unwrap();
+    for pair in pair.captures_iter(named) {
+        assert!(routes.contains(&plain(&format!("/api/v1{}", &pair[1]))), "{}", &pair[1]);
+        routes.insert(format!("/api/v1{}", &pair[2]));
     }
     let mut described: BTreeSet<_> = DESCRIBED.calls().map(|(path, ..)| plain(path)).collect();
     // These two are calls at the route of a client.

@@ -48,6 +48,7 @@ impl Publishing for Fleet {
             "silent" => return Err(ControlError::Timeout),
             "unheard" => return Err(ControlError::NoSubscriber),
             "busy" => return Err(ControlError::Unavailable),
+            "stuck" => std::future::pending().await,
             _ => {}
         }
         let payload: &[u8] = if topic == "binary" { b"\xFF\x00" } else { "21 °C".as_bytes() };

@@ -35,6 +35,21 @@ fn of_those_that_match_only_whom_the_caller_may_control_are_sent_away() {
 }
 
 #[test]
+fn a_list_is_no_object() {
+    let rest = rest();
+    for (path, body) in [
+        ("POST /api/v1/redirect", r#"[null,"*","h:1"]"#),
+        ("POST /api/v1/status", r#"[["demo"]]"#),
+        ("POST /api/v1/clients/kick", r#"[["demo"]]"#),
+        ("POST /api/v1/clients/query", "[]"),
+    ] {
+        let answer = rest.post_json(OPS, path, body);
+        assert_eq!(answer.failure(), failed(400, "invalid_body"), "{path}");
+    }
+    assert!(rest.asked().is_empty());
+}
+
+#[test]
 fn what_cannot_be_done_has_its_status() {
     let rest = rest();
     for (client_id, status, code) in [

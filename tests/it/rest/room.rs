@@ -206,7 +206,7 @@ fn a_call_that_waits_gives_back_its_place_when_its_caller_leaves() {
 
 #[test]
 fn calls_that_wait_leave_places_to_others() {
-    let rest = rest_with(&ApiOptions { waiting_max: 4, ..options() });
+    let rest = rest_with(&ApiOptions { waiting_max: 8, ..options() });
     let line = "POST /topics/stuck?wait=stored&timeout_ms=60000";
     let _waiting: Vec<_> = (1..=2)
         .map(|count| {
@@ -216,5 +216,33 @@ fn calls_that_wait_leave_places_to_others() {
         })
         .collect();
     let refused = rest.post_json(OPS, line, "");
-    assert_eq!(refused.failure(), failed(429, "too_many_waiting"), "half are for one account");
+    assert_eq!(refused.failure(), failed(429, "too_many_waiting"), "a quarter is for one account");
+}
+
+#[test]
+fn a_request_gives_back_its_place_among_those_that_wait_when_its_caller_leaves() {
+    let rest = rest_with(&ApiOptions { waiting_max: 4, ..options() });
+    let line = "POST /api/v1/request?timeout_ms=60000";
+    let begun = |header: &str, count: usize| {
+        let request = rest.request(line, header, r#"{"topic":"stuck"}"#);
+        let mut call = TcpStream::connect(rest.address()).unwrap();
+        call.write_all(request.as_bytes()).unwrap();
+        eventually(|| rest.asked_so_far() == count);
+        call
+    };
+    let answer = || rest.post_json(OPS, line, r#"{"topic":"a"}"#);
+    let waiting = begun("", 1);
+    assert_eq!(answer().failure(), failed(429, "too_many_waiting"), "it has the only place");
+    drop(waiting);
+    let mut asked = 1;
+    eventually(|| answer().status == 200);
+    asked += 1;
+    // One with a key goes on, because its caller will repeat it.
+    let waiting = begun("Idempotency-Key: k", asked + 1);
+    drop(waiting);
+    for _ in 0..20 {
+        assert_eq!(answer().failure(), failed(429, "too_many_waiting"));
+    }
+    let again = rest.call_with(line, "Idempotency-Key: k", r#"{"topic":"stuck"}"#);
+    assert_eq!(again.failure(), failed(409, "idempotency_key_in_use"));
 }

@@ -287,6 +287,16 @@ fn the_cookie_of_https_is_for_https_and_this_host_alone() {
     let cookie = cookie_of(&answer);
     assert_eq!(call(&rest, ME, &[&cookie, OF_PAGE, host, from, https], "").status, 200);
     assert_eq!(call(&rest, ME, &[&cookie, OF_PAGE, host, from], "").status, 401);
+    // What the browser has sent stands before what the proxy has appended, and no header contradicts.
+    for lines in [
+        &["X-Forwarded-Proto: https, http"][..],
+        &["Forwarded: proto=https, for=192.0.2.1;proto=http"],
+        &["X-Forwarded-Proto: https", "Forwarded: for=192.0.2.1;proto=http"],
+    ] {
+        let headers = [&[OF_PAGE, host, from], lines].concat();
+        let answer = call(&rest, "POST /api/v1/session", &headers, OPS);
+        assert_eq!(answer.failure(), failed(403, "insecure_connection"), "{lines:?}");
+    }
 }
 
 #[test]
@@ -448,4 +458,31 @@ fn the_console_loads_its_own_files_alone() {
     assert_eq!(answer.failure(), failed(404, "not_found"));
     let answer = rest.call_as(None, "POST /console");
     assert_eq!(answer.failure(), failed(405, "method_not_allowed"));
+}
+
+#[test]
+fn a_browser_gets_the_files_of_the_console_compressed() {
+    let rest = rest();
+    let plain = rest.call_as(None, "HEAD /console/main.js");
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "Accept-Encoding"));
+    let length = |answer: &str| answer.parse::<u32>().expect(answer);
+    for accepted in ["gzip, deflate, br", "gzip;q=0.5, identity;q=0.1"] {
+        let accept = format!("Accept-Encoding: {accepted}");
+        let compressed = rest.call_with("HEAD /console/main.js", &accept, "");
+        assert_eq!(compressed.header("content-encoding"), "gzip", "{accepted}");
+        assert_eq!(compressed.header("content-type"), "text/javascript; charset=utf-8");
+        let lengths = [&compressed, &plain].map(|answer| length(answer.header("content-length")));
+        assert!(lengths[0] * 2 < lengths[1], "{lengths:?}");
+        // The bytes differ, so their tags do.
+        assert_ne!(compressed.header("etag"), plain.header("etag"));
+        let known = format!("{accept}\r\nIf-None-Match: {}", compressed.header("etag"));
+        assert_eq!(rest.call_with("GET /console/main.js", &known, "").status, 304);
+        let known = format!("{accept}\r\nIf-None-Match: {}", plain.header("etag"));
+        assert_eq!(rest.call_with("HEAD /console/main.js", &known, "").status, 200);
+    }
+    for refused in ["identity", "gzip;q=0", "br"] {
+        let answer =
+            rest.call_with("HEAD /console/main.js", &format!("Accept-Encoding: {refused}"), "");
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, ""), "{refused}");
+    }
 }

@@ -213,7 +213,7 @@ fn accounts_are_created_changed_and_removed() {
             "car-17 create Some(Plain(…)) [\"cars\"] Some(OwnLimits { sessions_max: Some(1), \
              retained_messages_max: None, retained_bytes_max: None, subscription_bytes_max: None, \
              filter_shapes_max: None, stored_messages_max: None, stored_bytes_max: None, \
-             will_bytes_max: None }) None",
+             will_bytes_max: None, queue_messages_max: None, queue_bytes_max: None }) None",
             "car-17 set Some(true) None None None",
             "car-17 set None Some(0) Some(false) None",
             "car-17 set None None Some(true) None",

@@ -21,10 +21,10 @@ use futures_util::future::join_all;
 use hearthmq::{
     auth::{AllowAll, Authorizer, ClientCertificate, FilePolicy},
     control::{
-        AccessControl, ChangeSubscriptions, ClientCertificates, Clients, ControlError,
-        FeedPosition, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, OnlineState, QueryOverride, Readiness, Redirect, Redirection, Redirects,
-        RemoveOverride, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
+        AccessControl, BridgeControl, ChangeSubscriptions, ClientCertificates, ClientTraces,
+        Clients, ControlError, FeedPosition, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
+        ListOverrides, LiveClients, OnlineState, QueryOverride, Readiness, Redirect, Redirection,
+        Redirects, RemoveOverride, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
         SubscriptionChange, SubscriptionsChanged, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
@@ -251,7 +251,11 @@ impl Readiness for Fleet {}
 
 impl AccessControl for Fleet {}
 
+impl BridgeControl for Fleet {}
+
 impl ClientCertificates for Fleet {}
+
+impl ClientTraces for Fleet {}
 
 /// A running interface. Dropping it ends it.
 pub(crate) struct Rest {

@@ -5,6 +5,7 @@ mod dialogues;
 mod hosted;
 mod ipv6;
 mod listeners;
+mod pinned;
 mod proxy;
 mod slow_packets;
 mod start;

@@ -20,7 +20,7 @@ use crate::vocabulary::split;
 impl Model {
     pub(super) fn route_to_groups(&mut self, message: &Rc<Message>, retain: bool) {
         let mut filters: Vec<&'static str> = Vec::new();
-        for session in self.sessions.iter().flatten() {
+        for session in self.sessions.iter().flatten().filter(|session| !session.is_suspended) {
             filters.extend(session.shared_matching(message.topic).map(|s| s.filter));
         }
         filters.sort_unstable();
@@ -35,7 +35,9 @@ impl Model {
         let (mut members, mut there) = (Vec::new(), Vec::new());
         let mut is_optional = false;
         for (at, session) in self.sessions.iter_mut().enumerate() {
-            let Some(session) = session else { continue };
+            let Some(session) = session.as_mut().filter(|session| !session.is_suspended) else {
+                continue;
+            };
             let own = session.subscriptions.iter().filter(|s| s.filter == filter);
             let own: Vec<_> = own.map(|s| (at, form(&[s], message.qos, retain))).collect();
             if !own.is_empty() {
@@ -170,7 +172,7 @@ impl Model {
             group.members.iter().any(|(member, form)| {
                 sessions[*member].as_ref().is_some_and(|session| {
                     let is_kept = session.link.is_some() || form.qos > QoS::AtMostOnce;
-                    session.has(group.filter) && is_kept
+                    session.has(group.filter) && is_kept && !session.is_suspended
                 })
             })
         };

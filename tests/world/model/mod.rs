@@ -14,7 +14,10 @@ mod receive;
 mod route;
 mod time;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use hearthmq::{
     hooks::DisconnectReason,
@@ -29,7 +32,7 @@ pub(crate) use self::{
     owed::{Copy, GroupCopy, Message, Releasing},
     route::Sent,
 };
-use crate::vocabulary::NAMES;
+use crate::vocabulary::{NAMES, TOKENS};
 
 /// A result, or a fault in words.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
@@ -60,6 +63,10 @@ pub(crate) struct Model {
     pub(crate) has_trouble: bool,
     /// The bans.
     pub(crate) bans: Vec<access::Ban>,
+    /// The rules of the store, by their places in the vocabulary.
+    rules: BTreeSet<usize>,
+    /// The API tokens, each with the number of its secret.
+    pub(crate) tokens: [Option<usize>; TOKENS.len()],
     /// Presence events that are due since the last check.
     pub(crate) told: Vec<(usize, Told)>,
 }
@@ -98,6 +105,8 @@ pub(crate) struct Session {
     /// It has outlived a connection, or was meant to: the broker's store has it.
     pub(crate) is_kept: bool,
     pub(crate) delayed_will: Option<(u64, Will)>,
+    /// Its client may not connect, so it collects nothing.
+    is_suspended: bool,
     pub(crate) link: Option<Link>,
     /// Until when a connection that was given up may have existed and been sent something.
     may_be_there_until: u64,
@@ -321,6 +330,7 @@ impl Model {
             DisconnectReason::KeepaliveTimeout
                 | DisconnectReason::AuthenticationExpired
                 | DisconnectReason::Banned
+                | DisconnectReason::NotAuthorized
         );
         for copy in &mut session.copies {
             let is_just_routed = copy.message.routed_at + TOLERANCE_MILLIS >= now;
@@ -369,7 +379,7 @@ impl Model {
         let will = session.delayed_will.take();
         self.is_gone(client, session);
         if let Some((_, will)) = will {
-            self.publish_will(client, &will);
+            self.publish_will_if_permitted(client, &will);
         }
     }
 }
@@ -398,6 +408,7 @@ impl Session {
             expires_at: None,
             is_kept: false,
             delayed_will: None,
+            is_suspended: false,
             link: None,
             may_be_there_until: 0,
         }

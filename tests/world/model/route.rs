@@ -6,6 +6,7 @@ use hearthmq::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 
 use super::{
     Model, Reply, Session, Subscription, Will,
+    access::denied_code,
     owed::{Copy, Form, Message},
 };
 use crate::vocabulary::{matches, split};
@@ -31,6 +32,9 @@ impl Model {
     /// Handles PUBLISH from a client, section 3.3.
     pub(crate) fn published(&mut self, client: usize, sent: &Sent, packet_id: u16) {
         self.heard(client);
+        if self.denies_publish(client, sent, packet_id) {
+            return self.publish_denied(client, sent.qos, packet_id);
+        }
         if self.refuses(client, sent, packet_id) {
             return self.refused(client, sent.qos, packet_id);
         }
@@ -110,11 +114,19 @@ impl Model {
         if self.has_trouble && self.sessions[client].as_ref().is_some_and(|s| s.is_kept) {
             return self.refused_to_subscribe(client, packet_id, asked.len());
         }
-        let granted = asked.iter().map(|(_, options)| options.qos.number()).collect();
+        let Some(version) = self.link(client).map(|link| link.version) else { return };
+        let granted =
+            asked.iter().map(|(filter, options)| match self.may_subscribe(client, filter) {
+                false => denied_code(version, options.qos),
+                true => options.qos.number(),
+            });
+        let granted = granted.collect();
         self.expect(client, Reply::SubAck(packet_id, granted)); // [MQTT-3.8.4-6]
         let now = self.now;
+        let mut asked = asked.to_vec();
+        asked.retain(|(filter, _)| self.may_subscribe(client, filter));
         let Some(session) = &mut self.sessions[client] else { return };
-        for &(filter, options) in asked {
+        for &(filter, options) in &asked {
             let existed = session.has(filter);
             session.need_not_be_sent(|copy| copy.retained_for == Some(filter));
             session.may_be_sent_after_all(filter);
@@ -181,6 +193,9 @@ impl Session {
     /// Adds one delivery of the message for all matching plain subscriptions together: of the two
     /// ways of section 3.3.4, this broker sends a single copy.
     fn is_owed(&mut self, message: &Rc<Message>, retain: bool, is_own: bool) {
+        if self.is_suspended {
+            return;
+        }
         let matching: Vec<&Subscription> = self
             .subscriptions
             .iter()

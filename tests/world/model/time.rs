@@ -69,12 +69,12 @@ impl Model {
                 Due::Will(client) => {
                     let session = self.sessions[client].as_mut();
                     if let Some((_, will)) = session.and_then(|s| s.delayed_will.take()) {
-                        self.publish_will(client, &will);
+                        self.publish_will_if_permitted(client, &will);
                     }
                 }
                 Due::LastWill(client) => {
                     if let Some((_, will)) = self.last_wills[client].take() {
-                        self.publish_will(client, &will);
+                        self.publish_will_if_permitted(client, &will);
                     }
                 }
                 Due::SessionEnd(client) => self.end_session(client),

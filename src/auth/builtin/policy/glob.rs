@@ -1,6 +1,6 @@
 //! Patterns for client identifiers and user names: `*` stands for any text, `/` included.
 //!
-//! Knows text and variables alone. Called by the rules, which check it at start-up.
+//! Knows only texts and variables. Called by the rules, which check it at start-up.
 
 use std::str::FromStr;
 

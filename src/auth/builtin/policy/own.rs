@@ -139,7 +139,7 @@ fn renamed(topic: &str) -> String {
 }
 
 fn read(text: &str) -> Option<Rules> {
-    let mut rules: Vec<Rule> = serde_json::from_str(text).ok()?;
+    let mut rules: Vec<Rule> = serde_json::from_slice(text.as_bytes()).ok()?;
     rules.sort_by_key(Rule::priority); // stable
     Some(Rules(rules))
 }

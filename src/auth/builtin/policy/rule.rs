@@ -21,7 +21,7 @@ use super::{
     variables::{Holds, VariableValues},
 };
 use crate::{
-    auth::{AccessRequest, Action, Decision, Groups, Login, Network},
+    auth::{AccessRequest, Action, Decision, Groups, JsonObject, Login, Network},
     mqtt::QoS,
 };
 
@@ -30,7 +30,7 @@ const PRIORITY_DEFAULT: i64 = 1000;
 
 /// A rule, read from TOML (or any other format of serde); see [`super`] for an example.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "RuleFields")]
+#[serde(try_from = "JsonObject<RuleFields>")]
 pub struct Rule {
     priority: i64,
     effect: Effect,
@@ -171,7 +171,7 @@ impl Rule {
         })
     }
 
-    /// So is its listener.
+    /// The listener is unknown for such a session, too.
     fn concerns_listener(&self, listener: &str, subject: &VariableValues<'_>) -> Holds {
         self.listeners.as_ref().map_or(Holds::Yes, |globs| match listener {
             "" => Holds::Unknown,
@@ -277,10 +277,10 @@ enum RuleError {
     RetainWithoutPublish,
 }
 
-impl TryFrom<RuleFields> for Rule {
+impl TryFrom<JsonObject<RuleFields>> for Rule {
     type Error = RuleError;
 
-    fn try_from(fields: RuleFields) -> Result<Self, Self::Error> {
+    fn try_from(JsonObject(fields): JsonObject<RuleFields>) -> Result<Self, Self::Error> {
         let actions = fields.actions.unwrap_or_else(|| ActionKind::all(fields.effect));
         let has_topic = actions.iter().any(|action| action.has_topic());
         if !has_topic && (fields.topics.is_some() || fields.qos.is_some()) {

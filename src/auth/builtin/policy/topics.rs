@@ -6,7 +6,7 @@
 //! leading `$`. (The empty text counts as a topic of one empty level, although no message can have
 //! it.)
 //!
-//! Knows levels and variables alone; allocates nothing. Called by the rules.
+//! Knows only levels and variables; allocates nothing. Called by the rules.
 
 use std::str::FromStr;
 

@@ -93,8 +93,8 @@ impl std::fmt::Debug for DeviceSecret {
     }
 }
 
-/// Returns a random number for a new credential. Two credentials of one account, one after the other, have
-/// different ones with certainty that suffices.
+/// Returns a random number for a new credential. It has 64 bits, so two credentials of one account hardly ever
+/// have the same.
 fn new_number() -> u64 {
     let mut number = [0; 8];
     getrandom::fill(&mut number).expect("the operating system has random bytes");
@@ -102,7 +102,8 @@ fn new_number() -> u64 {
 }
 
 impl StoredUser {
-    /// Returns the number of the secret with this hash. Looks at each of them, whichever it is.
+    /// Returns the number of the secret with this hash. Compares all of them, so that the time does not show which
+    /// one it is.
     pub(super) fn secret_with(&self, hash: &SecretHash) -> Option<u64> {
         let mut found = None;
         for secret in &self.secrets {
@@ -187,7 +188,7 @@ struct UserRecord<'r> {
 mod tests {
     use super::*;
 
-    /// An account with everything.
+    /// Returns an account with all parts.
     fn user() -> StoredUser {
         StoredUser {
             password: Some(UserPassword::new(

@@ -87,7 +87,11 @@ pub(in crate::cli::remote) fn run(command: &BansCommand) -> Result<(), Failure> 
         }
         BansCommand::Lift(LiftArguments { banned, common }) => {
             let (kind, value) = banned.parts();
-            common.make("DELETE", &format!("/api/v1/bans/{kind}/{}", encoded(value)), None)
+            common.make(
+                "DELETE",
+                &format!("/api/v1/ban?kind={kind}&value={}", encoded(value)),
+                None,
+            )
         }
     }
 }

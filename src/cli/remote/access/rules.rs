@@ -96,7 +96,7 @@ pub(in crate::cli::remote) fn run(command: &RulesCommand) -> Result<(), Failure>
 }
 
 fn path(id: &str) -> String {
-    format!("/api/v1/rules/{}", encoded(id))
+    format!("/api/v1/rule?id={}", encoded(id))
 }
 
 /// Returns the JSON of a file, or of standard input.

@@ -59,7 +59,7 @@ pub(in crate::cli::remote) fn run(command: &TokensCommand) -> Result<(), Failure
             common.make("POST", "/api/v1/tokens", Some(&Value::from(body)))
         }
         TokensCommand::Delete(OneToken { name, common }) => {
-            common.make("DELETE", &format!("/api/v1/tokens/{}", encoded(name)), None)
+            common.make("DELETE", &format!("/api/v1/token?name={}", encoded(name)), None)
         }
     }
 }

@@ -68,7 +68,7 @@ function editRule(row, done) {
       const answer =
         id === ""
           ? await call("rules", { method: "POST", body })
-          : await call(`rules/${part(id)}`, { method: "PUT", body, ifMatch: row ? etag(row) : undefined });
+          : await call("rule", { method: "PUT", query: { id }, body, ifMatch: row ? etag(row) : undefined });
       done();
       return `Saved.${touched(answer)}`;
     },
@@ -170,7 +170,13 @@ export function Rules() {
         button(
           "Remove",
           () =>
-            remove({ what: `rule ${row.id}`, path: `rules/${part(row.id)}`, ifMatch: etag(row), done: list.reload }),
+            remove({
+              what: `rule ${row.id}`,
+              path: "rule",
+              query: { id: row.id },
+              ifMatch: etag(row),
+              done: list.reload,
+            }),
           true,
         ),
     },
@@ -245,7 +251,8 @@ export function Tokens() {
       cell: (row) =>
         button(
           "Remove",
-          () => remove({ what: `token ${row.name}`, path: `tokens/${part(row.name)}`, done: list.reload }),
+          () =>
+            remove({ what: `token ${row.name}`, path: "token", query: { name: row.name }, done: list.reload }),
           true,
         ),
     },
@@ -314,7 +321,8 @@ export function Bans() {
         button("Lift", () =>
           remove({
             what: `the ban of ${row.value}`,
-            path: `bans/${part(row.kind)}/${part(row.value)}`,
+            path: "ban",
+            query: { kind: row.kind, value: row.value },
             done: list.reload,
           }),
         ),

@@ -61,7 +61,7 @@ export function urlOf(path, query = {}) {
   return url;
 }
 
-/** Percent-encodes a part of a path. */
+/** Percent-encodes a part of a path. Names that others choose belong into the query: a browser removes `..` from a path. */
 export const part = encodeURIComponent;
 
 async function failure(response) {

@@ -14,14 +14,14 @@ export const touched = ({ sessions_touched: sessions }) =>
 export const etag = (row) => `"${row.revision}"`;
 
 /** Asks whether something is removed, and removes it. */
-export function remove({ what, path, ifMatch, done }) {
+export function remove({ what, path, query, ifMatch, done }) {
   ask({
     title: `Remove ${what}`,
     text: "This cannot be taken back.",
     action: "Remove",
     isDangerous: true,
     run: async () => {
-      const answer = await call(path, { method: "DELETE", ifMatch });
+      const answer = await call(path, { method: "DELETE", query, ifMatch });
       done();
       return `Removed.${touched(answer)}`;
     },

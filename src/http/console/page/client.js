@@ -1,7 +1,8 @@
 // One client in full, and what can be done to it.
 
-import { bytesOf, call, part } from "./api.js";
+import { bytesOf, call } from "./api.js";
 import { bytes, count, expiry, payload, span, version } from "./format.js";
+import { Trace } from "./trace.js";
 import {
   Ago,
   Answered,
@@ -74,9 +75,9 @@ function kick(id, reload) {
       { name: "will", label: "Do not publish its Will", type: "check" },
     ],
     run: async ({ reason, session, will }) => {
-      await call(`clients/${part(id)}`, {
+      await call("client", {
         method: "DELETE",
-        query: { reason, session: session ? "end" : "", will: will ? "discard" : "" },
+        query: { id, reason, session: session ? "end" : "", will: will ? "discard" : "" },
       });
       reload();
       return "The connection has ended.";
@@ -116,7 +117,7 @@ function setLimits(id, client, reload) {
         const value = numberOf(values[name]) ?? null;
         if (value !== (now[name] ?? null)) body[name] = value;
       }
-      await call(`clients/${part(id)}`, { method: "PATCH", body: { ...body, sticky } });
+      await call("client", { method: "PATCH", query: { id }, body: { ...body, sticky } });
       reload();
       return "The limits hold from the next packet on.";
     },
@@ -166,7 +167,7 @@ function subscribe(id, reload) {
       const body = { subscriptions: [{ filter, qos: Number(qos) }] };
       const {
         results: [result],
-      } = await call(`clients/${part(id)}/subscribe`, { method: "POST", body });
+      } = await call("client/subscribe", { method: "POST", query: { id }, body });
       if (!result.success) throw new Error(`It was not subscribed: ${result.code}.`);
       reload();
       return `Subscribed with QoS ${result.qos}.`;
@@ -183,7 +184,7 @@ function unsubscribe(id, filter, reload) {
     run: async () => {
       const {
         results: [result],
-      } = await call(`clients/${part(id)}/unsubscribe`, { method: "POST", body: { filters: [filter] } });
+      } = await call("client/unsubscribe", { method: "POST", query: { id }, body: { filters: [filter] } });
       if (!result.success) throw new Error(`It was not unsubscribed: ${result.code}.`);
       reload();
       return "Unsubscribed.";
@@ -278,7 +279,7 @@ function About({ client, now }) {
 }
 
 function Subscriptions({ id, permissions, online }) {
-  const list = usePages(`clients/${part(id)}/subscriptions`);
+  const list = usePages("client/subscriptions", { query: { id } });
   const columns = [
     { key: "filter", label: "Topic Filter", is: "grow", cell: (row) => html`<code>${row.filter}</code>` },
     { key: "qos", label: "QoS", is: "num short", cell: (row) => row.qos },
@@ -302,8 +303,8 @@ function Subscriptions({ id, permissions, online }) {
 }
 
 function Queue({ id, permissions, reload }) {
-  const list = usePages(`clients/${part(id)}/queue`, {
-    query: { payload: permissions.administer ? "true" : undefined },
+  const list = usePages("client/queue", {
+    query: { id, payload: permissions.administer ? "true" : undefined },
   });
   const now = useNow(5000);
   const columns = [
@@ -330,7 +331,7 @@ function Queue({ id, permissions, reload }) {
       action: "Drop",
       isDangerous: true,
       run: async () => {
-        const { cleared } = await call(`clients/${part(id)}/queue`, { method: "DELETE" });
+        const { cleared } = await call("client/queue", { method: "DELETE", query: { id } });
         list.reload();
         reload();
         return `Dropped: ${counted(cleared, "message")}.`;
@@ -342,7 +343,7 @@ function Queue({ id, permissions, reload }) {
 }
 
 function History({ id }) {
-  const list = usePages(`client/history`, { query: { id } });
+  const list = usePages("client/history", { query: { id } });
   const columns = [
     { key: "version", label: "No.", is: "num short wide", cell: (row) => count(row.version) },
     { key: "connected_at", label: "From", cell: (row) => html`<${Time} at=${row.connected_at} />` },
@@ -368,6 +369,7 @@ const TABS = [
   ["subscriptions", "Subscriptions"],
   ["queue", "Queue"],
   ["history", "History"],
+  ["trace", "Trace"],
 ];
 
 export function Client({ place }) {
@@ -379,12 +381,12 @@ export function Client({ place }) {
   const client = found.data;
   const isGone = found.error?.status === 404;
   const removeOverride = async () => {
-    await call(`keep-alive/overrides/${part(id)}`, { method: "DELETE" });
+    await call("keep-alive/override", { method: "DELETE", query: { id } });
     override.reload();
     found.reload();
     say("The kept Keep Alive is removed.");
   };
-  const override = useCall(`keep-alive/overrides/${part(id)}`);
+  const override = useCall("keep-alive/override", { query: { id } });
   return html`<nav class="crumbs" aria-label="Way here"><a href=${linkTo(["clients"])}>Clients</a></nav>
     <${Head} title=${id}>
       ${client && html`<${State} online=${client.online} />`}
@@ -412,6 +414,8 @@ export function Client({ place }) {
       ${
         tab === "history"
           ? html`<${History} id=${id} />`
+          : tab === "trace"
+          ? html`<${Trace} key=${id} id=${id} permissions=${permissions} />`
           : isGone || !client
             ? null
             : tab === "queue"

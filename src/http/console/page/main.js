@@ -4,6 +4,7 @@ import { render } from "./preact.js";
 import { CallError, call, logIn, logOut, session, whenLoggedOut } from "./api.js";
 import { Dialogs, Fault, Loading, ask, goTo, html, linkTo, useEffect, useRef, useState, usePlace } from "./ui.js";
 import { Overview } from "./overview.js";
+import { Bridges } from "./bridges.js";
 import { Clients } from "./clients.js";
 import { Client } from "./client.js";
 import { Presence } from "./presence.js";
@@ -20,6 +21,7 @@ const PAGES = [
       ["overview", "Overview", "observe", "o", Overview],
       ["clients", "Clients", "", "c", Clients],
       ["presence", "Presence", "", "p", Presence],
+      ["bridges", "Bridges", "observe", "i", Bridges],
     ],
   ],
   [

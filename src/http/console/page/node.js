@@ -206,7 +206,8 @@ function Pinned() {
           () =>
             remove({
               what: `the pin of ${row.client_id}`,
-              path: `certificates/pins/${part(row.client_id)}`,
+              path: "certificates/pin",
+              query: { id: row.client_id },
               done: list.reload,
             }),
           true,

@@ -1,6 +1,6 @@
 // Messages by topic: who receives them, those that are retained, a publisher and a subscriber.
 
-import { bytesOf, call, followOn, part } from "./api.js";
+import { bytesOf, call, followOn } from "./api.js";
 import { bytes, count, payload } from "./format.js";
 import {
   Fault,
@@ -94,7 +94,10 @@ async function showRetained(topic, reload) {
   let message;
   let permissions;
   try {
-    [message, { permissions }] = await Promise.all([call(`retained/${part(topic)}`), call("me", { query: { topic } })]);
+    [message, { permissions }] = await Promise.all([
+      call("retained-message", { query: { topic } }),
+      call("me", { query: { topic } }),
+    ]);
   } catch (error) {
     ask({ title: topic, content: html`<${Fault} error=${error} />` });
     return;
@@ -108,7 +111,7 @@ async function showRetained(topic, reload) {
           action: "Remove",
           isDangerous: true,
           run: async () => {
-            await call(`retained/${part(topic)}`, { method: "DELETE" });
+            await call("retained-message", { method: "DELETE", query: { topic } });
             reload();
             return "The retained message is removed.";
           },

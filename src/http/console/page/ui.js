@@ -91,7 +91,9 @@ export function useCall(path, { query, every, skip = false } = {}) {
         if (!ending.signal.aborted) setState({ key, data, loading: false });
       } catch (error) {
         if (ending.signal.aborted) return;
-        setState((before) => ({ key, data: before.key === key ? before.data : undefined, error, loading: false }));
+        // What is gone is not shown any more; other failures may pass.
+        const stays = (before) => before.key === key && error.status !== 404;
+        setState((before) => ({ key, data: stays(before) ? before.data : undefined, error, loading: false }));
       }
       if (every) timer = setTimeout(load, every);
     };

@@ -1,6 +1,6 @@
 // Accounts in the store.
 
-import { call, part } from "./api.js";
+import { call } from "./api.js";
 import { button, etag, remove, touched } from "./changes.js";
 import { count } from "./format.js";
 import {
@@ -56,7 +56,8 @@ function setPassword(row, done) {
       { name: "password", label: "New password", type: "password", required: true, autocomplete: "new-password" },
     ],
     run: async ({ password }) => {
-      const answer = await call(`users/${part(row.name)}/password`, {
+      const answer = await call("user/password", {
+        query: { name: row.name },
         method: "PUT",
         body: { password },
         ifMatch: etag(row),
@@ -73,7 +74,8 @@ function setGroups(row, done) {
     action: "Set",
     fields: [{ name: "groups", label: "Groups", value: row.groups.join(", "), help: "separated by commas" }],
     run: async ({ groups }) => {
-      const answer = await call(`users/${part(row.name)}`, {
+      const answer = await call("user", {
+        query: { name: row.name },
         method: "PATCH",
         body: { groups: wordsOf(groups) },
         ifMatch: etag(row),
@@ -94,7 +96,8 @@ function setDisabled(row, done) {
       ? "The user may log in again."
       : "The user is disconnected and may not log in. Its sessions wait.",
     run: async () => {
-      const answer = await call(`users/${part(row.name)}`, {
+      const answer = await call("user", {
+        query: { name: row.name },
         method: "PATCH",
         body: { disabled: !row.disabled },
         ifMatch: etag(row),
@@ -111,7 +114,7 @@ function addSecret(row, done) {
     text: "Two are valid at the same time.",
     action: "Make",
     run: async () => {
-      const { secret } = await call(`users/${part(row.name)}/secrets`, { method: "POST" });
+      const { secret } = await call("user/secrets", { method: "POST", query: { name: row.name } });
       done();
       setTimeout(
         () =>
@@ -133,7 +136,7 @@ function changeUser(row, done) {
     ["Groups…", setGroups],
     ["New device secret…", addSecret],
     [row.disabled ? "Enable…" : "Disable…", setDisabled],
-    ["Remove…", () => remove({ what: row.name, path: `users/${part(row.name)}`, ifMatch: etag(row), done })],
+    ["Remove…", () => remove({ what: row.name, path: "user", query: { name: row.name }, ifMatch: etag(row), done })],
   ];
   const secrets = row.secrets.map((secret) =>
     [
@@ -141,7 +144,8 @@ function changeUser(row, done) {
       () =>
         remove({
           what: `device secret ${secret.id}`,
-          path: `users/${part(row.name)}/secrets/${part(secret.id)}`,
+          path: "user/secret",
+          query: { name: row.name, id: secret.id },
           done,
         }),
     ].concat(secret),

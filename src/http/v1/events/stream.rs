@@ -12,20 +12,13 @@ use futures_util::{Stream, stream::unfold};
 use super::{Follower, push_object};
 use crate::{
     control::{FeedItem, FeedPart, FeedPosition},
-    http::{Api, ApiError},
+    http::{Api, ApiError, live::LiveFormat},
 };
 
 /// The longest silence: a caller, and what is between it and the broker, sees that the broker lives.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Milliseconds after which a caller of Server-Sent Events connects again.
 const RETRY_MILLIS: u32 = 3_000;
-
-/// The format of an answer that goes on.
-#[derive(Clone, Copy)]
-pub(super) enum LiveFormat {
-    ServerSentEvents,
-    Lines,
-}
 
 /// The parts of the feed for one caller.
 pub(super) struct FeedStream {
@@ -66,7 +59,7 @@ impl FeedStream {
                 LiveFormat::ServerSentEvents => format!("retry: {RETRY_MILLIS}\n\n"),
                 LiveFormat::Lines => String::new(),
             };
-            first.items.iter().for_each(|item| self.format.push(&mut text, item));
+            first.items.iter().for_each(|item| push_item(self.format, &mut text, item));
             if !text.is_empty() {
                 return Some(text);
             }
@@ -89,40 +82,23 @@ impl FeedStream {
             }
             if !part.items.is_empty() {
                 let mut text = String::new();
-                part.items.iter().for_each(|item| self.format.push(&mut text, item));
+                part.items.iter().for_each(|item| push_item(self.format, &mut text, item));
                 return Some(text);
             }
         }
     }
 }
 
-impl LiveFormat {
-    pub(super) const fn content_type(self) -> &'static str {
-        match self {
-            Self::ServerSentEvents => "text/event-stream",
-            Self::Lines => "application/x-ndjson",
+fn push_item(format: LiveFormat, text: &mut String, item: &FeedItem) {
+    match format {
+        LiveFormat::ServerSentEvents => {
+            let (id, name, json) = (item.id, item.kind.name(), &item.json);
+            let json = String::from_utf8_lossy(json); // on one line, as JSON escapes line ends
+            let _ = write!(text, "id: {id}\nevent: {name}\ndata: {json}\n\n");
         }
-    }
-
-    /// Returns what a caller ignores: a comment, or an empty line.
-    const fn sign_of_life(self) -> &'static str {
-        match self {
-            Self::ServerSentEvents => ": still here\n\n",
-            Self::Lines => "\n",
-        }
-    }
-
-    fn push(self, text: &mut String, item: &FeedItem) {
-        match self {
-            Self::ServerSentEvents => {
-                let (id, name, json) = (item.id, item.kind.name(), &item.json);
-                let json = String::from_utf8_lossy(json); // on one line, as JSON escapes line ends
-                let _ = write!(text, "id: {id}\nevent: {name}\ndata: {json}\n\n");
-            }
-            Self::Lines => {
-                push_object(text, item);
-                text.push('\n');
-            }
+        LiveFormat::Lines => {
+            push_object(text, item);
+            text.push('\n');
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `PUT /api/v1/users/{name}/password`, `POST /api/v1/users/{name}/secrets` and
 //! `DELETE /api/v1/users/{name}/secrets/{id}`: the credentials of an account.
 
+use std::pin::pin;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Payload},
@@ -22,11 +24,11 @@ use super::{
         body,
         etag::{self, ETAG, Preconditions},
         rules::administrator,
-        target::{Query, raw_segment},
+        target::{Query, name_in},
     },
     AccountInPath, BODY_BYTES_MAX, ChangedUser, changed,
     forms::{id_text, password_of},
-    make, name_in_path,
+    make, name_of_call,
 };
 use crate::{
     control::{UserChange, UsersError},
@@ -83,8 +85,8 @@ pub(in crate::http::v1) async fn set_password(
 ) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
         let body: PasswordBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let password = password_of(body.password, body.password_hash)?;
         let password = password.ok_or_else(|| ApiError::invalid_body("it has no password"))?;
@@ -94,7 +96,7 @@ pub(in crate::http::v1) async fn set_password(
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(done)
     };
-    answer(&api, &request, RestRoute::UserPassword, call).await
+    answer(&api, &request, RestRoute::UserPassword, pin!(call)).await
 }
 
 /// Makes a further device secret for an account.
@@ -115,8 +117,8 @@ pub(in crate::http::v1) async fn set_password(
 pub(in crate::http::v1) async fn add_secret(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
         let done = make(&api, &request, UserChange::AddSecret, caller.peer.ip()).await?;
         let (secret, user) = done.secret.zip(done.user).ok_or_else(ApiError::unavailable)?;
         let id = id_text(secret.id);
@@ -127,7 +129,7 @@ pub(in crate::http::v1) async fn add_secret(request: HttpRequest, api: Data<Api>
             SecretAnswer { success: true, id: &id, secret: &secret.text, sessions_touched };
         Ok(Answer::json(&answer).with_header(ETAG, &etag::of(user.revision)))
     };
-    answer(&api, &request, RestRoute::UserSecrets, call).await
+    answer(&api, &request, RestRoute::UserSecrets, pin!(call)).await
 }
 
 /// Removes a device secret of an account.
@@ -156,15 +158,15 @@ pub(in crate::http::v1) async fn remove_secret(
 ) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
-        Query::parse(request.query_string(), &[])?;
-        let name = name_in_path(&request)?;
-        let id = u64::from_str_radix(raw_segment(&request, "{id}"), 16).ok();
-        let id = id.ok_or(UsersError::SecretNotFound)?;
+        Query::of(&request, &[])?;
+        let name = name_of_call(&request)?;
+        let id = name_in(&request, "id", || UsersError::SecretNotFound.into())?;
+        let id = u64::from_str_radix(&id, 16).map_err(|_| UsersError::SecretNotFound)?;
         let done = make(&api, &request, UserChange::RemoveSecret(id), caller.peer.ip()).await?;
         let (target, old) =
             (Some(ChangedObject::User(&name)), Some(format!("secret {}", id_text(id))));
         caller.tell_changed(&api, Changed { call: "user", target, old: old.as_deref(), new: None });
         changed(done)
     };
-    answer(&api, &request, RestRoute::UserSecret, call).await
+    answer(&api, &request, RestRoute::UserSecret, pin!(call)).await
 }

@@ -2,7 +2,7 @@
 //!
 //! The next accounts are read when the caller has read the former ones.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::pin};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -123,7 +123,7 @@ pub(in crate::http::v1) async fn export_users(
         });
         Ok(Answer::lines_or_cut(pages))
     };
-    answer(&api, &request, RestRoute::UsersExport, call).await
+    answer(&api, &request, RestRoute::UsersExport, pin!(call)).await
 }
 
 async fn page(api: &Api, after: Option<String>) -> Result<Vec<UserView>, ApiError> {

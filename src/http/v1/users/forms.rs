@@ -84,6 +84,12 @@ pub(super) struct UserLimits {
     /// Bytes of Wills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     will_bytes_max: Option<u64>,
+    /// Messages that wait in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue_messages_max: Option<u64>,
+    /// Bytes of messages in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue_bytes_max: Option<u64>,
 }
 
 /// Takes an object alone: the derived form takes a list of the values as well.
@@ -111,6 +117,8 @@ impl From<OwnLimits> for UserLimits {
             stored_messages_max: limits.stored_messages_max,
             stored_bytes_max: limits.stored_bytes_max,
             will_bytes_max: limits.will_bytes_max,
+            queue_messages_max: limits.queue_messages_max,
+            queue_bytes_max: limits.queue_bytes_max,
         }
     }
 }
@@ -126,6 +134,8 @@ impl From<UserLimits> for OwnLimits {
             stored_messages_max: limits.stored_messages_max,
             stored_bytes_max: limits.stored_bytes_max,
             will_bytes_max: limits.will_bytes_max,
+            queue_messages_max: limits.queue_messages_max,
+            queue_bytes_max: limits.queue_bytes_max,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Some hundred accounts are in memory at a time. The answer begins when the body was read, so that a
 //! caller may send all of it before it reads.
 
-use std::{net::IpAddr, sync::atomic::Ordering};
+use std::{net::IpAddr, pin::pin, sync::atomic::Ordering};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -30,6 +30,7 @@ use super::{
     forms::{attributes_of, groups_of, password_of},
 };
 use crate::{
+    auth::JsonObject,
     control::{ExistingUsers, ImportUsers, Imported, NewUser, UsersError},
     metrics::RestRoute,
     mqtt::Timestamp,
@@ -207,7 +208,7 @@ pub(in crate::http::v1) async fn import_users(
         caller.tell_changed(&api, Changed { call: "users", new: Some(&new), ..Changed::default() });
         Ok(answer_of(outcomes, summary))
     };
-    answer(&api, &request, RestRoute::UsersImport, call).await
+    answer(&api, &request, RestRoute::UsersImport, pin!(call)).await
 }
 
 impl Import {
@@ -311,7 +312,8 @@ impl Import {
 }
 
 fn parsed(line: &[u8]) -> Result<NewUser, LineError> {
-    let line: UserLine = serde_json::from_slice(line).map_err(|_| LineError::NotAnAccount)?;
+    let JsonObject(line): JsonObject<UserLine> =
+        serde_json::from_slice(line).map_err(|_| LineError::NotAnAccount)?;
     if line.secrets.len() > 2 {
         return Err(LineError::Secrets);
     }

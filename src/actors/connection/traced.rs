@@ -1,0 +1,33 @@
+//! A trace begins to observe a connection that is there already.
+//!
+//! What was read and not handled, and what is encoded and not written, belongs to the time before the
+//! trace.
+
+use std::sync::Arc;
+
+use super::{Connection, Phase};
+use crate::{
+    shard::traced_client,
+    traces::{StreamPlace, Trace, TracedEvent},
+};
+
+impl Connection {
+    /// Has a trace observe the connection from now on, if the trace records its client.
+    pub(super) fn begin_trace(&mut self, trace: &Arc<Trace>) {
+        let shard = self.shard.clone();
+        let mut shard = shard.borrow_mut();
+        let core = Arc::clone(&shard.core);
+        let Some(slot) = shard.linked(self.slot, self.link) else { return };
+        let Some(link) = slot.session.link().filter(|_| matches!(self.phase, Phase::Open)) else {
+            return;
+        };
+        let (peer, client) = traced_client(slot);
+        let keep_alive_secs = link.keep_alive().interval_secs();
+        let version = link.version();
+        let place = StreamPlace { read: &self.tail.bytes, unwritten: link.unwritten_bytes() };
+        if core.traces.tap(&mut self.transport, trace, (peer, client), (version, place)) {
+            let event = TracedEvent::Followed { version, keep_alive_secs };
+            event.record(trace, (peer, client.client_id), core.clock.now());
+        }
+    }
+}

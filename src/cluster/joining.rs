@@ -1,0 +1,139 @@
+//! A broker joins: it reaches NATS, however long that takes, and then begins its lives as a node.
+//!
+//! So a broker starts without NATS too, and joins later. Knows neither clients nor messages. Called by the
+//! broker.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::sleep};
+use tracing::{error, info};
+
+use super::{
+    life_file::LifeFile,
+    nats::{NatsDoor, NatsSettings},
+    node::{ClusterNode, NodeStatus},
+};
+
+/// Time between two attempts to use NATS.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// How a broker joins a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// How it reaches NATS, and its name.
+    pub nats: NatsSettings,
+    /// The directory that keeps its incarnation: the one of its data.
+    pub directory: PathBuf,
+}
+
+/// The part of a broker that is a member of a cluster. It leaves with the value: it renews no lease any
+/// more, and the others declare it dead after that.
+#[derive(Debug)]
+pub struct ClusterMember {
+    shared: Arc<SharedMember>,
+    _end: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct SharedMember {
+    /// Set when NATS was reached.
+    node: OnceLock<ClusterNode>,
+    /// Why NATS cannot be used yet.
+    fault: Mutex<Option<Box<str>>>,
+}
+
+impl ClusterMember {
+    /// Begins to join, on a thread of its own.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(settings: ClusterSettings) -> io::Result<Self> {
+        let shared = Arc::new(SharedMember::default());
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let joining = Joining { settings, shared: Arc::clone(&shared) };
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = joining.join() => {}
+                    _ = ended => {}
+                }
+            });
+        };
+        thread::Builder::new().name("cluster-join".to_owned()).spawn(run)?;
+        Ok(Self { shared, _end: end })
+    }
+
+    /// Returns whether this node may act for clients now.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        self.shared.node.get().is_some_and(ClusterNode::may_act)
+    }
+
+    /// Returns what the node knows; none until NATS was reached.
+    #[must_use]
+    pub fn status(&self) -> Option<NodeStatus> {
+        self.shared.node.get().map(ClusterNode::status)
+    }
+
+    /// Returns why NATS cannot be used yet.
+    #[must_use]
+    pub fn fault(&self) -> Option<Box<str>> {
+        self.shared.fault().clone()
+    }
+}
+
+impl SharedMember {
+    fn fault(&self) -> std::sync::MutexGuard<'_, Option<Box<str>>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Joining {
+    settings: ClusterSettings,
+    shared: Arc<SharedMember>,
+}
+
+impl Joining {
+    /// Tries until it is a node.
+    async fn join(&self) {
+        loop {
+            match self.attempt().await {
+                Ok(node) => {
+                    *self.shared.fault() = None;
+                    info!(node = %self.settings.nats.node, "NATS is reached");
+                    drop(self.shared.node.set(node));
+                    return;
+                }
+                Err(fault) => self.tell(&fault),
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn attempt(&self) -> Result<ClusterNode, String> {
+        let door = NatsDoor::open(&self.settings.nats).await.map_err(|fault| fault.to_string())?;
+        let file = LifeFile::new(self.settings.directory.clone());
+        let node = self.settings.nats.node.clone();
+        let started = ClusterNode::start(Arc::new(door), node, file);
+        started.map_err(|error| format!("start the thread of the node: {error}"))
+    }
+
+    /// Logs a fault when it is another one than before.
+    fn tell(&self, fault: &str) {
+        let mut last = self.shared.fault();
+        if last.as_deref() != Some(fault) {
+            *last = Some(fault.into());
+            error!(
+                reason = fault,
+                "the cluster is not joined yet; see [cluster] and the NATS servers"
+            );
+        }
+    }
+}

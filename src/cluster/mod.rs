@@ -1,0 +1,65 @@
+//! Several brokers as one: leases, members, owners of client identifiers, routes and mail between nodes.
+//!
+//! The core of each is a state machine without I/O and without a clock: `handle_…` takes something in,
+//! `poll_…` gives something out, the time is an argument. NATS is behind the door of `door.rs`; `nats`
+//! is the real one, and `options` the table of the configuration. `node` drives the membership, without clients
+//! and messages, and `joining` begins it for a broker. No broker uses the rest yet; `tests/world/cluster` plays whole clusters on it, and
+//! `tests/cluster` tests the door and the driver.
+//!
+//! # QoS 2 on its way
+//!
+//! A message has one identity in the whole cluster, [`MessageId`](names::MessageId): the store and the
+//! incarnation in which it was published first, the shard, and a number. Of a message there are *copies*: one for
+//! each node that it was planned for, and one more for what a queue hands over. For each session, at most one
+//! copy is delivered. The rules:
+//!
+//! 1. **A copy is at one node at a time.** A node that gives a copy to another one stores that it tries, sends,
+//!    and drops the copy at the answer *kept*. The other node stores the message together with the number of the
+//!    copy (`attempts`), and gives the same answer at any later time, also when it has delivered or passed on
+//!    the message. Without an answer, the first node asks before it tries elsewhere; *had* means that the copy
+//!    is not its own any more.
+//! 2. **A no lasts.** A node that answers with no, to an attempt or to a question, refuses the attempts so far,
+//!    which may still be on their way. An answer to an earlier attempt tells nothing about a later one.
+//! 3. **A copy that has no other goes straight into the queue of its session.** It was planned for one node, and
+//!    was in no queue that was handed over ([`Mail::is_alone`](lanes::Mail::is_alone)).
+//! 4. **A copy that may have another one is delivered only when no node is left that may have delivered
+//!    that one.** These are the nodes that the record of the owner owes a part of the session. Each of them is asked,
+//!    and its no counts for this term of the record: in a later one it may have been the owner in between, and
+//!    had the other copy meanwhile. The holder takes such a copy only if its sender asked by the holder's own record or
+//!    a later one; mail that was planned for it is forwarded to itself, and so asks too. A dead node that must be
+//!    asked is waited for.
+//! 5. **What a session has had travels with it** (`had`): of the messages that may have another copy. A hand-over
+//!    adds what lies in the queue, as that has two copies from then on. A node that a session has left keeps
+//!    what was delivered there, and forgets what it handed over or forwarded.
+//! 6. **A keeper gets a copy for a dead node only if there is no other and the dead node was never sent it.**
+//!
+//! What a node keeps for these rules is bounded: the answers to each other node, and what each session has had, to
+//! 4,096 each, the oldest forgotten first. A no that is forgotten becomes a no to all attempts of that age, which
+//! are made again. Of a *taken* or *had* that is forgotten, a copy that was held up since then can be delivered a second
+//! time.
+
+pub mod attempts;
+pub mod catching_up;
+mod custody;
+pub mod door;
+pub mod forwards;
+pub mod had;
+pub mod joining;
+mod judging;
+pub mod lanes;
+pub mod lease;
+pub mod life_file;
+mod mail;
+mod member_record;
+pub mod members;
+pub mod names;
+pub mod nats;
+pub mod node;
+pub mod options;
+mod owner_record;
+pub mod owners;
+pub mod questions;
+pub mod routes;
+mod settling;
+pub mod wire;
+pub mod withdrawals;

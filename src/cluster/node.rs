@@ -1,0 +1,316 @@
+//! The driver of a node, as far as it goes: it joins the cluster, keeps its leases, judges the others, and
+//! begins again as a new incarnation when its life has ended. No client and no message uses it yet.
+//!
+//! It carries the requests of `members.rs` to NATS and the results back, on a thread of its own, so that
+//! neither a busy shard nor a full queue delays a lease. Knows no client of NATS: only the door.
+//!
+//! Time is that of `CLOCK_BOOTTIME`, which goes on while the machine is suspended. [`ClusterNode::may_act`]
+//! compares it at each call, so a process that was stopped notices before anything leaves it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt as _,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered, SelectAll},
+};
+use nix::time::{ClockId, clock_gettime};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    door::{BucketEvent, KeyWrite, Nats, NatsWriteError},
+    lease::ANSWER_WITHIN_MILLIS,
+    life_file::LifeFile,
+    members::{EndOfLife, LifePhase, MemberStanding, Membership, MembershipEvent},
+    names::{Bucket, Incarnation, LEASE_BUCKETS, NodeId, RequestNumber},
+};
+use crate::{journal::Revision, mqtt::Timestamp};
+
+/// How long a record of a member waits for its answer.
+const RECORD_TIME_MAX: Duration = Duration::from_millis(1_500);
+
+/// Between the end of a life and the next one, so that a node that ends again and again does not fill the
+/// log.
+const NEXT_LIFE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a node knows of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Which life.
+    pub incarnation: Incarnation,
+    /// What its record says.
+    pub standing: MemberStanding,
+    /// Who keeps messages for it, if it is dead.
+    pub keeper: Option<NodeId>,
+    /// The time since this node has seen a newer revision of each of its leases, in milliseconds.
+    pub lease_ages_millis: [u64; LEASE_BUCKETS],
+}
+
+/// What a node says of itself and of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: NodeId,
+    /// Which life; 0 before the first one.
+    pub incarnation: Incarnation,
+    /// How far this life has come.
+    pub phase: LifePhase,
+    /// How the last life of this process ended, if one has ended.
+    pub last_end: Option<EndOfLife>,
+    /// The members, by name, also this node.
+    pub members: BTreeMap<NodeId, MemberStatus>,
+}
+
+/// A node of the cluster. It stops to renew its leases with the value; the others then declare it dead.
+#[derive(Debug)]
+pub struct ClusterNode {
+    shared: Arc<SharedNode>,
+    status: watch::Receiver<NodeStatus>,
+    _end: oneshot::Sender<()>,
+}
+
+/// What the thread of the node writes and all others read.
+#[derive(Debug, Default)]
+struct SharedNode {
+    /// Until when this node may act, in milliseconds of its clock; 0: not now.
+    acts_until: AtomicU64,
+}
+
+impl ClusterNode {
+    /// Begins to join. It goes on trying until it serves.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(door: Arc<dyn Nats>, node: NodeId, file: LifeFile) -> io::Result<Self> {
+        let shared = Arc::new(SharedNode::default());
+        let (end, ended) = oneshot::channel();
+        let (tell, status) = watch::channel(NodeStatus {
+            node: node.clone(),
+            incarnation: Incarnation(0),
+            phase: LifePhase::Announcing,
+            last_end: None,
+            members: BTreeMap::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let driver = Driver { door, node, file, shared: Arc::clone(&shared), tell };
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = driver.live() => {}
+                    _ = ended => {}
+                }
+            });
+            driver.shared.acts_until.store(0, Ordering::Release);
+        };
+        thread::Builder::new().name("cluster-node".to_owned()).spawn(run)?;
+        Ok(Self { shared, status, _end: end })
+    }
+
+    /// Returns whether this node may let something leave now: its leases last, and no other node has taken
+    /// over its clients.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        now().millis() < self.shared.acts_until.load(Ordering::Acquire)
+    }
+
+    /// Returns what the node knows, as it was at most 100 ms ago.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the node knows something.
+    ///
+    /// # Errors
+    /// If its thread has ended.
+    pub async fn wait_for(
+        &self,
+        is_it: impl FnMut(&NodeStatus) -> bool,
+    ) -> Result<NodeStatus, watch::error::RecvError> {
+        let mut status = self.status.clone();
+        status.wait_for(is_it).await.map(|found| found.clone())
+    }
+}
+
+/// Returns the time since the machine was started.
+fn now() -> Timestamp {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = ClockId::CLOCK_BOOTTIME;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = ClockId::CLOCK_MONOTONIC;
+    // Both clocks exist, and neither part is negative.
+    let time = clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    Timestamp(time.as_secs() * 1_000 + u64::from(time.subsec_millis()))
+}
+
+struct Driver {
+    door: Arc<dyn Nats>,
+    node: NodeId,
+    file: LifeFile,
+    shared: Arc<SharedNode>,
+    tell: watch::Sender<NodeStatus>,
+}
+
+impl Driver {
+    /// Lives one life after the other.
+    async fn live(&self) {
+        let mut above = Incarnation(0);
+        let mut is_told = false;
+        loop {
+            match self.file.begin_life(above) {
+                Ok((store, incarnation)) => {
+                    is_told = false;
+                    info!(node = %self.node, incarnation = incarnation.0, "joining the cluster");
+                    let membership = Membership::new(self.node.clone(), store, incarnation);
+                    let ended = Life::new(self, membership).run().await;
+                    self.shared.acts_until.store(0, Ordering::Release);
+                    warn!(node = %self.node, incarnation = incarnation.0, why = ?ended,
+                        "this life of the node has ended");
+                    above = match ended {
+                        EndOfLife::Superseded(later) => later,
+                        EndOfLife::LeaseLost | EndOfLife::DeclaredDead => incarnation,
+                    };
+                    self.tell.send_modify(|status| status.last_end = Some(ended));
+                }
+                Err(fault) if !is_told => {
+                    is_told = true;
+                    error!(reason = %fault, "the incarnation of the node cannot be stored");
+                }
+                Err(_) => {}
+            }
+            sleep(NEXT_LIFE_PAUSE).await;
+        }
+    }
+}
+
+type Written = (RequestNumber, Result<Revision, NatsWriteError>);
+
+/// One life of the node.
+struct Life<'a> {
+    driver: &'a Driver,
+    membership: Membership,
+    watches: SelectAll<BoxStream<'static, (Bucket, BucketEvent)>>,
+    writes: FuturesUnordered<BoxFuture<'a, Written>>,
+}
+
+impl<'a> Life<'a> {
+    fn new(driver: &'a Driver, membership: Membership) -> Self {
+        let leases = (0..LEASE_BUCKETS as u8).map(Bucket::Lease);
+        let watches = leases.chain([Bucket::Members]).map(|bucket| {
+            let named = move |event| (bucket, event);
+            driver.door.watch(bucket).map(named).boxed()
+        });
+        let (watches, writes) = (watches.collect(), FuturesUnordered::new());
+        Self { driver, membership, watches, writes }
+    }
+
+    async fn run(mut self) -> EndOfLife {
+        loop {
+            let now = now();
+            if let Some(ended) = self.turn(now) {
+                return ended;
+            }
+            self.publish(now);
+            let next_at = self.membership.next_at(now).millis();
+            let pause = Duration::from_millis(next_at.saturating_sub(now.millis()));
+            tokio::select! {
+                Some((bucket, event)) = self.watches.next() => self.see(bucket, event),
+                Some((request, result)) = self.writes.next() => {
+                    self.membership.handle_written(request, result, crate::cluster::node::now());
+                }
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Carries out what is due; returns the end of the life.
+    fn turn(&mut self, now: Timestamp) -> Option<EndOfLife> {
+        self.membership.handle_time(now);
+        loop {
+            while let Some(write) = self.membership.poll_write(now) {
+                self.writes.push(Box::pin(written(self.driver, write)));
+            }
+            match self.membership.poll_event() {
+                None => return None,
+                Some(MembershipEvent::Ended(why)) => return Some(why),
+                Some(MembershipEvent::Prepare) => self.membership.handle_prepared(), // no sessions yet
+                Some(MembershipEvent::Served) => {
+                    let incarnation = self.membership.incarnation().0;
+                    info!(node = %self.driver.node, incarnation, "part of the cluster");
+                }
+                Some(MembershipEvent::LifeEnded(node, Incarnation(incarnation))) => {
+                    warn!(%node, incarnation, "a node of the cluster has ended");
+                }
+                Some(MembershipEvent::Keeper(..)) => {} // no messages yet
+            }
+        }
+    }
+
+    fn see(&mut self, bucket: Bucket, event: BucketEvent) {
+        let BucketEvent::Entry(entry) = event else {
+            return self.membership.handle_current(bucket);
+        };
+        let Some(node) = NodeId::new(&entry.key) else { return };
+        let (value, now) = (entry.value.as_deref(), now());
+        match bucket {
+            Bucket::Lease(number) => {
+                self.membership.handle_lease(number, node, entry.revision, value, now);
+            }
+            Bucket::Members => self.membership.handle_member(node, entry.revision, value, now),
+            Bucket::Owners(_) => {}
+        }
+    }
+
+    fn publish(&self, now: Timestamp) {
+        let until = self.membership.acts_until().map_or(0, Timestamp::millis);
+        self.driver.shared.acts_until.store(until, Ordering::Release);
+        self.driver.tell.send_if_modified(|status| {
+            let next = NodeStatus {
+                node: self.driver.node.clone(),
+                incarnation: self.membership.incarnation(),
+                phase: self.membership.phase(),
+                last_end: status.last_end,
+                members: self.members(now),
+            };
+            let is_new = *status != next;
+            *status = next;
+            is_new
+        });
+    }
+
+    fn members(&self, now: Timestamp) -> BTreeMap<NodeId, MemberStatus> {
+        let status = |(node, record): (&NodeId, &super::members::MemberRecord)| {
+            let status = MemberStatus {
+                incarnation: record.incarnation,
+                standing: record.standing,
+                keeper: record.keeper().cloned(),
+                lease_ages_millis: self.membership.lease_ages_millis(node, now),
+            };
+            (node.clone(), status)
+        };
+        self.membership.members().map(status).collect()
+    }
+}
+
+/// Makes a write, and returns what became of it.
+async fn written(driver: &Driver, write: KeyWrite) -> Written {
+    let KeyWrite { request, bucket, key, value, expected } = write;
+    let time_max = match bucket {
+        Bucket::Lease(_) => Duration::from_millis(ANSWER_WITHIN_MILLIS),
+        Bucket::Members | Bucket::Owners(_) => RECORD_TIME_MAX,
+    };
+    (request, driver.door.update(bucket, &key, value, expected, time_max).await)
+}

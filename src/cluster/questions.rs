@@ -1,0 +1,98 @@
+//! What nodes ask each other beside their lanes, and the answers.
+//!
+//! Knows no protocol: each body belongs to the part that it names.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    attempts::CopyAttempt,
+    forwards::ForwardReply,
+    lanes::Mail,
+    names::{ClientKey, Incarnation, MessageId, NodeId, Term},
+    owner_record::{ReleaseReply, ReleaseRequest},
+    wire::Wire,
+    withdrawals::RouteReply,
+};
+
+/// A question of one node to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeQuestion {
+    /// Who asks.
+    pub from: NodeId,
+    /// In which life: a question of an earlier life than the known one is refused.
+    pub incarnation: Incarnation,
+    /// What.
+    pub body: QuestionBody,
+}
+
+impl Wire for NodeQuestion {
+    const KIND: u8 = 10;
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuestionBody {
+    /// A claim: release the session.
+    Release(ReleaseRequest),
+    /// The claim is confirmed.
+    Confirmed(ReleaseRequest),
+    /// Take a message for a session.
+    Mail {
+        /// Whose session.
+        key: ClientKey,
+        /// The message.
+        mail: Mail,
+        /// Which attempt.
+        attempt: CopyAttempt,
+        /// The term of the record by which the sender asked the nodes that are owed.
+        term: Term,
+    },
+    /// Did you have a message, or take this copy? If not, refuse the attempts so far.
+    Past {
+        /// Whose session.
+        key: ClientKey,
+        /// The message.
+        id: MessageId,
+        /// The number of the question among the attempts.
+        attempt: CopyAttempt,
+    },
+    /// Keep a message for a session of a dead node.
+    Shadow {
+        /// The dead node.
+        dead: NodeId,
+        /// Whose session.
+        key: ClientKey,
+        /// The message.
+        mail: Mail,
+        /// Which attempt.
+        attempt: CopyAttempt,
+    },
+    /// The session was claimed: forward what you keep for it.
+    TakeShadows {
+        /// The dead node.
+        dead: NodeId,
+        /// Whose session.
+        key: ClientKey,
+    },
+    /// Where in the log are the routes of a session that you have?
+    RoutesOf(ClientKey),
+    /// The old routes of a session that you have are withdrawn, and everything is forwarded.
+    Drained(ClientKey),
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuestionReply {
+    /// To [`QuestionBody::Release`].
+    Release(ReleaseReply),
+    /// To mail, shadows and questions about the past.
+    Forward(ForwardReply),
+    /// To [`QuestionBody::RoutesOf`].
+    Routes(RouteReply),
+    /// To the others.
+    Done,
+}
+
+impl Wire for QuestionReply {
+    const KIND: u8 = 11;
+}

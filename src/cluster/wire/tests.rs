@@ -1,0 +1,157 @@
+//! The encoding: what version 1 has written, and any bytes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
+
+use proptest::prelude::*;
+
+use crate::cluster::{
+    forwards::{Forward, ForwardReply},
+    lanes::{LaneAnswer, LaneItem, Mail, MailBatch},
+    lease::Lease,
+    members::{MemberRecord, MemberStanding},
+    names::{ClaimNumber, ClientKey, Incarnation, MessageId, MessageSource, NodeId, Term},
+    owners::{Hold, OwnerRecord, ReleaseRequest},
+    questions::{NodeQuestion, QuestionBody, QuestionReply},
+    routes::{FilterChange, RouteContent, RouteEntry},
+    wire::{Wire, WireError, decode, encode},
+};
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A node of this version writes these bytes, and reads them.
+#[track_caller]
+fn is_version_1<T: Wire + PartialEq + Debug>(value: &T, written: &str) {
+    assert_eq!(hex(&encode(value)), written);
+    assert_eq!(decode::<T>(&bytes(written)).as_ref(), Ok(value));
+    for cut in 0..bytes(written).len() {
+        assert!(decode::<T>(&bytes(written)[..cut]).is_err(), "cut at {cut}");
+    }
+    assert!(decode::<T>(&bytes(&format!("{written}00"))).is_err(), "bytes behind the value");
+}
+
+fn mail() -> Mail {
+    let source = MessageSource { store: 1, incarnation: Incarnation(3), shard: 0 };
+    Mail {
+        id: MessageId { source, number: 9 },
+        qos: crate::mqtt::QoS::AtLeastOnce,
+        is_alone: true,
+        topic: "t".into(),
+        content: "hi".into(),
+    }
+}
+
+#[test]
+fn records_of_version_1_are_read() {
+    let lease = Lease { incarnation: Incarnation(3), generation: 1, is_expired: true };
+    is_version_1(&lease, "0101030101");
+    let member = MemberRecord {
+        store: 7,
+        incarnation: Incarnation(3),
+        generation: 1,
+        standing: MemberStanding::Serving,
+        keepers: vec![node("n1")],
+    };
+    is_version_1(&member, "01020703010101026e31");
+    let owner = OwnerRecord {
+        client_id: "car".into(),
+        node: node("n0"),
+        incarnation: Incarnation(3),
+        term: Term(300),
+        hold: Hold::Taking,
+        previous: Some(node("n1")),
+        owed: vec![node("n2")],
+        writer: node("n0"),
+        claim: ClaimNumber(5),
+    };
+    is_version_1(&owner, "010303636172026e3003ac020001026e3101026e32026e3005");
+}
+
+#[test]
+fn mail_of_version_1_is_read() {
+    is_version_1(&mail(), "01040103000901010174026869");
+    let batch = MailBatch {
+        from: node("n0"),
+        from_incarnation: Incarnation(3),
+        to_incarnation: Incarnation(2),
+        first: 1,
+        items: vec![LaneItem::Mail(mail())],
+    };
+    is_version_1(&batch, "0106026e3003020101000103000901010174026869");
+    let answer = LaneAnswer {
+        from: node("n1"),
+        from_incarnation: Incarnation(2),
+        to_incarnation: Incarnation(3),
+        received: 1,
+        stored: 1,
+    };
+    is_version_1(&answer, "0107026e3102030101");
+    let forward = Forward {
+        tried: BTreeSet::from([node("n1")]),
+        cleared: BTreeMap::from([(node("n2"), Some(Term(7)))]),
+        copy: 1,
+        lane: Some(node("n1")),
+        ..Forward::new(ClientKey(5), mail())
+    };
+    is_version_1(&forward, "010905010300090101017402686901026e3101026e3201070101026e31");
+}
+
+#[test]
+fn routes_and_questions_of_version_1_are_read() {
+    let change = FilterChange { filter: "a/#".into(), is_added: true };
+    let content = RouteContent::Changes(vec![change]);
+    is_version_1(
+        &RouteEntry { incarnation: Incarnation(3), number: 1, content },
+        "01080301000103612f2301",
+    );
+    let request = ReleaseRequest { key: ClientKey(5), term: Term(7) };
+    let body = QuestionBody::Release(request);
+    let question = NodeQuestion { from: node("n0"), incarnation: Incarnation(3), body };
+    is_version_1(&question, "010a026e3003000507");
+    is_version_1(&QuestionReply::Forward(ForwardReply::Kept), "010b0100");
+}
+
+#[test]
+fn a_value_of_a_later_version_or_of_another_kind_is_an_error_that_says_so() {
+    assert_eq!(decode::<Lease>(&[2, 1, 3, 1, 1]), Err(WireError::Version(2)));
+    assert_eq!(decode::<Lease>(&[0, 1, 3, 1, 1]), Err(WireError::Damaged(1)));
+    let kind = WireError::Kind { expected: 1, found: 2 };
+    assert_eq!(decode::<Lease>(&[1, 2, 3, 1, 1]), Err(kind));
+    // A name that a subject of NATS cannot carry.
+    assert!(decode::<LaneAnswer>(&bytes("0107022e3102030101")).is_err());
+    // QoS 3.
+    assert!(decode::<Mail>(&bytes("010401030009030174026869")).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_value_or_an_error(
+        kind in 0_u8..14,
+        fields in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let bytes = [vec![1, kind], fields].concat();
+        let _ = decode::<Lease>(&bytes);
+        let _ = decode::<MemberRecord>(&bytes);
+        let _ = decode::<OwnerRecord>(&bytes);
+        let _ = decode::<Mail>(&bytes);
+        let _ = decode::<LaneItem>(&bytes);
+        let _ = decode::<MailBatch>(&bytes);
+        let _ = decode::<LaneAnswer>(&bytes);
+        let _ = decode::<RouteEntry>(&bytes);
+        let _ = decode::<Forward>(&bytes);
+        let _ = decode::<NodeQuestion>(&bytes);
+        let _ = decode::<QuestionReply>(&bytes);
+    }
+}

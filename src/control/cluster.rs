@@ -1,0 +1,81 @@
+//! The cluster that a broker is a member of, for the callers that look at it.
+
+use crate::labels::labels;
+
+labels! {
+    /// How a broker stands in its cluster.
+    pub enum ClusterState {
+        /// It is in no cluster.
+        Alone = "alone",
+        /// It has not reached NATS since its start.
+        Connecting = "connecting",
+        /// It has reached NATS, and does not act for clients yet.
+        Joining = "joining",
+        /// It acts for its clients.
+        Serving = "serving",
+        /// It could not renew its leases, or others have declared it dead; it joins again.
+        Fenced = "fenced",
+    }
+}
+
+labels! {
+    /// What the record of a member says.
+    pub enum MemberState {
+        /// It does not act for clients yet.
+        Joining = "joining",
+        /// It acts for its clients while its leases last.
+        Serving = "serving",
+        /// It was declared dead.
+        Dead = "dead",
+    }
+}
+
+/// A cluster, as one of its brokers sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterView {
+    /// How this broker stands in it.
+    pub state: ClusterState,
+    /// The name of this broker in it.
+    pub node: String,
+    /// Counts the lives of this broker in the cluster; 0 before the first.
+    pub incarnation: u64,
+    /// Why NATS cannot be used yet.
+    pub fault: Option<Box<str>>,
+    /// The members, in the order of their names, this broker among them.
+    pub members: Vec<ClusterMemberView>,
+}
+
+impl ClusterView {
+    /// Describes a cluster of which nothing else is known.
+    #[must_use]
+    pub fn new(state: ClusterState, node: &str) -> Self {
+        let (incarnation, fault, members) = (0, None, Vec::new());
+        Self { state, node: node.to_owned(), incarnation, fault, members }
+    }
+}
+
+/// A broker of a cluster.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterMemberView {
+    /// Its name.
+    pub node: String,
+    /// What its record says.
+    pub state: MemberState,
+    /// Counts its lives.
+    pub incarnation: u64,
+    /// The broker that does what follows from its death.
+    pub keeper: Option<String>,
+    /// The time since each of its leases was seen to be renewed, in milliseconds.
+    pub lease_ages_millis: Vec<u64>,
+}
+
+impl ClusterMemberView {
+    /// Describes a member.
+    #[must_use]
+    pub fn new(node: &str, state: MemberState, incarnation: u64) -> Self {
+        let (keeper, lease_ages_millis) = (None, Vec::new());
+        Self { node: node.to_owned(), state, incarnation, keeper, lease_ages_millis }
+    }
+}

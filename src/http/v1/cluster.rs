@@ -1,0 +1,126 @@
+//! `/api/v1/cluster`: the cluster of which the broker is a member. Needs `observe` for any client.
+
+use std::pin::pin;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    super::{
+        Api,
+        admission::{self, CallEffect},
+        calls::{Answer, answer},
+        failures::{Caller, Fails, Parameters, Permission},
+    },
+    resource,
+    target::Query,
+};
+use crate::{
+    auth::Action,
+    control::{ClusterMemberView, ClusterState, ClusterView},
+    metrics::RestRoute,
+};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let cluster = resource("/cluster", "GET, HEAD")
+        .route(web::get().to(cluster))
+        .route(web::head().to(cluster));
+    config.service(cluster);
+}
+
+/// The cluster, as the broker that answers sees it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Cluster)]
+struct ClusterAnswer {
+    /// How the broker stands in it: `alone` (it is in no cluster), `connecting` (it has not reached NATS),
+    /// `joining`, `serving`, or `fenced` (it must not act for clients until it has joined again).
+    #[schema(pattern = "^(alone|connecting|joining|serving|fenced)$")]
+    state: &'static str,
+    /// The name of the broker in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// Counts the lives of the broker in the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incarnation: Option<u64>,
+    /// Why NATS cannot be used, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<Box<str>>,
+    /// The members, in the order of their names, the broker among them.
+    members: Vec<ClusterMemberAnswer>,
+}
+
+/// A broker of a cluster.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClusterMember)]
+struct ClusterMemberAnswer {
+    /// Its name.
+    node: String,
+    /// What its record says: `joining`, `serving` or `dead`.
+    #[schema(pattern = "^(joining|serving|dead)$")]
+    state: &'static str,
+    /// Counts its lives.
+    incarnation: u64,
+    /// The broker that does what follows from its death.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keeper: Option<String>,
+    /// Milliseconds since the broker that answers saw that each of its leases was renewed.
+    lease_ages_ms: Vec<u64>,
+}
+
+impl From<ClusterView> for ClusterAnswer {
+    fn from(view: ClusterView) -> Self {
+        Self {
+            state: view.state.name(),
+            node: Some(view.node),
+            incarnation: Some(view.incarnation),
+            fault: view.fault,
+            members: view.members.into_iter().map(ClusterMemberAnswer::from).collect(),
+        }
+    }
+}
+
+impl From<ClusterMemberView> for ClusterMemberAnswer {
+    fn from(view: ClusterMemberView) -> Self {
+        Self {
+            node: view.node,
+            state: view.state.name(),
+            incarnation: view.incarnation,
+            keeper: view.keeper,
+            lease_ages_ms: view.lease_ages_millis,
+        }
+    }
+}
+
+/// Shows the cluster: its members, the ages of their leases, and whether the broker is fenced.
+#[utoipa::path(
+    get, path = "/cluster", tag = "node", operation_id = "cluster",
+    responses(
+        (status = 200, description = "The cluster.", body = ClusterAnswer,
+         example = json!({"state": "serving", "node": "a", "incarnation": 3, "members": [
+            {"node": "a", "state": "serving", "incarnation": 3, "lease_ages_ms": [410, 412, 411]},
+            {"node": "b", "state": "dead", "incarnation": 1, "keeper": "a",
+             "lease_ages_ms": [90_210, 90_210, 90_212]}]})),
+        Fails<(Caller, Permission, Parameters)>,
+    ),
+)]
+pub(super) async fn cluster(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        Query::parse(request.query_string(), &[])?;
+        caller.permit(&api, "", &[Action::Observe])?;
+        let alone = || ClusterAnswer {
+            state: ClusterState::Alone.name(),
+            node: None,
+            incarnation: None,
+            fault: None,
+            members: Vec::new(),
+        };
+        let view = api.0.control.cluster();
+        Ok(Answer::json(&view.map_or_else(alone, ClusterAnswer::from)))
+    };
+    answer(&api, &request, RestRoute::Cluster, pin!(call)).await
+}

@@ -1,0 +1,17 @@
+//! The cluster on real NATS servers, which the tests start, kill, freeze and start again.
+//!
+//! A machine without the program `nats-server` skips the tests, and says so (`crates/hearthmq-test`,
+//! `nats.rs`).
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
+
+mod access;
+mod following;
+mod joining;
+mod leaders;
+mod mail;
+mod options;
+mod program;
+mod records;
+mod support;
+mod writing;
