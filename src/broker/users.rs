@@ -152,13 +152,15 @@ impl Broker {
         }
     }
 
-    /// Returns the account of a name, with its revision.
+    /// Returns the account of a name as it is shown, with its revision.
     fn stored_user(&self, name: &str) -> Result<(Revision, StoredUser), UsersError> {
-        let record = self.running.core.records.committed(&checked(name)?);
-        let record = record.ok_or(UsersError::NotFound)?;
-        // A damaged record is as good as none: the account can be imported again.
-        let user = StoredUser::decode(&record.value).ok_or(UsersError::NotFound)?;
-        Ok((record.revision, user))
+        decoded(self.running.core.records.committed(&checked(name)?))
+    }
+
+    /// Returns the account of a name as a change finds it: as the change before it leaves it, which may
+    /// still be on its way to the store.
+    fn newest_user(&self, name: &str) -> Result<(Revision, StoredUser), UsersError> {
+        decoded(self.running.core.records.newest(&checked(name)?))
     }
 
     /// Makes a change, as often as other callers come before it.
@@ -185,7 +187,7 @@ impl Broker {
     ) -> Result<UserChanged, UsersError> {
         let ChangeUser { name, change, expected, .. } = request;
         let creates = matches!(change, UserChange::Create(_));
-        let found = if creates { None } else { Some(self.stored_user(name)?) };
+        let found = if creates { None } else { Some(self.newest_user(name)?) };
         let has_other = |(revision, _): &(Revision, _)| expected.is_some_and(|it| it != revision.0);
         if found.as_ref().is_some_and(has_other) {
             return Err(UsersError::Changed);
@@ -305,7 +307,7 @@ impl UserAccounts for Broker {
             }
         } else {
             // Before a password is hashed for nothing.
-            let (revision, _) = self.stored_user(&request.name)?;
+            let (revision, _) = self.newest_user(&request.name)?;
             if request.expected.is_some_and(|expected| expected != revision.0) {
                 return Err(UsersError::Changed);
             }
@@ -362,6 +364,13 @@ impl UserAccounts for Broker {
         };
         tokio::spawn(check).await.unwrap_or_default()
     }
+}
+
+fn decoded(record: Option<Record>) -> Result<(Revision, StoredUser), UsersError> {
+    let record = record.ok_or(UsersError::NotFound)?;
+    // A damaged record is as good as none: the account can be imported again.
+    let user = StoredUser::decode(&record.value).ok_or(UsersError::NotFound)?;
+    Ok((record.revision, user))
 }
 
 /// Returns the key of an account, if its name can be one.

@@ -115,6 +115,16 @@ impl StoredRecords {
         (!record.has_expired(now)).then(|| record.clone())
     }
 
+    /// Returns a record as the last change leaves it, which may be pending. A change of part of a record
+    /// begins with this one: the store commits them in order.
+    #[cfg(feature = "accounts")]
+    pub(crate) fn newest(&self, name: &RecordKey) -> Option<Record> {
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        let record = state.entries.get(name)?.newest()?;
+        (!record.has_expired(now)).then(|| record.clone())
+    }
+
     /// Returns the committed records of a namespace in the order of their keys, from the first key after
     /// `after` on, at most `limit`.
     pub(crate) fn page(

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::{FutureExt as _, future::join_all};
 use hearthmq::{
     Broker,
     auth::{
@@ -21,6 +22,7 @@ use hearthmq::{
     limits::OwnLimits,
     mqtt::{Connect, ReasonCode},
 };
+use tokio::task::yield_now;
 
 use crate::support::{Client, disk::Disk, packets::*, pass, secs, world_with};
 
@@ -251,7 +253,36 @@ async fn a_change_of_another_revision_changes_nothing() {
         let groups = Groups::new([number.to_string()]).unwrap();
         set(&broker, "ann", move |it| it.groups = Some(groups))
     });
-    futures_util::future::join_all(all).await;
+    join_all(all).await;
+}
+
+/// A change begins with the account as the change before it leaves it, although that is not stored yet.
+#[actix_rt::test]
+async fn changes_of_one_account_at_one_time_follow_each_other() {
+    let disk = Disk::default();
+    let power = disk.power_slowly_with(sources(AuthenticationConfig::default())).await;
+    create(&power.broker, NewUser::new("ann")).await.unwrap();
+    power.hold_writes(true);
+    let groups = |number: usize| Groups::new([format!("g{number}")]).unwrap();
+    let each = |number| {
+        let fill = move |it: &mut AccountProperties| it.groups = Some(groups(number));
+        set(&power.broker, "ann", fill)
+    };
+    let mut changes = Box::pin(join_all((0..20).map(each)));
+    let secrets = || change(&power.broker, "ann", UserChange::AddSecret);
+    let mut secrets = Box::pin(join_all([secrets(), secrets()]));
+    for _ in 0..100 {
+        assert!((&mut changes).now_or_never().is_none());
+        assert!((&mut secrets).now_or_never().is_none());
+        yield_now().await;
+    }
+    power.hold_writes(false);
+    changes.await;
+    for added in secrets.await {
+        added.unwrap();
+    }
+    let ann = power.broker.find_user("ann").await.unwrap();
+    assert_eq!((ann.groups, ann.secrets.len()), (groups(19), 2));
 }
 
 /// One hash at a time and one place to wait: a third login at the same moment is refused, whichever
@@ -272,13 +303,13 @@ async fn who_is_there_and_how_cannot_be_told_from_the_cost_of_a_refusal() {
         create(&broker, with_password("with-weak-hash", weak)).await.unwrap();
         let ids = ["1", "2", "3"];
         let all = ids.map(|id| refused(&broker, login(name, "wrong", connect(id))));
-        let reasons = futures_util::future::join_all(all).await;
+        let reasons = join_all(all).await;
         let count = |wanted| reasons.iter().filter(|reason| **reason == wanted).count();
         let both = [count(BAD), count(ReasonCode::ServerUnavailable)];
         assert_eq!(both, [2, 1], "{name}: {reasons:?}");
         let secret = generate_secret();
         let all = ids.map(|id| refused(&broker, login(name, &secret, connect(id))));
-        assert_eq!(futures_util::future::join_all(all).await, [BAD; 3], "{name}");
+        assert_eq!(join_all(all).await, [BAD; 3], "{name}");
     }
 }
 
