@@ -5,7 +5,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hearthmq::{
@@ -20,7 +20,9 @@ use hearthmq::{
     },
 };
 
-use crate::{builder, generous, pause_time};
+use tokio::task::yield_now;
+
+use crate::{builder, generous, millis, pass, pause_time};
 
 /// The store to which brokers write, one after the other.
 #[derive(Default)]
@@ -178,6 +180,21 @@ impl Disk {
     fn plug(&self) -> Plug<MemoryStore> {
         Plug { pages_read: self.pages_read.clone(), ..Plug::new(self.store.clone()) }
     }
+}
+
+/// Waits until the store of a broker on virtual time, which has a thread of its own, has everything. Until then,
+/// a wait of the test may end at once, because its clock does not wait for that thread.
+pub async fn until_written(broker: &Broker) {
+    let begun = Instant::now();
+    let waiting = || broker.metrics().totals().store_waiting_bytes.value();
+    let held = || broker.metrics().shard(0).publishers_held.value();
+    pass(millis(10)).await;
+    while waiting() > 0 || held() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes wait", waiting());
+        pass(millis(5)).await;
+        yield_now().await;
+    }
+    pass(millis(100)).await;
 }
 
 impl Powered {

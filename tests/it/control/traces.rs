@@ -21,8 +21,10 @@ use serde_json::Value;
 use crate::{
     riddle::{Riddle, answer, question, riddled},
     support::{
-        Client, disk::Disk, packets::*, pass, secs, stream_of, world, world_where, world_with,
-        world_within,
+        Client,
+        disk::{Disk, until_written},
+        packets::*,
+        pass, secs, stream_of, world, world_where, world_with, world_within,
     },
 };
 
@@ -208,6 +210,7 @@ async fn a_connack_that_waits_for_the_store_is_recorded() {
     pass(secs(1)).await;
     let trace = start(&powered.broker, of_client("car")).await;
     powered.hold_writes(false);
+    until_written(&powered.broker).await;
     client.expect_connected().await;
     client.ping().await;
     let found = kinds(&powered.broker, &trace).await;

@@ -1,17 +1,20 @@
 //! The share of one user in what waits for the store, and in what waits in memory. Beyond it, the
 //! user waits or loses messages, and the others do not.
 
-use std::time::{Duration, Instant};
-
 use hearthmq::{
     Broker,
     metrics::{DropReason, HoldReason, UserLimit},
     mqtt::{Connect, Packet, ReasonCode},
 };
-use tokio::task::yield_now;
 
 use super::shares::{lasting, of, reached};
-use crate::support::{Client, disk::Disk, millis, packets::*, pass, secs, world_within};
+use crate::support::{
+    Client,
+    disk::{Disk, until_written},
+    millis,
+    packets::*,
+    pass, secs, world_within,
+};
 
 const MIB: u64 = 1 << 20;
 /// What one user may have on the way to the store; half of it while the store is behind.
@@ -26,18 +29,6 @@ fn waiting(broker: &Broker) -> u64 {
 
 fn held(broker: &Broker) -> u64 {
     broker.metrics().shard(0).publishers_held.value()
-}
-
-/// Waits until the store, which has a thread of its own, has everything.
-async fn until_written(broker: &Broker) {
-    let begun = Instant::now();
-    pass(millis(10)).await;
-    while waiting(broker) > 0 || held(broker) > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes wait", waiting(broker));
-        pass(millis(5)).await;
-        yield_now().await;
-    }
-    pass(millis(100)).await;
 }
 
 /// Publishes more than the share of a user for its durable session; returns the client when all is sent.
