@@ -302,7 +302,8 @@ impl Link {
 
     /// Returns whether another message may be encoded ahead of the socket.
     #[inline]
-    pub(super) fn has_room(&self) -> bool {
+    #[must_use]
+    pub fn has_room(&self) -> bool {
         self.unwritten() < OUT_BYTES_AHEAD && !self.withholds_messages
     }
 

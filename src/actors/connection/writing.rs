@@ -44,6 +44,8 @@ impl Connection {
                 }
                 continue;
             }
+            // Only room for more could let more messages go on after the write.
+            let has_all = has_all && link.has_room();
             let mut wrote = 0;
             let outcome = poll_write_output(&mut *self.transport, task, link, &mut wrote);
             self.has_written |= wrote > 0;
@@ -62,6 +64,9 @@ impl Connection {
                 return Ok(true);
             };
             shard.buffers.take_back(buffer);
+            if has_all {
+                return Ok(true);
+            }
         }
         Ok(false)
     }
