@@ -372,8 +372,11 @@ pub trait LiveClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
-    /// Removes the Keep Alive override of a client; returns whether there was one.
-    async fn remove_override(&self, _request: RemoveOverride) -> Result<bool, ControlError> {
+    /// Removes the Keep Alive override of a client; returns the one that was there.
+    async fn remove_override(
+        &self,
+        _request: RemoveOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

@@ -33,9 +33,9 @@ impl Message for QuerySettings {
     type Result = Option<StickySettings>;
 }
 
-/// Whether there were any.
+/// The settings that were there.
 impl Message for RemoveSettings {
-    type Result = Result<bool, ControlError>;
+    type Result = Result<Option<StickySettings>, ControlError>;
 }
 
 impl Message for ListSettings {
@@ -91,9 +91,9 @@ impl Message for QueryOverride {
     type Result = Option<KeepAliveOverride>;
 }
 
-/// Whether there was an override.
+/// The override that was there.
 impl Message for RemoveOverride {
-    type Result = Result<bool, ControlError>;
+    type Result = Result<Option<KeepAliveOverride>, ControlError>;
 }
 
 impl Message for ListOverrides {

@@ -115,7 +115,10 @@ impl LiveClients for Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
-    async fn remove_override(&self, request: RemoveOverride) -> Result<bool, ControlError> {
+    async fn remove_override(
+        &self,
+        request: RemoveOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
         let registry = self.registry(&request.client_id);
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
@@ -222,7 +225,10 @@ impl SettingsOfClients for Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
-    async fn remove_settings(&self, request: RemoveSettings) -> Result<bool, ControlError> {
+    async fn remove_settings(
+        &self,
+        request: RemoveSettings,
+    ) -> Result<Option<StickySettings>, ControlError> {
         let registry = self.registry(request.of.name());
         if matches!(request.of, SettingsOf::Client(_)) {
             return self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?;

@@ -102,7 +102,8 @@ impl Broker {
     /// # Errors
     /// The store cannot be written, or the broker cannot answer.
     pub async fn remove_keep_alive_override(&self, client_id: &str) -> Result<bool, ControlError> {
-        LiveClients::remove_override(self, RemoveOverride::new(client_id)).await
+        let removed = LiveClients::remove_override(self, RemoveOverride::new(client_id));
+        removed.await.map(|former| former.is_some())
     }
 
     /// Returns some sticky Keep Alives, in the order of the bytes of their Client Identifiers.

@@ -195,6 +195,8 @@ impl Broker {
         let now = self.running.core.clock.now();
         let (before, former) = found.map_or((None, None), |(at, user)| (Some(at), Some(user)));
         let credentials: Vec<_> = former.as_ref().map(credentials_of).unwrap_or_default();
+        let former_view =
+            before.zip(former.as_ref()).map(|(at, user)| self.view(name, at, user, false));
         let UserStep { user, secret } = step(change, former, password, now)?;
         let expected = before.map_or(Expected::Absent, Expected::At);
         let (records, name_key) = (&self.running.core.records, checked(name)?);
@@ -216,7 +218,7 @@ impl Broker {
         users.source.forget_uses(credentials.into_iter().filter(|id| !kept.contains(id)));
         users.source.note_change();
         let sessions = self.recheck_user(name).await;
-        Ok(UserChanged { secret, ..UserChanged::new(view, sessions) })
+        Ok(UserChanged { former: former_view, secret, ..UserChanged::new(view, sessions) })
     }
 
     /// Stores one account of an import.

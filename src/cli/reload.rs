@@ -36,6 +36,12 @@ struct ReloadParts<'a> {
     log: &'a Log,
     /// The configuration from now on.
     config: &'a Config,
+    /// The one before, as given.
+    former: &'a Config,
+    /// The one from now on, as given.
+    applied: &'a Config,
+    /// The options that have changed.
+    changed: &'a [String],
 }
 
 /// The steps of a reload, in order. Each logs its result.
@@ -51,14 +57,22 @@ const STEPS: &[fn(&ReloadParts<'_>)] = &[
     |parts| parts.serving.change_bridges(parts.config),
     |parts| parts.serving.change_logins(parts.config),
     |parts| parts.serving.tls().reload(parts.config),
-    |parts| note(parts.serving.broker()),
+    note,
     |parts| recheck(parts.serving.broker()), // by all of the above
 ];
 
-/// Notes the reload in the audit log.
-fn note(broker: &Broker) {
-    tracing::info!(target: "hearthmq::audit", call = "reload", "changed");
-    broker.note_audit(AuditEntry::new("reload"));
+/// Notes the reload in the audit log, with the options that have changed.
+fn note(parts: &ReloadParts<'_>) {
+    let values = |config: &Config| {
+        let values = config.values_for_log(parts.changed);
+        (!values.is_empty()).then(|| serde_json::Value::Object(values).to_string())
+    };
+    let [old, new] = [values(parts.former), values(parts.applied)];
+    let mut entry = AuditEntry::new("reload");
+    [entry.old, entry.new] = [&old, &new].map(|text| text.as_deref().map(Into::into));
+    let [old, new] = [old.as_deref(), new.as_deref()];
+    tracing::info!(target: "hearthmq::audit", call = "reload", old, new, "changed");
+    parts.serving.broker().note_audit(entry);
 }
 
 /// Ends connections and subscriptions that are no longer allowed, in the background.
@@ -96,13 +110,21 @@ impl Reload {
 
     /// Reads everything again.
     pub(super) fn read_again(&mut self, serving: &Serving) {
-        self.read_configuration();
+        let former = self.config.clone();
+        let changed = self.read_configuration();
         let mut config = self.config.clone();
         // Only a limit that is configured is reported; a default one was reported at the start.
         if let Some(told @ TooFewFiles::Configured(_)) = open_files::fit(&mut config) {
             told.tell();
         }
-        let parts = ReloadParts { serving, log: &self.log, config: &config };
+        let parts = ReloadParts {
+            serving,
+            log: &self.log,
+            config: &config,
+            former: &former,
+            applied: &self.config,
+            changed: &changed,
+        };
         for step in STEPS {
             step(&parts);
         }
@@ -110,22 +132,22 @@ impl Reload {
     }
 
     /// Applies the changes that can be applied while the broker runs. A configuration with a
-    /// mistake changes nothing.
-    fn read_configuration(&mut self) {
+    /// mistake changes nothing. Returns the options that have changed.
+    fn read_configuration(&mut self) -> Vec<String> {
         let wanted = match self.options.load() {
             Ok(wanted) => wanted,
             Err(error) => {
                 tracing::error!("the configuration stays as it was: {error}");
-                return;
+                return Vec::new();
             }
         };
         let change = self.config.change_to(&wanted);
         self.config = change.config;
-        let changed = change.changed.join(", ");
-        tracing::info!(changed, "configuration read again");
+        tracing::info!(changed = change.changed.join(", "), "configuration read again");
         if !change.needs_restart.is_empty() {
             let options = change.needs_restart.join(", ");
             tracing::warn!(options, "these options have changed and need a restart");
         }
+        change.changed
     }
 }

@@ -1,6 +1,6 @@
 //! The options in force, for people: with their defaults, and without secrets.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
 use super::{Config, change::can_change, load::as_table};
@@ -40,6 +40,18 @@ impl Config {
         }
         options.sort_by(|one, other| one.name.cmp(&other.name));
         options
+    }
+
+    /// Returns the values of these options for the log, without secrets.
+    #[must_use]
+    pub fn values_for_log(&self, names: &[String]) -> Map<String, Json> {
+        let options = self.options_in_force();
+        let value = |name: &String| {
+            let shown = options.iter().find(|option| option.name == *name);
+            let shown = shown.filter(|option| !HIDDEN.contains(&&*option.name));
+            shown.map_or_else(|| json!("(not shown)"), |option| option.value.clone())
+        };
+        names.iter().map(|name| (name.clone(), value(name))).collect()
     }
 }
 
@@ -133,6 +145,10 @@ mod tests {
         let shown = serde_json::to_string(&config.options_in_force()).expect("JSON");
         assert!(!shown.contains(secret), "{shown}");
         assert!(shown.contains("fleet"));
+        let names = HIDDEN.map(str::to_owned);
+        let names: Vec<_> = names.into_iter().chain(["webhook.secrets".to_owned()]).collect();
+        let logged = config.values_for_log(&names);
+        assert!(logged.values().all(|value| value == "(not shown)"), "{logged:?}");
         for name in HIDDEN {
             let option = option(&config, name);
             assert!(option.is_hidden && option.is_changed && option.value.is_null(), "{name}");

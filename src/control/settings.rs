@@ -188,12 +188,21 @@ pub struct SettingsChanged {
     /// The settings that the connection of the client has then; if it is absent, or they are those of
     /// a user, those that are stored.
     pub settings: ClientSettings,
+    /// The settings before the change, of the same kind.
+    pub former: ClientSettings,
 }
 
 impl SettingsChanged {
     /// Returns the result of a change that this node has made.
     pub fn new(node: impl Into<Arc<str>>, settings: ClientSettings) -> Self {
-        Self { node: node.into(), settings }
+        Self { node: node.into(), settings, former: ClientSettings::new() }
+    }
+
+    /// Returns the result with the settings before the change.
+    #[must_use]
+    pub fn after(mut self, former: ClientSettings) -> Self {
+        self.former = former;
+        self
     }
 }
 
@@ -309,8 +318,11 @@ pub trait SettingsOfClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
-    /// Removes the sticky settings of a client or a user; returns whether there were any.
-    async fn remove_settings(&self, _request: RemoveSettings) -> Result<bool, ControlError> {
+    /// Removes the sticky settings of a client or a user; returns those that were there.
+    async fn remove_settings(
+        &self,
+        _request: RemoveSettings,
+    ) -> Result<Option<StickySettings>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

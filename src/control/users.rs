@@ -210,6 +210,8 @@ impl ChangeUser {
 pub struct UserChanged {
     /// The account as it is now; `None` if it was removed.
     pub user: Option<UserView>,
+    /// The account before the change; `None` if it was created.
+    pub former: Option<UserView>,
     /// The device secret that was made, which nobody can read again, with its number.
     pub secret: Option<NewSecret>,
     /// What has become of the sessions of the user.
@@ -220,7 +222,7 @@ impl UserChanged {
     /// Creates the result.
     #[must_use]
     pub const fn new(user: Option<UserView>, sessions: Rechecked) -> Self {
-        Self { user, secret: None, sessions }
+        Self { user, former: None, secret: None, sessions }
     }
 }
 

@@ -10,11 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     control::{
-        ClientSettings, ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection,
-        SetKeepAlive, SettingsChange, SubscriptionChange,
+        ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive,
+        SettingsChange, SubscriptionChange,
     },
     mqtt::ReasonCode,
-    shard::connect::{TakeClient, TakeStep},
+    shard::{
+        connect::{TakeClient, TakeStep},
+        sticky::SettingsStep,
+    },
     traces::Trace,
     transport::TlsFacts,
 };
@@ -47,12 +50,12 @@ pub(crate) enum ToConnection {
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },
-    /// Change settings, and answer those that the connection has then.
+    /// Change settings, and answer those that the connection had, and has then.
     ChangeSettings {
         /// Which settings, and to what.
         change: SettingsChange,
         /// Where the answer goes.
-        reply: Reply<ClientSettings>,
+        reply: Reply<SettingsStep>,
     },
     /// Answer the facts of TLS about the client.
     DescribeTls(oneshot::Sender<Option<TlsFacts>>),

@@ -98,6 +98,7 @@ pub(crate) use self::{
     refusal::RefusalAnswer,
     routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
     shared::SharedShard,
+    sticky::SettingsStep,
     table::StickyBounds,
     traced::traced_client,
 };

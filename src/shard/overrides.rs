@@ -66,12 +66,17 @@ impl OverrideTable {
         self.0.put(put, former.as_ref(), bounds).await
     }
 
-    /// Removes the override of a client; returns whether there was one.
+    /// Removes the override of a client; returns the one that was there.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) async fn remove(&self, client_id: &str) -> Result<bool, ControlError> {
-        self.0.remove(self.name_of(client_id)?, Expected::Any).await
+    pub(crate) async fn remove(
+        &self,
+        client_id: &str,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
+        let name = self.name_of(client_id)?;
+        let former = self.0.remove(name.clone(), Expected::Any).await?;
+        Ok(former.and_then(|record| parse(&name, &record)))
     }
 
     /// Returns some overrides in the order of their Client Identifiers.

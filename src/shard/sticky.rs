@@ -42,6 +42,13 @@ impl SettingsLayers {
     }
 }
 
+/// Settings before and after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SettingsStep {
+    pub(crate) before: ClientSettings,
+    pub(crate) after: ClientSettings,
+}
+
 /// The content of a record, in JSON.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -88,7 +95,7 @@ impl StickyTable {
         found.map(|found| found.settings).unwrap_or_default()
     }
 
-    /// Changes the settings of a client or a user; returns them once they are committed.
+    /// Changes the settings of a client or a user; returns the former and the new ones once these are committed.
     ///
     /// # Errors
     /// A setting is out of its range, there is no room for the record, the name is too long, or the
@@ -99,7 +106,7 @@ impl StickyTable {
         (change, by): (&SettingsChange, Option<&str>),
         now: Timestamp,
         bounds: &StickyBounds,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsStep, ControlError> {
         if let SettingsOf::Client(client_id) = of {
             bounds.check_client_id(client_id)?;
         }
@@ -110,11 +117,12 @@ impl StickyTable {
             Some(record) => Expected::At(record.revision),
         };
         let found = former.as_ref().and_then(|record| parse(&name, record));
-        let settings = found.map(|found| found.settings).unwrap_or_default().changed_by(change);
+        let before = found.map(|found| found.settings).unwrap_or_default();
+        let settings = before.changed_by(change);
         settings.check()?;
         if settings.is_empty() {
             self.0.remove(name, expected).await?;
-            return Ok(settings);
+            return Ok(SettingsStep { before, after: settings });
         }
         let content = StickyContent {
             session_expiry_secs: settings.session_expiry_secs,
@@ -130,15 +138,20 @@ impl StickyTable {
         // Of two calls at the same time one fails, so that no change is lost.
         let put = Put::new(name, value).expecting(expected);
         self.0.put(put, former.as_ref(), bounds).await?;
-        Ok(settings)
+        Ok(SettingsStep { before, after: settings })
     }
 
-    /// Removes the settings of a client or a user; returns whether there were any.
+    /// Removes the settings of a client or a user; returns those that were there.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub(crate) async fn remove(&self, of: &SettingsOf) -> Result<bool, ControlError> {
-        self.0.remove(self.name_of(of)?, Expected::Any).await
+    pub(crate) async fn remove(
+        &self,
+        of: &SettingsOf,
+    ) -> Result<Option<StickySettings>, ControlError> {
+        let name = self.name_of(of)?;
+        let former = self.0.remove(name.clone(), Expected::Any).await?;
+        Ok(former.and_then(|record| parse(&name, &record)))
     }
 
     /// Returns some settings in the order of the names.

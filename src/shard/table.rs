@@ -72,7 +72,7 @@ impl RecordTable {
         })
     }
 
-    /// Removes a record; returns whether there was one.
+    /// Removes a record; returns the one that was there.
     ///
     /// # Errors
     /// The record is another than expected, or the store cannot be written.
@@ -80,10 +80,10 @@ impl RecordTable {
         &self,
         name: RecordKey,
         expected: Expected,
-    ) -> Result<bool, ControlError> {
-        let existed = self.records.committed(&name).is_some();
+    ) -> Result<Option<Record>, ControlError> {
+        let former = self.records.committed(&name);
         self.records.remove(name, expected).await.map_err(failure)?;
-        Ok(existed)
+        Ok(former)
     }
 
     /// Returns some records whose keys begin with `prefix`, in the order of the keys: those whose remaining key is

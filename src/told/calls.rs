@@ -25,6 +25,8 @@ pub(crate) struct Changed<'a> {
 pub(crate) enum ChangedObject<'a> {
     /// A client identifier.
     Client(&'a str),
+    /// Client identifiers.
+    List(&'a str),
     /// A pattern for client identifiers.
     Clients(&'a str),
     /// A user name.
@@ -53,6 +55,7 @@ impl<'a> ChangedObject<'a> {
     pub(crate) const fn kind(self) -> &'static str {
         match self {
             Self::Client(_) => "client_id",
+            Self::List(_) => "client_ids",
             Self::Clients(_) => "clients",
             Self::User(_) => "username",
             Self::Rule(_) => "rule",
@@ -68,6 +71,7 @@ impl<'a> ChangedObject<'a> {
     pub(crate) const fn name(self) -> &'a str {
         match self {
             Self::Client(name)
+            | Self::List(name)
             | Self::Clients(name)
             | Self::User(name)
             | Self::Rule(name)
@@ -119,15 +123,15 @@ impl Told {
         let [old, new, user] = [changed.old, changed.new, caller.user].map(|text| text.map(cut));
         let name = changed.target.map(|target| (target.kind(), cut(target.name())));
         let of_kind = |kind| name.as_ref().filter(|(other, _)| *other == kind).map(|it| &*it.1);
-        let (client_id, clients, username) =
-            (of_kind("client_id"), of_kind("clients"), of_kind("username"));
+        let (client_id, client_ids) = (of_kind("client_id"), of_kind("client_ids"));
+        let (clients, username) = (of_kind("clients"), of_kind("username"));
         let (rule, ban, token) = (of_kind("rule"), of_kind("ban"), of_kind("token"));
         let (topic, certificate, address) =
             (of_kind("topic"), of_kind("certificate"), of_kind("address"));
         tracing::info!(
             target: AUDIT, parent: None,
             peer = %caller.peer, listener = caller.listener, call = changed.call,
-            client_id, clients, username, rule, ban, token, topic, certificate, address,
+            client_id, client_ids, clients, username, rule, ban, token, topic, certificate, address,
             old = old.as_deref(), new = new.as_deref(), user = user.as_deref(), left_out,
             "changed"
         );

@@ -106,11 +106,22 @@ fn rules_bans_and_tokens_hold_at_once_and_over_a_restart() {
 fn a_reload_is_in_the_audit_log() {
     let place = place();
     let program = place.start();
+    let file = place.path("hearthmq.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let more =
+        "\n[auth.http]\nurl = \"https://service.example/s3cr3t\"\n[tls]\ncrl_refresh_secs = 1234\n";
+    fs::write(&file, format!("{text}{more}")).unwrap();
     program.signal("-HUP");
     program.line_with(&["all sessions checked again"]);
     let audit = done(&program, &["audit"]);
     assert_eq!(audit.len(), 1, "{audit:?}");
     assert_eq!((&audit[0]["action"], audit[0]["user"].is_null()), (&"reload".into(), true));
+    let values = |name: &str| serde_json::from_str::<Value>(audit[0][name].as_str().unwrap());
+    let (old, new) = (values("old").unwrap(), values("new").unwrap());
+    assert_eq!(new["tls.crl_refresh_secs"], 1_234);
+    assert!(old["tls.crl_refresh_secs"].is_number() && old != new, "{old}");
+    assert_eq!(new["auth.http.url"], "(not shown)");
+    assert!(!format!("{audit:?}").contains("s3cr3t"));
 }
 
 #[test]

@@ -144,16 +144,16 @@ impl Handler<QueryOverride> for Registry {
 }
 
 impl Handler<RemoveOverride> for Registry {
-    type Result = ResponseFuture<Result<bool, ControlError>>;
+    type Result = ResponseFuture<Result<Option<KeepAliveOverride>, ControlError>>;
 
     fn handle(&mut self, message: RemoveOverride, _: &mut Self::Context) -> Self::Result {
         let (core, clients) = (self.core.clone(), Rc::clone(&self.clients));
         Box::pin(async move {
             let RemoveOverride { client_id, by } = message;
-            let existed = core.overrides.remove(&client_id).await?;
+            let former = core.overrides.remove(&client_id).await?;
             let follow = |reply| ToConnection::FollowOverride { by, reply };
             let _ = answer_of(ask(&clients, &client_id, follow)).await;
-            Ok(existed)
+            Ok(former)
         })
     }
 }

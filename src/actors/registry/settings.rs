@@ -10,19 +10,25 @@ use super::{Registry, control::answer_of};
 use crate::{
     actors::messages::FollowUserSettings,
     control::{
-        ChangeSettings, ClientSettings, ControlError, ListSettings, QuerySettings, RemoveSettings,
-        SettingsChanged, SettingsOf, StickySettings,
+        ChangeSettings, ControlError, ListSettings, QuerySettings, RemoveSettings, SettingsChanged,
+        SettingsOf, StickySettings,
     },
-    shard::{StickyBounds, common::Core, doors::ToConnection},
+    shard::{SettingsStep, StickyBounds, common::Core, doors::ToConnection},
 };
 
 type ChangeOutcome = Result<SettingsChanged, ControlError>;
+type RemoveOutcome = Result<Option<StickySettings>, ControlError>;
 
-/// Stores a change of sticky settings; returns them once they are committed.
-async fn store(core: &Core, request: &ChangeSettings) -> Result<ClientSettings, ControlError> {
+/// Stores a change of sticky settings; returns the former and the new ones once these are committed.
+async fn store(core: &Core, request: &ChangeSettings) -> Result<SettingsStep, ControlError> {
     let ChangeSettings { of, change, by, is_within_share, .. } = request;
     let bounds = StickyBounds::of(&core.limits_now(), *is_within_share);
     core.sticky.change(of, (change, by.as_deref()), core.clock.now(), &bounds).await
+}
+
+/// Returns the result of a change that this node has made.
+fn changed_by(core: &Core, step: SettingsStep) -> SettingsChanged {
+    SettingsChanged::new(core.node.clone(), step.after).after(step.before)
 }
 
 impl Handler<ChangeSettings> for Registry {
@@ -31,9 +37,7 @@ impl Handler<ChangeSettings> for Registry {
     fn handle(&mut self, message: ChangeSettings, _: &mut Self::Context) -> Self::Result {
         let (core, clients) = (self.core.clone(), self.clients.clone());
         let SettingsOf::Client(client_id) = message.of.clone() else {
-            let store = async move {
-                Ok(SettingsChanged::new(core.node.clone(), store(&core, &message).await?))
-            };
+            let store = async move { Ok(changed_by(&core, store(&core, &message).await?)) };
             return Box::pin(store);
         };
         let ask = move |change| {
@@ -42,13 +46,12 @@ impl Handler<ChangeSettings> for Registry {
             answer_of(asked.map(|()| answer))
         };
         Box::pin(async move {
-            let node = core.node.clone();
             if !message.is_sticky {
-                return Ok(SettingsChanged::new(node, ask(message.change).await?));
+                return Ok(changed_by(&core, ask(message.change).await?));
             }
             let stored = store(&core, &message).await?;
             // Whatever the connection can take of it, the settings are stored.
-            Ok(SettingsChanged::new(node, ask(message.change).await.unwrap_or(stored)))
+            Ok(changed_by(&core, ask(message.change).await.unwrap_or(stored)))
         })
     }
 }
@@ -75,21 +78,21 @@ impl Handler<OfUser<ChangeSettings>> for Registry {
             let OfUser { change, registries } = message;
             let stored = store(&core, &change).await?;
             have_followed(change.of.name(), registries).await;
-            Ok(SettingsChanged::new(core.node.clone(), stored))
+            Ok(changed_by(&core, stored))
         })
     }
 }
 
 impl Handler<OfUser<RemoveSettings>> for Registry {
-    type Result = ResponseFuture<Result<bool, ControlError>>;
+    type Result = ResponseFuture<RemoveOutcome>;
 
     fn handle(&mut self, message: OfUser<RemoveSettings>, _: &mut Self::Context) -> Self::Result {
         let core = self.core.clone();
         Box::pin(async move {
             let OfUser { change: RemoveSettings { of }, registries } = message;
-            let existed = core.sticky.remove(&of).await?;
+            let former = core.sticky.remove(&of).await?;
             have_followed(of.name(), registries).await;
-            Ok(existed)
+            Ok(former)
         })
     }
 }
@@ -129,7 +132,7 @@ impl Handler<QuerySettings> for Registry {
 }
 
 impl Handler<RemoveSettings> for Registry {
-    type Result = ResponseFuture<Result<bool, ControlError>>;
+    type Result = ResponseFuture<RemoveOutcome>;
 
     fn handle(&mut self, message: RemoveSettings, _: &mut Self::Context) -> Self::Result {
         let core = self.core.clone();

@@ -20,7 +20,7 @@ pub struct AuditEntry {
     pub listener: Option<Arc<str>>,
     /// What was changed: a client identifier, a pattern, or the name of a rule, a ban or a token.
     pub target: Option<Arc<str>>,
-    /// What the target is: `client_id`, `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
+    /// What the target is: `client_id`, `client_ids` (the first ones of a list), `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
     /// `certificate` or `address`.
     pub target_kind: Option<Arc<str>>,
     /// The value before, if known.
@@ -30,6 +30,9 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// Maximum bytes of a text of an entry; the rest is cut off.
+    pub const TEXT_BYTES_MAX: usize = 1_024;
+
     /// Returns an entry about an action; number and time are set where it is noted.
     pub fn new(action: impl Into<Arc<str>>) -> Self {
         Self { action: action.into(), ..Self::default() }

@@ -58,7 +58,7 @@ struct AuditAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     target: Option<Arc<str>>,
-    /// What the target is: `client_id`, `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
+    /// What the target is: `client_id`, `client_ids` (the first ones of a list), `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
     /// `certificate` or `address`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

@@ -27,6 +27,7 @@ use super::{
     },
     body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
+    noted::{JoinedTexts, listed, range_of},
     resource, walk,
 };
 use crate::{
@@ -125,6 +126,9 @@ struct KeepAliveResult<I> {
     /// Why nothing is changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// The value before.
+    #[serde(skip)]
+    former: Option<u16>,
 }
 
 /// Why a client may not stand a value that it is not told.
@@ -144,6 +148,7 @@ impl<I> KeepAliveResult<I> {
             keepalive: of.map(|changed| changed.new_secs),
             not_told: of.is_some_and(|changed| changed.is_not_told),
             warning: of.filter(|changed| changed.is_below_own).map(|_| BELOW_OWN),
+            former: of.map(|changed| changed.old_secs),
             node: changed.map(|changed| changed.node),
             code,
         }
@@ -201,28 +206,50 @@ async fn change_many(
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
     let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
+    let mut noted = NotedChanges::default();
     for portion in list.items.chunks(PORTION) {
-        results.extend(of_portion(&api, &caller, portion).await);
+        results.extend(of_portion(&api, &caller, portion, &mut noted).await);
         yield_now().await; // other calls of this worker
     }
-    tell_changed(&api, &caller, None, &results);
+    noted.tell(&api, &caller, None);
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
-/// Logs what a call has changed, if it has changed something.
-fn tell_changed<I>(
-    api: &Api,
-    caller: &HttpCaller,
-    target: Option<ChangedObject<'_>>,
-    results: &[KeepAliveResult<I>],
-) {
-    let changed = results.iter().filter(|result| result.success).count();
-    if changed == 0 {
-        return;
+/// What a call has changed, for the audit log.
+#[derive(Default)]
+struct NotedChanges {
+    clients: JoinedTexts,
+    former: Vec<u16>,
+    present: Vec<u16>,
+    /// The number of items that were to change something.
+    items: usize,
+}
+
+impl NotedChanges {
+    /// Adds the result of an item, unless nothing was to change. `client_id` is known if it has changed.
+    fn add<I>(&mut self, client_id: Option<&str>, is_dry_run: bool, result: &KeepAliveResult<I>) {
+        if is_dry_run {
+            return;
+        }
+        self.items += 1;
+        let Some((client_id, present)) = client_id.zip(result.keepalive) else { return };
+        self.clients.push(client_id);
+        self.present.push(present);
+        // 0 stands for none.
+        self.former.extend(result.former.filter(|secs| *secs > 0));
     }
-    let new = format!("{changed} of {} clients", results.len());
-    let changed = Changed { call: "keep-alive", target, old: None, new: Some(&new) };
-    caller.tell_changed(api, changed);
+
+    /// Notes the changes of these clients, if there are any; `None` stands for those that were added.
+    fn tell(&self, api: &Api, caller: &HttpCaller, target: Option<ChangedObject<'_>>) {
+        let range = |values: &[u16]| range_of(values.iter().copied());
+        let names = self.clients.text();
+        let Some((names, present)) = names.zip(range(&self.present)) else { return };
+        let count = self.clients.count();
+        let target = Some(target.unwrap_or_else(|| listed(count, &names)));
+        let new = format!("{present}; {count} of {} clients", self.items);
+        let (old, new) = (range(&self.former), Some(&*new));
+        caller.tell_changed(api, Changed { call: "keep-alive", target, old: old.as_deref(), new });
+    }
 }
 
 /// Changes what some items of a list ask for.
@@ -230,18 +257,23 @@ async fn of_portion<'b>(
     api: &Api,
     caller: &HttpCaller,
     portion: &[&'b RawValue],
+    noted: &mut NotedChanges,
 ) -> Vec<KeepAliveResult<Option<&'b RawValue>>> {
     let parsed = portion.iter().map(|item| match bulk::parse_object::<KeepAliveItem<'b>>(item) {
         Ok(item) => (item.client_id, wanted_by(api, caller, &item)),
         Err(error) => (None, Err(error)),
     });
     let (client_ids, wanted): (Vec<_>, Vec<_>) = parsed.unzip();
+    let asked: Vec<_> = wanted.iter().map(|wanted| wanted.as_ref().ok().cloned()).collect();
     let results = change_each(api, wanted).await;
-    client_ids
-        .into_iter()
-        .zip(results)
-        .map(|(id, result)| KeepAliveResult::of(id, result))
-        .collect()
+    let results = client_ids.into_iter().zip(results).zip(asked);
+    let results = results.map(|((id, result), asked)| {
+        let result = KeepAliveResult::of(id, result);
+        let is_dry_run = asked.as_ref().is_some_and(|asked| asked.is_dry_run);
+        noted.add(asked.as_ref().map(|asked| &*asked.client_id), is_dry_run, &result);
+        result
+    });
+    results.collect()
 }
 
 /// Returns what an item asks for, if the caller may have that.
@@ -294,7 +326,7 @@ fn of_selected(
         each.is_within_share = caller.has_share(api);
         selector = selector.with_absent();
     }
-    let is_pattern = wanted.clients.is_some();
+    let (is_pattern, is_dry_run) = (wanted.clients.is_some(), wanted.dry_run);
     let target: Arc<str> = wanted.clients.or(wanted.username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
     let handle = move |client_ids: Vec<String>| {
@@ -307,8 +339,11 @@ fn of_selected(
             let results = change_each(&api, wanted).await;
             let results = client_ids.iter().zip(results);
             let results: Vec<_> = results.map(|(id, it)| KeepAliveResult::of(id, it)).collect();
-            let target = ChangedObject::selected(is_pattern, &target);
-            tell_changed(&api, &caller, Some(target), &results);
+            let mut noted = NotedChanges::default();
+            for result in &results {
+                noted.add(Some(result.client_id), is_dry_run, result);
+            }
+            noted.tell(&api, &caller, Some(ChangedObject::selected(is_pattern, &target)));
             results.iter().map(walk::line).collect::<Vec<Bytes>>()
         };
         Box::pin(handled) as _

@@ -28,7 +28,9 @@ use super::{
     bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
     clients::query_clients,
-    in_time, resource, settings,
+    in_time,
+    noted::{JoinedTexts, listed},
+    resource, settings,
     target::{ClientInPath, Query, client_id_of_call, is_in_path},
     walk,
 };
@@ -108,13 +110,24 @@ pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let client_id = client_id_of_call(&request)?;
         let options = options(&request)?;
         caller.permit(&api, &client_id, &[Action::Control])?;
+        let new = how(&options);
         let kick = kick_by(&caller, &*client_id, options);
         let Kicked { node, .. } = in_time(&api, api.0.control.kick(kick)).await?;
-        let (call, target) = ("kick", Some(ChangedObject::Client(&client_id)));
-        caller.tell_changed(&api, Changed { call, target, old: None, new: None });
+        let (target, new) = (Some(ChangedObject::Client(&client_id)), Some(&*new));
+        caller.tell_changed(&api, Changed { call: "kick", target, old: None, new });
         Ok(Answer::json(&KickAnswer { success: true, node }))
     };
     answer(&api, &request, RestRoute::Client, pin!(call)).await
+}
+
+/// Returns how connections end, for the audit log.
+fn how(options: &KickOptions) -> String {
+    let session = if options.ends_session() { "end" } else { "keep" };
+    let will = match options.will_request() {
+        WillRequest::Publish => "publish",
+        WillRequest::Discard => "discard",
+    };
+    format!("disconnected, session {session}, will {will}")
 }
 
 /// Returns the request of this caller.
@@ -214,8 +227,8 @@ async fn kick_listed(
     body: ReadBody,
 ) -> Result<Answer, ApiError> {
     let wanted: KickBody<'_> = body::parse(&body.bytes)?;
-    let how = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
-    let options = options_of(how)?;
+    let asked = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
+    let options = options_of(asked)?;
     let Some(list) = wanted.client_ids else {
         let (clients, username) = (wanted.clients, wanted.username);
         return kick_selected(&api, &caller, (clients, username), options);
@@ -227,6 +240,7 @@ async fn kick_listed(
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
     let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
+    let mut clients = JoinedTexts::default();
     for portion in list.items.chunks(PORTION) {
         let asked = portion.iter().map(|item| {
             let client_id = bulk::client_id_in(Some(item))?;
@@ -234,26 +248,36 @@ async fn kick_listed(
             Ok(kick_by(&caller, client_id, options.clone()))
         });
         let kicked = kick_each(&api, asked.collect()).await;
-        let kicked = portion.iter().zip(kicked);
-        results.extend(kicked.map(|(item, result)| KickResult::of(item, result)));
+        for (item, result) in portion.iter().zip(kicked) {
+            if let Ok(client_id) = bulk::client_id_in(Some(item))
+                && result.is_ok()
+            {
+                clients.push(&client_id);
+            }
+            results.push(KickResult::of(item, result));
+        }
         yield_now().await; // other calls of this worker
     }
-    tell_kicked(&api, &caller, None, &results);
+    if let Some(names) = clients.text() {
+        let target = listed(clients.count(), &names);
+        tell_kicked(&api, &caller, target, (&how(&options), &results));
+    }
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
 fn tell_kicked<I>(
     api: &Api,
     caller: &HttpCaller,
-    target: Option<ChangedObject<'_>>,
-    results: &[KickResult<I>],
+    target: ChangedObject<'_>,
+    (how, results): (&str, &[KickResult<I>]),
 ) {
     let kicked = results.iter().filter(|result| result.success).count();
     if kicked == 0 {
         return; // nothing has changed
     }
-    let new = format!("{kicked} of {} clients", results.len());
-    caller.tell_changed(api, Changed { call: "kick", target, old: None, new: Some(&new) });
+    let new = format!("{how}; {kicked} of {} clients", results.len());
+    let (target, new) = (Some(target), Some(&*new));
+    caller.tell_changed(api, Changed { call: "kick", target, old: None, new });
 }
 
 /// Ends each connection that can be ended; returns the results in their order.
@@ -286,8 +310,9 @@ fn kick_selected(
     let is_pattern = clients.is_some();
     let target: Arc<str> = clients.or(username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
+    let how: Arc<str> = how(&options).into();
     let handle = move |client_ids: Vec<String>| {
-        let (its, target) = (its.clone(), Arc::clone(&target));
+        let (its, target, how) = (its.clone(), Arc::clone(&target), Arc::clone(&how));
         let kick = |id: &String| Ok(kick_by(&its.1, &**id, options.clone()));
         let wanted = client_ids.iter().map(kick);
         let wanted: Vec<_> = wanted.collect();
@@ -297,7 +322,7 @@ fn kick_selected(
             let results = client_ids.iter().zip(kicked);
             let results: Vec<_> = results.map(|(id, it)| KickResult::of(id, it)).collect();
             let target = ChangedObject::selected(is_pattern, &target);
-            tell_kicked(&api, &caller, Some(target), &results);
+            tell_kicked(&api, &caller, target, (&how, &results));
             results.iter().map(walk::line).collect::<Vec<Bytes>>()
         };
         Box::pin(handled) as _

@@ -155,6 +155,8 @@ pub(super) async fn forget(request: HttpRequest, api: Data<Api>) -> HttpResponse
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
         let (address, username) = place(&request)?;
+        let known = api.0.authenticator.failed_logins(Some(address), username.as_deref());
+        let failures = known.iter().map(|found| u64::from(found.failures)).sum::<u64>();
         if !api.0.authenticator.forget_failures(address, username.as_deref()) {
             return Err(ApiError::no_failed_logins());
         }
@@ -164,7 +166,8 @@ pub(super) async fn forget(request: HttpRequest, api: Data<Api>) -> HttpResponse
         };
         let (call, target, new) =
             ("failed logins", Some(ChangedObject::Address(&target)), Some("none"));
-        caller.tell_changed(&api, Changed { call, target, old: None, new });
+        let old = format!("{failures} failed");
+        caller.tell_changed(&api, Changed { call, target, old: Some(&old), new });
         Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::LoginsOfAddress, pin!(call)).await

@@ -31,6 +31,7 @@ mod me;
 mod messages;
 mod named;
 mod node;
+mod noted;
 mod openapi;
 mod overrides;
 mod page;

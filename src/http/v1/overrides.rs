@@ -21,7 +21,7 @@ use super::{
     Done, in_time,
     named::{NamedPage, NamedPageParameters},
     page::PageAnswer,
-    removal::{Removal, RemovalParameters, RemovedSome},
+    removal::{Removal, RemovalParameters, RemovedSome, tell_removed},
     resource,
     target::{ClientInPath, Query, client_id_of_call},
 };
@@ -116,12 +116,11 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         caller.permit(&api, &client_id, &[Action::Control])?;
         let mut wanted = RemoveOverride::new(&*client_id);
         wanted.by.clone_from(&caller.identity.username);
-        if !in_time(&api, api.0.control.remove_override(wanted)).await? {
-            return Err(ApiError::override_not_found());
-        }
-        let (call, target, new) =
-            ("keep-alive override", Some(ChangedObject::Client(&client_id)), Some("none"));
-        caller.tell_changed(&api, Changed { call, target, old: None, new });
+        let former = in_time(&api, api.0.control.remove_override(wanted)).await?;
+        let former = former.ok_or_else(ApiError::override_not_found)?;
+        let (call, target) = ("keep-alive override", Some(ChangedObject::Client(&client_id)));
+        let (old, new) = (former.interval_secs.to_string(), Some("none"));
+        caller.tell_changed(&api, Changed { call, target, old: Some(&old), new });
         Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Override, pin!(call)).await
@@ -155,12 +154,11 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
         let remove = async |client_id: Arc<str>| {
             let mut wanted = RemoveOverride::new(&*client_id);
             wanted.by.clone_from(&caller.identity.username);
-            api.0.control.remove_override(wanted).await
+            let former = api.0.control.remove_override(wanted).await?;
+            Ok(former.map(|former| former.interval_secs.to_string()))
         };
-        let done = removal.carry_out(&api, may_control, ask, remove).await?;
-        let (call, target) = ("keep-alive overrides", Some(ChangedObject::Clients(pattern.text())));
-        let new = format!("{} removed", done.removed);
-        caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
+        let (done, former) = removal.carry_out(&api, may_control, ask, remove).await?;
+        tell_removed(&api, &caller, "keep-alive overrides", (&pattern, &former));
         Ok(Answer::json(&done))
     };
     answer(&api, &request, RestRoute::Overrides, pin!(call)).await

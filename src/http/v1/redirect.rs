@@ -5,7 +5,7 @@
 //! those matching clients for which the caller has it. Refusing new clients affects clients whose
 //! identifiers are not known yet, so it needs a permission of its own.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -99,11 +99,12 @@ pub(super) async fn redirect(
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let (wanted, refuses_connects) = parse(body)?;
-        let line = RedirectLine::of(&wanted, refuses_connects);
+        let mut line = RedirectLine::of(&wanted, refuses_connects);
         let wanted = permit(&api, &caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
         let redirected = if refuses_connects {
+            line.old = control.drained_to().map(|to| to.server_reference().clone());
             in_time(&api, control.evacuate(wanted)).await?
         } else {
             in_time(&api, control.redirect(wanted)).await?
@@ -122,6 +123,8 @@ struct RedirectLine {
     target: String,
     /// Whether the target is a client identifier, and no pattern.
     is_one: bool,
+    /// The server to which new clients were sent before.
+    old: Option<Arc<str>>,
     new: String,
 }
 
@@ -133,14 +136,16 @@ impl RedirectLine {
         };
         let how = if wanted.to.is_permanent() { "permanent" } else { "temporary" };
         let also = if refuses_connects { ", new clients too" } else { "" };
-        Self { target, is_one, new: format!("{}, {how}{also}", wanted.to.server_reference()) }
+        let new = format!("{}, {how}{also}", wanted.to.server_reference());
+        Self { target, is_one, old: None, new }
     }
 
     fn tell(&self, api: &Api, caller: &HttpCaller, redirected: usize) {
         let new = format!("{}; {redirected} clients", self.new);
         let of_kind = if self.is_one { ChangedObject::Client } else { ChangedObject::Clients };
         let target = Some(of_kind(&self.target));
-        let changed = Changed { call: "redirect", target, old: None, new: Some(&new) };
+        let old = self.old.as_deref();
+        let changed = Changed { call: "redirect", target, old, new: Some(&new) };
         caller.tell_changed(api, changed);
     }
 }

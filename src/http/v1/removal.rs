@@ -11,11 +11,15 @@ use tokio::{task::yield_now, time::Instant};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    super::{Api, ApiError},
+    super::{Api, ApiError, admission::HttpCaller},
     LIST_TIMEOUTS, cursor, in_time,
+    noted::JoinedTexts,
     target::Query,
 };
-use crate::control::{ClientPattern, ControlError};
+use crate::{
+    control::{ClientPattern, ControlError},
+    told::{Changed, ChangedObject},
+};
 
 /// Names that are read at a time.
 const READ_AT_A_TIME: usize = 1_000;
@@ -40,7 +44,7 @@ pub(super) struct RemovedSome {
     /// Always `true`.
     success: bool,
     /// For how many clients something was removed.
-    pub(super) removed: usize,
+    removed: usize,
     /// There if the time of the call ended before it was complete: the `cursor` of the next call.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -64,17 +68,18 @@ impl Removal {
     }
 
     /// Removes the records of the clients that the pattern selects and the caller may control. `ask`
-    /// returns up to a number of names behind one, in their order.
+    /// returns up to a number of names behind one, in their order; `remove` returns the text of what was there.
+    /// Returns the former values, too, for the audit log.
     pub(super) async fn carry_out(
         self,
         api: &Api,
         may_control: impl Fn(&str) -> bool,
         ask: impl AsyncFn(Option<Arc<str>>, usize) -> Result<Vec<Arc<str>>, ControlError>,
-        remove: impl AsyncFn(Arc<str>) -> Result<bool, ControlError>,
-    ) -> Result<RemovedSome, ApiError> {
+        remove: impl AsyncFn(Arc<str>) -> Result<Option<String>, ControlError>,
+    ) -> Result<(RemovedSome, JoinedTexts), ApiError> {
         let Self { pattern, mut after } = self;
         let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
-        let mut removed = 0;
+        let mut former = JoinedTexts::default();
         loop {
             let found = in_time(api, ask(after.clone(), READ_AT_A_TIME)).await?;
             let is_last = found.len() < READ_AT_A_TIME;
@@ -86,14 +91,30 @@ impl Removal {
                     let removing = some.iter().map(|id| remove(Arc::clone(id)));
                     join_all(removing).await.into_iter().collect::<Result<Vec<_>, _>>()
                 };
-                let existed = in_time(api, removing).await?;
-                removed += existed.into_iter().filter(|existed| *existed).count();
+                for (id, value) in some.iter().zip(in_time(api, removing).await?) {
+                    if let Some(value) = value {
+                        former.push(&format!("{id}: {value}"));
+                    }
+                }
             }
             if is_last || Instant::now() >= by {
                 let next = after.filter(|_| !is_last).map(|id| cursor::after(&id));
-                return Ok(RemovedSome { success: true, removed, next });
+                return Ok((RemovedSome { success: true, removed: former.count(), next }, former));
             }
             yield_now().await; // other calls of this worker
         }
     }
+}
+
+/// Notes in the audit log what a call has removed, if it has removed something.
+pub(super) fn tell_removed(
+    api: &Api,
+    caller: &HttpCaller,
+    call: &str,
+    (pattern, former): (&ClientPattern, &JoinedTexts),
+) {
+    let Some(old) = former.text() else { return };
+    let target = Some(ChangedObject::Clients(pattern.text()));
+    let new = format!("{} removed", former.count());
+    caller.tell_changed(api, Changed { call, target, old: Some(&old), new: Some(&new) });
 }

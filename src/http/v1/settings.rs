@@ -23,6 +23,7 @@ use super::{
         },
     },
     body, in_time,
+    noted::json_of,
     settings_of::{admitted, name_of_change, object_of, of_user},
     target::{ClientInPath, Query, UserInPath, client_id_of_call},
 };
@@ -239,9 +240,9 @@ async fn carry_out(
     let (of, is_sticky) = (wanted.of.clone(), wanted.is_sticky);
     let changed = in_time(api, api.0.control.change_settings(wanted)).await?;
     let part = SettingsPart::of(&changed.settings);
-    let new = serde_json::to_string(&part).map_err(|_| ApiError::unavailable())?;
+    let (old, new) = (json_of(&SettingsPart::of(&changed.former)), json_of(&part));
     let call = if is_sticky { name_of_change(&of) } else { "settings" };
-    let (target, new) = (Some(object_of(&of)), Some(&*new));
-    caller.tell_changed(api, Changed { call, target, old: None, new });
+    let (target, old, new) = (Some(object_of(&of)), Some(&*old), Some(&*new));
+    caller.tell_changed(api, Changed { call, target, old, new });
     Ok(Answer::json(&ChangedSettings { success: true, node: changed.node, settings: part }))
 }

@@ -21,8 +21,9 @@ use super::{
     },
     Done, in_time,
     named::{NamedPage, NamedPageParameters},
+    noted::json_of,
     page::PageAnswer,
-    removal::{Removal, RemovalParameters, RemovedSome},
+    removal::{Removal, RemovalParameters, RemovedSome, tell_removed},
     resource,
     settings::{SettingsPart, change_of_user},
     settings_of::{
@@ -34,7 +35,7 @@ use crate::{
     auth::Action,
     control::{ListSettings, QuerySettings, RemoveSettings, SettingsOf, StickySettings},
     metrics::RestRoute,
-    told::{Changed, ChangedObject},
+    told::Changed,
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
@@ -244,12 +245,11 @@ pub(super) async fn remove_selected(request: HttpRequest, api: Data<Api>) -> Htt
         };
         let remove = async |client_id: Arc<str>| {
             let wanted = RemoveSettings::new(SettingsOf::Client(client_id));
-            api.0.control.remove_settings(wanted).await
+            let former = api.0.control.remove_settings(wanted).await?;
+            Ok(former.map(|former| json_of(&SettingsPart::of(&former.settings))))
         };
-        let done = removal.carry_out(&api, may_control, ask, remove).await?;
-        let (call, target) = ("sticky settings", Some(ChangedObject::Clients(pattern.text())));
-        let new = format!("{} removed", done.removed);
-        caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
+        let (done, former) = removal.carry_out(&api, may_control, ask, remove).await?;
+        tell_removed(&api, &caller, "sticky settings", (&pattern, &former));
         Ok(Answer::json(&done))
     };
     answer(&api, &request, RestRoute::AllStickySettings, pin!(call)).await
@@ -288,10 +288,10 @@ async fn remove_stored(
 ) -> Result<Answer, ApiError> {
     let needs = (CallEffect::Changes, Action::Control);
     let (caller, of) = admitted(api, request, owner, needs).await?;
-    if !in_time(api, api.0.control.remove_settings(RemoveSettings::new(of.clone()))).await? {
-        return Err(ApiError::settings_not_found());
-    }
+    let removing = api.0.control.remove_settings(RemoveSettings::new(of.clone()));
+    let former = in_time(api, removing).await?.ok_or_else(ApiError::settings_not_found)?;
+    let old = json_of(&SettingsPart::of(&former.settings));
     let (call, target, new) = (name_of_change(&of), Some(object_of(&of)), Some("none"));
-    caller.tell_changed(api, Changed { call, target, old: None, new });
+    caller.tell_changed(api, Changed { call, target, old: Some(&old), new });
     Ok(Answer::json(&Done::NOW))
 }

@@ -23,7 +23,9 @@ use super::{
     },
     body,
     bulk::Items,
-    in_time, resource,
+    in_time,
+    noted::JoinedTexts,
+    resource,
     target::{ClientInPath, client_id_of_call},
 };
 use crate::{
@@ -206,15 +208,34 @@ async fn change(
     changes: Vec<SubscriptionChange>,
 ) -> Result<Answer, ApiError> {
     let filters: Vec<_> = changes.iter().map(|change| change.filter().to_owned()).collect();
-    let (target, count) = (client_id.clone(), changes.len());
+    let subscribes = matches!(changes.first(), Some(SubscriptionChange::Subscribe(..)));
+    let target = client_id.clone();
     let wanted = ChangeSubscriptions::new(client_id, changes);
     let SubscriptionsChanged { node, reasons, .. } =
         in_time(&api, api.0.control.change_subscriptions(wanted)).await?;
-    let new = format!("{count} filters");
-    let (call, target, new) = ("subscriptions", Some(ChangedObject::Client(&target)), Some(&*new));
-    caller.tell_changed(&api, Changed { call, target, old: None, new });
-    let results = filters.into_iter().zip(reasons);
-    Ok(Answer::json(&SubscriptionResults { node, results: results.map(result).collect() }))
+    let results: Vec<_> = filters.into_iter().zip(reasons).map(result).collect();
+    tell_changed(&api, &caller, (&target, subscribes), &results);
+    Ok(Answer::json(&SubscriptionResults { node, results }))
+}
+
+/// Notes in the audit log which subscriptions are made or ended, if there are any.
+fn tell_changed(
+    api: &Api,
+    caller: &HttpCaller,
+    (client_id, subscribes): (&str, bool),
+    results: &[FilterResult],
+) {
+    let mut filters = JoinedTexts::default();
+    for FilterResult { filter, qos, .. } in results.iter().filter(|result| result.success) {
+        match qos {
+            Some(qos) if subscribes => filters.push(&format!("{filter} QoS {qos}")),
+            Some(_) | None => filters.push(filter),
+        }
+    }
+    let Some(filters) = filters.text() else { return };
+    let (call, target) = ("subscriptions", Some(ChangedObject::Client(client_id)));
+    let (old, new) = if subscribes { (None, &*filters) } else { (Some(&*filters), "none") };
+    caller.tell_changed(api, Changed { call, target, old, new: Some(new) });
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about filters")]

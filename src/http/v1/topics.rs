@@ -281,7 +281,8 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
             return Err(ApiError::retained_not_found());
         }
         let (call, target) = ("clear retained", Some(ChangedObject::Topic(&topic)));
-        caller.tell_changed(&api, Changed { call, target, old: None, new: None });
+        let (old, new) = (Some("retained"), Some("none"));
+        caller.tell_changed(&api, Changed { call, target, old, new });
         Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Retained, pin!(call)).await

@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use utoipa::{IntoParams, ToSchema};
 
 pub(super) use self::forms::given;
-use self::forms::{NewUserBody, ShownUser, UserPatch};
+use self::forms::{NewUserBody, NotedUser, ShownUser, UserPatch};
 use super::{
     super::{
         Api, ApiError,
@@ -33,6 +33,7 @@ use super::{
     body, cursor,
     etag::{self, ETAG, Preconditions},
     in_time_of_users,
+    noted::{differences, json_of},
     page::{AskedPage, PageAnswer, PageParameters},
     resource,
     rules::administrator,
@@ -238,7 +239,8 @@ pub(super) async fn create_user(
         let (name, change) = (user.name.clone(), UserChange::Create(Box::new(user)));
         let wanted = ChangeUser::new(name.clone(), change, caller.peer.ip());
         let created = in_time_of_users(&api, api.0.control.change_user(wanted)).await?;
-        let (target, new) = (Some(ChangedObject::User(&name)), Some("created"));
+        let new = created.user.as_ref().map(|user| json_of(&NotedUser::of(user)));
+        let (target, new) = (Some(ChangedObject::User(&name)), new.as_deref());
         caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
         changed(created)
     };
@@ -273,24 +275,16 @@ pub(super) async fn change_user(
         let name = name_of_call(&request)?;
         let patch: UserPatch = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let properties = AccountProperties::try_from(patch)?;
-        let new = named(&properties);
         let change = UserChange::Properties(Box::new(properties));
         let done = make(&api, &request, change, caller.peer.ip()).await?;
-        let (target, new) = (Some(ChangedObject::User(&name)), Some(&*new));
-        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        let both = done.former.as_ref().zip(done.user.as_ref());
+        let both = both.map(|(old, new)| differences(&NotedUser::of(old), &NotedUser::of(new)));
+        let [old, new] = both.as_ref().map_or([None; 2], |[old, new]| [Some(&**old), Some(&**new)]);
+        let target = Some(ChangedObject::User(&name));
+        caller.tell_changed(&api, Changed { call: "user", target, old, new });
         changed(done)
     };
     answer(&api, &request, RestRoute::User, pin!(call)).await
-}
-
-/// Names what has changed, for the log.
-fn named(properties: &AccountProperties) -> String {
-    let disabled = properties.is_disabled.map(|it| if it { "disabled" } else { "enabled" });
-    let groups = properties.groups.as_ref().map(|_| "groups");
-    let attributes = properties.attributes.as_ref().map(|_| "attributes");
-    let limits = properties.limits.as_ref().map(|_| "limits");
-    let all: Vec<_> = [disabled, groups, attributes, limits].into_iter().flatten().collect();
-    all.join(", ")
 }
 
 /// Removes an account. The connections and sessions of its user end.
@@ -309,8 +303,9 @@ pub(super) async fn remove_user(request: HttpRequest, api: Data<Api>) -> HttpRes
         Query::of(&request, &[])?;
         let name = name_of_call(&request)?;
         let done = make(&api, &request, UserChange::Remove, caller.peer.ip()).await?;
-        let (target, new) = (Some(ChangedObject::User(&name)), Some("removed"));
-        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        let old = done.former.as_ref().map(|user| json_of(&NotedUser::of(user)));
+        let (target, old) = (Some(ChangedObject::User(&name)), old.as_deref());
+        caller.tell_changed(&api, Changed { call: "user", target, old, new: Some("none") });
         let sessions_touched = done.sessions.touched;
         Ok(Answer::json(&RemovedUser { success: true, sessions_touched }))
     };

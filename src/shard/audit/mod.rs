@@ -28,12 +28,13 @@ use crate::{
 
 /// The namespace of the records; a key is the number of the first entry with leading zeros.
 const NAMESPACE: &str = "audit";
-/// Maximum bytes of a text of an entry; the rest is cut off.
-const TEXT_BYTES_MAX: usize = 1_024;
+const TEXT_BYTES_MAX: usize = AuditEntry::TEXT_BYTES_MAX;
 /// Time after which the entries that were collected are handed over.
 const COLLECT: Duration = Duration::from_millis(100);
 /// Maximum number of entries that are collected. The numbers of the entries of a block differ by less.
 const COLLECTED_MAX: usize = 256;
+/// Bytes of the entries that are collected, counted in the same way as those of a block. They are written under a lock.
+const COLLECTED_BYTES_MAX: usize = 64 * 1_024;
 /// Maximum bytes of the entries of a block, as counted before they are JSON; escapes make at most six bytes of one,
 /// and a record may have 64 KiB.
 const BLOCK_BYTES_MAX: usize = 8 * 1_024;
@@ -57,6 +58,8 @@ struct State {
     kept: KeptBlocks,
     /// Those that are not handed over, in the order of their numbers.
     collected: Vec<AuditContent>,
+    /// The bytes of their texts.
+    collected_bytes: usize,
     /// When entries were last handed over.
     handed_over_at: Option<Timestamp>,
     /// The last block that was handed over.
@@ -147,8 +150,9 @@ impl AuditLog {
         let mut state = self.state();
         state.last += 1;
         let content = AuditContent::new(state.last, entry, now);
+        state.collected_bytes += content.bytes();
         state.collected.push(content);
-        if state.is_due(now) || state.collected.len() >= COLLECTED_MAX {
+        if state.is_due(now) || state.is_full() {
             self.hand_over_collected(&mut state, entries_max, now);
         }
     }
@@ -169,6 +173,7 @@ impl AuditLog {
     /// Hands over what was collected. The state stays locked, so the order of the numbers is that of the store.
     fn hand_over_collected(&self, state: &mut State, entries_max: usize, now: Timestamp) {
         state.handed_over_at = Some(now);
+        state.collected_bytes = 0;
         let blocks = blocks_of(std::mem::take(&mut state.collected), entries_max);
         let evicted_max = blocks.len() + EVICT_AT_A_TIME;
         for block in blocks {
@@ -237,6 +242,11 @@ impl AuditLog {
 }
 
 impl State {
+    /// Returns whether as much is collected as may be.
+    const fn is_full(&self) -> bool {
+        self.collected.len() >= COLLECTED_MAX || self.collected_bytes >= COLLECTED_BYTES_MAX
+    }
+
     /// Returns whether nothing was handed over for long enough.
     fn is_due(&self, now: Timestamp) -> bool {
         let collect = COLLECT.as_millis() as u64;

@@ -7,7 +7,11 @@ use crate::{
     control::{ClientSettings, ControlError, SettingsChange},
     mqtt::Timestamp,
     session::Link,
-    shard::{Shard, Slot, pace::Pace, sticky::SettingsLayers},
+    shard::{
+        Shard, Slot,
+        pace::Pace,
+        sticky::{SettingsLayers, SettingsStep},
+    },
 };
 
 /// The settings of a connection that has some, or had some.
@@ -95,7 +99,7 @@ impl Shard {
         }
     }
 
-    /// Changes settings of a connection; returns those that it has then.
+    /// Changes settings of a connection; returns those that it had, and has then.
     ///
     /// # Errors
     /// The client is not online, a setting is out of its range, or the session ends with its
@@ -105,14 +109,14 @@ impl Shard {
         (slot, link): (u32, u64),
         change: &SettingsChange,
         now: Timestamp,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsStep, ControlError> {
         let online = self.linked(slot, link).filter(|found| found.is_online());
         online.ok_or(ControlError::NotOnline)?;
         let change = |layers: &mut SettingsLayers| layers.own = layers.own.changed_by(change);
-        let settings = self.put_settings(slot, change, now)?;
+        let step = self.put_settings(slot, change, now)?;
         self.release_held(now);
         self.flush();
-        Ok(settings)
+        Ok(step)
     }
 
     /// Lets connections of a user follow the sticky settings of the user, as they are stored now. Examines some slots,
@@ -146,7 +150,7 @@ impl Shard {
     }
 
     /// Changes settings of the connection of a slot, and puts them into force; returns those that
-    /// count then.
+    /// counted, and count then.
     ///
     /// # Errors
     /// As for [`Self::change_settings`]. Nothing is changed then.
@@ -155,7 +159,7 @@ impl Shard {
         slot: u32,
         change: impl FnOnce(&mut SettingsLayers),
         now: Timestamp,
-    ) -> Result<ClientSettings, ControlError> {
+    ) -> Result<SettingsStep, ControlError> {
         let expiry_max = self.core.limits_now().session_expiry_secs_max;
         let found = self.slots.get_mut(slot as usize).ok_or(ControlError::NotOnline)?;
         let expiry_secs = found.session.expiry_interval_secs();
@@ -163,6 +167,7 @@ impl Shard {
         let former = connected.settings.as_deref();
         let first = former.map_or(expiry_secs, |live| live.first_expiry_secs);
         let mut layers = former.map(|live| live.layers.clone()).unwrap_or_default();
+        let before = layers.in_force();
         change(&mut layers);
         let settings = layers.in_force();
         settings.check()?;
@@ -188,7 +193,7 @@ impl Shard {
             found.session.pump(now); // A higher limit lets messages go on.
             found.wake();
         }
-        Ok(settings)
+        Ok(SettingsStep { before, after: settings })
     }
 }
 

@@ -105,3 +105,23 @@ async fn entries_that_come_fast_are_stored_soon_and_listed_in_order() {
     question.after = ENTRIES;
     assert_eq!(second.broker.list_audit(question).await.unwrap()[0].number, ENTRIES + 1);
 }
+
+/// They are written under a lock, so a block of long ones must not become large.
+#[actix_rt::test]
+async fn long_entries_are_collected_up_to_a_number_of_bytes() {
+    const BYTES: usize = 4_000;
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let long = "x".repeat(1_000);
+    for _ in 0..100 {
+        let mut entry = entry("ann", &long);
+        (entry.old, entry.new) = (Some((&*long).into()), Some((&*long).into()));
+        entry.listener = Some((&*long).into());
+        first.broker.note_audit(entry);
+    }
+    pass(std::time::Duration::from_millis(50)).await; // less than entries are collected for
+    first.crash();
+    let second = disk.power().await;
+    let found = second.broker.list_audit(ListAudit::new(1_000)).await.unwrap().len();
+    assert!(found > 100 - 64 * 1_024 / BYTES, "{found} were handed over");
+}

@@ -299,7 +299,7 @@ async fn sticky_settings_hold_for_later_connections_and_over_a_restart() {
     assert_eq!(list, [found]);
     client.leave().await;
     let removed = SettingsOfClients::remove_settings(&broker, RemoveSettings::new(of_client()));
-    assert_eq!(removed.await, Ok(true));
+    assert_eq!(removed.await.unwrap().unwrap().settings.message_rate, Some(5));
     let _client = Client::connected(&broker, connect("c")).await;
     assert!(broker.client("c").await.unwrap().unwrap().settings.is_empty());
 }

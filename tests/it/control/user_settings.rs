@@ -46,7 +46,7 @@ async fn in_force(broker: &Broker, client_id: &str) -> (Option<u32>, Option<u16>
 
 async fn remove(broker: &Broker, username: &str) -> bool {
     let wanted = RemoveSettings::new(SettingsOf::User(username.into()));
-    SettingsOfClients::remove_settings(broker, wanted).await.unwrap()
+    SettingsOfClients::remove_settings(broker, wanted).await.unwrap().is_some()
 }
 
 #[actix_rt::test]

@@ -196,7 +196,8 @@ async fn one_user_has_a_share_of_the_sticky_values() {
     assert_eq!(shared("a", "bob").await, Ok(()));
     assert_eq!(shared("d", "ann").await, Ok(()));
     assert_eq!(shared("a", "ann").await, full);
-    assert_eq!(LiveClients::remove_override(&broker, RemoveOverride::new("d")).await, Ok(true));
+    let removed = LiveClients::remove_override(&broker, RemoveOverride::new("d")).await;
+    assert_eq!(removed.unwrap().unwrap().by.as_deref(), Some("ann"));
     assert_eq!(shared("a", "ann").await, Ok(()));
     // Long identifiers use up the bytes first.
     for id in ["y", "z"] {

@@ -2,6 +2,7 @@
 //! tests make the calls on a real broker.
 
 mod answers;
+mod audited;
 mod bans;
 mod bridges;
 mod browsers;

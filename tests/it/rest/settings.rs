@@ -48,8 +48,11 @@ impl SettingsOfClients for Fleet {
         Ok((&**request.of.name() != "none").then(|| sticky(request.of)))
     }
 
-    async fn remove_settings(&self, request: RemoveSettings) -> Result<bool, ControlError> {
-        Ok(&**request.of.name() != "none")
+    async fn remove_settings(
+        &self,
+        request: RemoveSettings,
+    ) -> Result<Option<StickySettings>, ControlError> {
+        Ok((&**request.of.name() != "none").then(|| sticky(request.of)))
     }
 
     async fn list_settings(

@@ -155,10 +155,14 @@ impl LiveClients for Fleet {
         Ok(is_known.then_some(found))
     }
 
-    async fn remove_override(&self, request: RemoveOverride) -> Result<bool, ControlError> {
+    async fn remove_override(
+        &self,
+        request: RemoveOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
         let by = request.by.as_deref().unwrap_or("nobody");
         self.answer(&request.client_id, format!("remove {} by {by}", request.client_id)).await?;
-        Ok(request.client_id != "nobody")
+        let is_known = request.client_id != "nobody";
+        Ok(is_known.then(|| KeepAliveOverride::new(request.client_id, 300, Timestamp(7))))
     }
 
     /// There are `id-00` to `id-30`, and `secret` among them.

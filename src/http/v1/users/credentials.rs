@@ -92,8 +92,10 @@ pub(in crate::http::v1) async fn set_password(
         let password = password.ok_or_else(|| ApiError::invalid_body("it has no password"))?;
         let change = UserChange::Password(password);
         let done = make(&api, &request, change, caller.peer.ip()).await?;
+        let had_one = done.former.as_ref().is_some_and(|user| user.password_scheme.is_some());
         let (target, new) = (Some(ChangedObject::User(&name)), Some("password"));
-        caller.tell_changed(&api, Changed { call: "user", target, old: None, new });
+        let old = new.filter(|_| had_one);
+        caller.tell_changed(&api, Changed { call: "user", target, old, new });
         changed(done)
     };
     answer(&api, &request, RestRoute::UserPassword, pin!(call)).await
@@ -165,7 +167,8 @@ pub(in crate::http::v1) async fn remove_secret(
         let done = make(&api, &request, UserChange::RemoveSecret(id), caller.peer.ip()).await?;
         let (target, old) =
             (Some(ChangedObject::User(&name)), Some(format!("secret {}", id_text(id))));
-        caller.tell_changed(&api, Changed { call: "user", target, old: old.as_deref(), new: None });
+        let (old, new) = (old.as_deref(), Some("none"));
+        caller.tell_changed(&api, Changed { call: "user", target, old, new });
         changed(done)
     };
     answer(&api, &request, RestRoute::UserSecret, pin!(call)).await

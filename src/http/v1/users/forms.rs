@@ -164,6 +164,29 @@ impl From<UserView> for ShownUser {
     }
 }
 
+/// An account as the audit log has it: without hashes and secrets.
+#[derive(Serialize)]
+pub(super) struct NotedUser<'a> {
+    disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<&'static str>,
+    groups: Vec<&'a str>,
+    attributes: BTreeMap<&'a str, &'a str>,
+    limits: Option<UserLimits>,
+}
+
+impl<'a> NotedUser<'a> {
+    pub(super) fn of(user: &'a UserView) -> Self {
+        Self {
+            disabled: user.is_disabled,
+            password: user.password_scheme,
+            groups: user.groups.iter().collect(),
+            attributes: user.attributes.iter().collect(),
+            limits: user.limits.map(Into::into),
+        }
+    }
+}
+
 /// Returns the identifier of a secret as text.
 pub(super) fn id_text(id: u64) -> String {
     format!("{id:016x}")

@@ -204,7 +204,7 @@ pub(in crate::http::v1) async fn import_users(
         });
         let done = importing.await.map_err(|_| ApiError::unavailable())?;
         let Import { outcomes, summary, .. } = done;
-        let new = format!("imported {}", summary.created + summary.replaced);
+        let new = format!("{} created, {} replaced", summary.created, summary.replaced);
         caller.tell_changed(&api, Changed { call: "users", new: Some(&new), ..Changed::default() });
         Ok(answer_of(outcomes, summary))
     };
