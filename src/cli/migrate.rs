@@ -32,7 +32,7 @@ use self::{
     accounts::MigratedAccounts,
     bridges::{MosquittoBridges, is_of_bridge},
     conf::Line,
-    listeners::{Listener, Listening, is_of_listener},
+    listeners::{Listener, Listening, is_of_listener, take_connections},
     report::Report,
     rules::{NewRule, priority},
     security::{Security, is_of_security},
@@ -262,11 +262,16 @@ impl Installation {
         }
         settings.set("mqtt", "tcp", Vec::<toml::Value>::new());
         let mut taken: Vec<(Listening, &Security)> = Vec::new();
+        let mut with_sockets = Vec::new();
         for (listener, security) in &self.listeners {
             let own = if self.has_own_security { security } else { &self.security };
             let listening = listener.take(own.has_rules(), &mut settings, report);
+            if listening.is_some() {
+                with_sockets.push(listener);
+            }
             taken.extend(listening.map(|listening| (listening, security)));
         }
+        take_connections(&with_sockets, &mut settings, report);
         if taken.iter().any(|(listening, _)| listening.wants_certificate_too) {
             settings.set("auth", "certificate_is_enough", false);
             report.differs(

@@ -329,3 +329,29 @@ fn dynamic_security_becomes_accounts_groups_and_rules_in_its_order() {
         assert!(written.contains(expected), "{written}");
     }
 }
+
+/// Of several listeners, the limit of one must not become that of all.
+#[test]
+fn the_limit_of_one_listener_does_not_become_that_of_all() {
+    let imported = |first: &str, second: &str| {
+        let place = Place::new();
+        fs::remove_file(place.path("hearthmq.toml")).unwrap();
+        let config = format!("listener 1883\n{first}\nlistener 1884\n{second}\n");
+        fs::write(place.path("mosquitto.conf"), config).unwrap();
+        let done = import(&place, &[]);
+        assert!(done.status.success(), "{done:?}");
+        let made = fs::read_to_string(place.path("hearthmq.toml")).unwrap();
+        let limit = made.lines().find(|line| line.starts_with("connections_max"));
+        (limit.map(str::to_owned), String::from_utf8(done.stdout).unwrap())
+    };
+    let (limit, report) = imported("max_connections 10", "max_connections 20");
+    assert_eq!(limit.as_deref(), Some("connections_max = 30"));
+    assert!(report.contains("mosquitto.conf:2: max_connections bounds one listener"), "{report}");
+    assert!(report.contains("mosquitto.conf:4: max_connections bounds one listener"), "{report}");
+    for other in ["max_connections -1", "max_topic_alias 10"] {
+        let (limit, report) = imported("max_connections 10", other);
+        assert_eq!(limit, None, "{other}");
+        let said = "mosquitto.conf:2: max_connections 10: limits.connections_max bounds all";
+        assert!(report.contains(said), "{report}");
+    }
+}

@@ -69,6 +69,36 @@ pub(super) fn is_of_listener(name: &str) -> bool {
     )
 }
 
+/// Takes over the limits of the connections of all listeners that were taken over: their sum, if each has one.
+pub(super) fn take_connections(
+    taken: &[&Listener],
+    settings: &mut MosquittoSettings,
+    report: &mut Report,
+) {
+    let limits: Vec<_> =
+        taken.iter().filter_map(|listener| listener.connections_max(report)).collect();
+    if limits.len() < taken.len() {
+        for (_, line) in limits {
+            report.not_taken(
+                line,
+                "limits.connections_max bounds all listeners together here, and another listener has no limit",
+            );
+        }
+        return;
+    }
+    for (_, line) in &limits {
+        report.differs(
+            Some(&line.place),
+            "max_connections bounds one listener there; here limits.connections_max bounds all listeners \
+             together, and has the sum of their limits",
+        );
+    }
+    let sum: i64 = limits.iter().map(|(number, _)| number).sum();
+    if sum > 0 {
+        settings.set("limits", "connections_max", sum.min(u32::MAX.into()));
+    }
+}
+
 impl Listener {
     /// Returns the listener that there is without a `listener` line, on all addresses.
     pub(super) fn default_of_all() -> Self {
@@ -147,7 +177,6 @@ impl Listener {
                 return None;
             }
         };
-        self.take_connections(settings, report);
         if self.port == 0 {
             let path = self.host.clone()?;
             settings.push("mqtt", "unix", &path);
@@ -228,20 +257,18 @@ impl Listener {
         true
     }
 
-    fn take_connections(&self, settings: &mut MosquittoSettings, report: &mut Report) {
-        let Some(line) = self.last("max_connections") else { return };
+    /// Returns the limit of its connections, with its line; `None` if it has none.
+    fn connections_max(&self, report: &mut Report) -> Option<(i64, &Line)> {
+        let line = self.last("max_connections")?;
         match line.number() {
-            Some(number) if number < 0 => {} // no limit
+            Some(number) if number < 0 => None, // no limit
             Some(number) if u32::try_from(number).is_ok_and(|number| number > 0) => {
-                let before = settings.number("limits", "connections_max").unwrap_or(0);
-                settings.set("limits", "connections_max", before + number);
-                report.differs(
-                    Some(&line.place),
-                    "max_connections bounds one listener there; here limits.connections_max bounds all \
-                     listeners together, and has the sum of those that are given",
-                );
+                Some((number, line))
             }
-            _ => report.not_taken(line, "the value is not valid"),
+            _ => {
+                report.not_taken(line, "the value is not valid");
+                None
+            }
         }
     }
 
