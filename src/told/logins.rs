@@ -97,15 +97,25 @@ pub(crate) struct UnusableAnswer<'a> {
     pub(crate) why: &'a str,
     pub(crate) address: IpAddr,
     pub(crate) user: &'a str,
+    /// Whether it is about this user alone, whose login is refused. Otherwise it is answered Server unavailable.
+    pub(crate) is_refused: bool,
 }
 
 #[cfg(feature = "postgres")]
 impl UnusableAnswers {
     /// Logs an answer. A client can cause it as often as it likes.
     pub(crate) fn tell(&self, answer: &UnusableAnswer<'_>) {
-        let UnusableAnswer { source, option, why, address, user } = *answer;
+        let UnusableAnswer { source, option, why, address, user, is_refused } = *answer;
         let Some(left_out) = self.0.allow(address, self.0.now()) else { return };
         let (address, why, user) = (address.to_canonical(), &*cut(why), &*cut(user));
+        if is_refused {
+            tracing::warn!(
+                target: CLIENTS, parent: None,
+                %address, source, option, why, user, left_out,
+                "login refused: the hash of the user cannot be checked"
+            );
+            return;
+        }
         tracing::warn!(
             target: CLIENTS, parent: None,
             %address, source, option, why, user, left_out,

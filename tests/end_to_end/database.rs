@@ -49,8 +49,6 @@ fn the_log_says_what_is_wrong_with_an_answer_of_the_database() {
         (of_ann("hash, acl"), "", "column acl has the type text; it must be json or jsonb"),
         (of_ann("number"), "", "column number has the type int4; it must be text"),
         (of_ann(""), "", "it has no column; the first one is the hash"),
-        (of_ann("null::text"), "", "the first column, the hash, is null"),
-        (of_ann("'secret'"), "", "the hash: "),
         (of_ann("absent"), "", "column \\\"absent\\\" does not exist"),
         (of_ann("hash"), "SELECT now() AS since", "column since has the type timestamptz"),
         (of_ann("hash"), "SELECT 'x' AS permission", "rule 1: missing field"),
@@ -63,6 +61,23 @@ fn the_log_says_what_is_wrong_with_an_answer_of_the_database() {
         let program = program_with(&cluster, &query, rules_query);
         assert_eq!(come(&program, "ann"), ReasonCode::ServerUnavailable, "{query}");
         program.line_with(&["WARN", expected]);
+    }
+}
+
+/// Nobody can log in by such a hash, whatever the state of the database.
+#[test]
+fn a_user_without_a_hash_that_can_be_checked_is_refused() {
+    let Some(cluster) = with_users() else { return };
+    for (column, expected) in [("null::text", None), ("'secret'", Some("the hash: "))] {
+        let query = format!("SELECT {column} FROM users WHERE name = $1");
+        let program = program_with(&cluster, &query, "");
+        assert_eq!(come(&program, "ann"), ReasonCode::BadUserNameOrPassword, "{query}");
+        let lines = program.logged();
+        let lines: Vec<_> = lines.iter().filter(|line| line.contains("the hash")).collect();
+        assert_eq!(lines.len(), expected.into_iter().count(), "{lines:#?}");
+        if let Some(why) = expected {
+            program.line_with(&["WARN", "login refused", why, "ann"]);
+        }
     }
 }
 

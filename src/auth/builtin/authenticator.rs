@@ -224,10 +224,14 @@ impl FileAuthenticator {
         shown: &Credentials<'_>,
         name: &str,
         password: &[u8],
-        stored: &super::StoredPassword,
+        stored: Option<&super::StoredPassword>,
     ) -> Result<(), AuthenticationError> {
         let who = self.check.attempts.applicant(shown, name);
-        let compared = Compared { stored, account_exists: true, on_weak: None };
+        let compared = Compared {
+            stored: stored.unwrap_or_else(|| self.check.nobody()),
+            account_exists: stored.is_some(),
+            on_weak: None,
+        };
         match self.check.verify(who, password, compared).await? {
             true => Ok(()),
             false => Err(AuthenticationError::BadCredentials),

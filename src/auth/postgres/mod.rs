@@ -260,11 +260,24 @@ impl UserDatabase {
         rows.map_err(|error| no_rows(&error))
     }
 
+    /// Returns the password of a hash; logs a hash that cannot be checked.
+    fn password(&self, hash: &str, who: &UserLookup) -> Option<StoredPassword> {
+        let parsed = hash.parse();
+        if let Err(error) = &parsed {
+            self.tell("query", &format!("the hash: {error}"), (who, true));
+        }
+        parsed.ok()
+    }
+
     /// Logs an answer that cannot be used. The login is Unavailable.
     fn misunderstood(&self, option: &str, why: &str, who: &UserLookup) -> AuthenticationError {
-        let (address, user) = (who.ip, &*who.username);
-        self.unusable.tell(&UnusableAnswer { source: "auth.postgres", option, why, address, user });
+        self.tell(option, why, (who, false));
         AuthenticationError::Unavailable
+    }
+
+    fn tell(&self, option: &str, why: &str, (who, is_refused): (&UserLookup, bool)) {
+        let (source, address, user) = ("auth.postgres", who.ip, &*who.username);
+        self.unusable.tell(&UnusableAnswer { source, option, why, address, user, is_refused });
     }
 }
 
@@ -319,7 +332,8 @@ impl Renew for LookAgain {
         let database = self.shared.database.load_full();
         let database = database.ok_or(AuthenticationError::Unavailable)?;
         let account = database.find(&self.who).await?;
-        let account = account.filter(|account| !account.is_disabled && account.hash == self.hash);
+        let is_same = |account: &FoundUser| account.hash.as_ref() == Some(&self.hash);
+        let account = account.filter(|account| !account.is_disabled && is_same(account));
         let account = account.ok_or(AuthenticationError::BadCredentials)?;
         let identity = database.identity(&self.who, account).await?;
         let (shared, who, hash) = (Arc::clone(&self.shared), self.who.clone(), self.hash.clone());
@@ -355,17 +369,16 @@ impl Authenticator for PostgresAuthenticator {
             certificate: credentials.certificate.cloned().map(Arc::new),
         };
         let account = database.find(&who).await?.ok_or(AuthenticationError::NotMine)?;
-        let stored: StoredPassword = account.hash.parse().map_err(|error| {
-            database.misunderstood("query", &format!("the hash: {error}"), &who)
-        })?;
-        self.0.passwords.check_elsewhere(&credentials, name, password, &stored).await?;
+        // Without a hash that can be checked, no password is right. The refusal takes as long as another.
+        let stored = account.hash.as_deref().and_then(|hash| database.password(hash, &who));
+        self.0.passwords.check_elsewhere(&credentials, name, password, stored.as_ref()).await?;
         if account.is_disabled {
             return Err(AuthenticationError::NotAllowed);
         }
         if who.certificate.as_ref().is_some_and(|shown| shown.common_name != name) {
             return Err(AuthenticationError::OtherThanCertificate);
         }
-        let hash = account.hash.clone();
+        let hash = account.hash.clone().unwrap_or_default();
         let identity = database.identity(&who, account).await?;
         let again = LookAgain { shared: Arc::clone(&self.0), who, hash };
         Ok(match credentials.client_id {

@@ -13,7 +13,8 @@ use crate::{
 
 /// A user as the database knows it.
 pub(super) struct FoundUser {
-    pub(super) hash: String,
+    /// `None` if the user has no password.
+    pub(super) hash: Option<String>,
     pub(super) is_disabled: bool,
     pub(super) attributes: Attributes,
     pub(super) groups: Groups,
@@ -31,7 +32,7 @@ pub(super) fn account(row: &Row) -> Result<FoundUser, String> {
     // A column of the type character(n) is filled up with spaces.
     let hash = hash.map(|hash| hash.trim_end_matches(' ').to_owned());
     let mut account = FoundUser {
-        hash: hash.ok_or("the first column, the hash, is null")?,
+        hash,
         is_disabled: false,
         attributes: Attributes::default(),
         groups: Groups::default(),

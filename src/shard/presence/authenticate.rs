@@ -16,7 +16,10 @@ use crate::{
         Departure, Presence, Shard,
         connect::{EnhancedLogin, Proven, TakeStep},
         doors::ToConnection,
-        presence::expiry::IDENTITY_EXPIRED,
+        presence::{
+            expiry::IDENTITY_EXPIRED,
+            recheck::{PERMISSION, not_authorized},
+        },
     },
 };
 
@@ -203,10 +206,12 @@ impl Shard {
         if proven.as_ref().is_some_and(|proven| proven.has_missed_rules(&identity, rules)) {
             return Err(not_authenticated(AuthenticationError::Unavailable));
         }
-        if found.presence.identity.username != identity.username
-            || self.core.authorizer.authorize(&request) == Decision::Deny
-        {
-            return Err(not_authenticated(AuthenticationError::NotAllowed));
+        if found.presence.identity.username != identity.username {
+            let refused = not_authenticated(AuthenticationError::NotAllowed);
+            return Err(refused.because("the credentials are those of another user"));
+        }
+        if self.core.authorizer.authorize(&request) == Decision::Deny {
+            return Err(not_authorized(PERMISSION));
         }
         found.presence.identity = identity;
         found.presence.proven = proven;
@@ -251,14 +256,20 @@ const fn protocol_error(clause: &'static str) -> Departure {
 /// Returns the departure of a client that failed to authenticate again. DISCONNECT has fewer reason
 /// codes than CONNACK.
 pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
-    let code = match error {
+    let (code, why) = match error {
         AuthenticationError::BadCredentials
         | AuthenticationError::NotMine
         | AuthenticationError::NotAllowed
         | AuthenticationError::OtherThanCertificate
-        | AuthenticationError::NoAccount => ReasonCode::NotAuthorized,
-        AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-        AuthenticationError::Unavailable => ReasonCode::ServerBusy,
+        | AuthenticationError::NoAccount => {
+            (ReasonCode::NotAuthorized, "the credentials are not accepted any more")
+        }
+        AuthenticationError::TooManyAttempts { .. } => {
+            (ReasonCode::ConnectionRateExceeded, "too many attempts to log in have failed")
+        }
+        AuthenticationError::Unavailable => {
+            (ReasonCode::ServerBusy, "the credentials cannot be checked now")
+        }
     };
-    Departure::by_server(DisconnectReason::NotAuthorized, code)
+    Departure::by_server(DisconnectReason::NotAuthorized, code).because(why)
 }

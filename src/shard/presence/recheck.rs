@@ -390,7 +390,8 @@ fn first_portion(found: &Slot) -> usize {
 
 const ACCOUNT: &str = "the account was removed or disabled";
 const CREDENTIALS: &str = "the account has other credentials now";
-const PERMISSION: &str = "no rule allows to connect with this client identifier any more";
+pub(in crate::shard) const PERMISSION: &str =
+    "no rule allows to connect with this client identifier any more";
 /// MQTT has Banned for CONNACK alone. [MQTT-3.14.2-1]
 const BANNED: Departure =
     Departure::by_server(DisconnectReason::Banned, ReasonCode::AdministrativeAction)
