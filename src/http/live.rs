@@ -4,11 +4,12 @@
 //! Knows nothing of what they say. Used by the calls with such answers; the server of the program
 //! watches their connections in another way than those of other calls.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    rt::time::sleep,
     web::Bytes,
 };
 use futures_util::Stream;
@@ -141,6 +142,9 @@ impl Drop for ReplaceableCall {
     }
 }
 
+/// Time between two checks of the credentials of a caller to whom nothing is sent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Checks whether a caller that was admitted once may still be answered.
 pub(super) struct StandingCheck {
     /// The generation of the accounts when the caller was admitted.
@@ -180,6 +184,16 @@ impl StandingCheck {
         let rules = api.logins_at(caller.listener());
         let authenticator = &api.0.authenticator;
         authenticator.standing_at(identity, self.admitted_at, rules) == Standing::Good
+    }
+
+    /// Waits until the credentials do not hold any more: exactly until they expire, and at most [`LOOK_EVERY`]
+    /// longer than that they were taken away.
+    pub(super) async fn lost(&mut self, api: &Api, caller: &HttpCaller) {
+        while self.holds(api, caller) {
+            let expires_at = caller.identity.expires_at;
+            let left = expires_at.map_or(LOOK_EVERY, |at| at.since(api.0.clock.now()));
+            sleep(left.clamp(Duration::from_millis(1), LOOK_EVERY)).await;
+        }
     }
 }
 

@@ -2,12 +2,16 @@
 //! HTTP service with `expire_at`; of a connected client, and of a session that collects for an absent one.
 
 use std::{
-    fs, thread,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use hearthmq::mqtt::{Connect, Packet, ProtocolVersion::V5, QoS, ReasonCode};
 use hearthmq_test::{
+    beats::Beats,
     mqtt::{Client, connect, tcp},
     packets::connect_lasting,
     receiver::{Call, Receiver},
@@ -15,7 +19,7 @@ use hearthmq_test::{
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::program::{PATIENCE, Place, Program};
+use crate::program::{PASSWORD, PATIENCE, Place, Program};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 /// Enough for the few packets that a test sends before.
@@ -48,10 +52,7 @@ fn with_tokens() -> Place {
     let place = Place::new();
     let secret = place.path("token.secret");
     fs::write(&secret, SECRET).unwrap();
-    place
-        .set("auth.jwt.algorithms=HS256")
-        .set("auth.jwt.leeway_secs=0")
-        .set(format!("auth.jwt.secrets={}", secret.display()))
+    place.set("auth.jwt.algorithms=HS256").set(format!("auth.jwt.secrets={}", secret.display()))
 }
 
 /// Admits a client until this time.
@@ -147,9 +148,151 @@ fn the_permissions_of_a_token_end_with_it_for_a_connected_client() {
     lives_until(client, expires_at);
     assert_eq!(status(), 401);
     let (_, reason) = come(&program, shown(connect("demo"), &token));
-    // At the second of its end, the token is valid and its identity is not.
-    let refusals = [ReasonCode::BadUserNameOrPassword, ReasonCode::NotAuthorized];
-    assert!(refusals.contains(&reason), "{reason:?}");
+    assert_eq!(reason, ReasonCode::BadUserNameOrPassword);
+}
+
+/// The leeway for clocks that differ does not hold for `exp`.
+#[test]
+fn a_token_opens_nothing_once_its_time_is_over() {
+    let place = with_tokens().set("auth.jwt.leeway_secs=300");
+    let program = place.start();
+    let token = token(now().as_secs() - 10);
+    let (_, reason) = come(&program, shown(connect("demo"), &token));
+    assert_eq!(reason, ReasonCode::BadUserNameOrPassword);
+    let bearer = format!("Bearer {token}");
+    assert_eq!(program.call_as(Some(&bearer), "GET /client-id/demo/status").status, 401);
+}
+
+/// The longest silence of a stream is 15 s.
+const SILENT_FOR_SECS_MAX: u64 = 12;
+
+/// Begins to follow a stream.
+fn open(program: &Program, authorization: &str, target: &str, accept: &str) -> TcpStream {
+    let mut stream = tcp(program.address("http"));
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAuthorization: \
+         {authorization}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Follows a stream on which nothing happens; returns all that came until it ended.
+fn follow(program: &Program, authorization: &str, target: &str, accept: &str) -> String {
+    let mut text = String::new();
+    open(program, authorization, target, accept).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn streams_on_which_nothing_happens_end_with_the_token() {
+    let place = with_tokens();
+    let program = place.start();
+    let beats = Beats::start();
+    let expires_at = now().as_secs() + 5;
+    let bearer = &*format!("Bearer {}", token(expires_at));
+    thread::scope(|scope| {
+        for (target, accept) in [
+            ("/api/v1/events", "text/event-stream"),
+            ("/api/v1/events", "application/x-ndjson"),
+            ("/api/v1/messages?filter=own/%23", "application/x-ndjson"),
+        ] {
+            let (program, beats) = (&program, &beats);
+            scope.spawn(move || {
+                let text = follow(program, bearer, target, accept);
+                assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+                assert!(now() >= Duration::from_secs(expires_at), "{target} ended too early");
+                let after = beats.now();
+                assert!(after < Duration::from_secs(SILENT_FOR_SECS_MAX), "{target}: {after:?}");
+            });
+        }
+        let first = follow(&program, bearer, "/api/v1/events", "application/json");
+        let (_, next) = first.split_once(r#""next":""#).unwrap();
+        let next = &next[..next.find('"').unwrap()];
+        let target = format!("/api/v1/events?after={next}&wait=60");
+        let text = follow(&program, bearer, &target, "application/json");
+        assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+        assert!(now() >= Duration::from_secs(expires_at), "it ended too early");
+    });
+}
+
+#[test]
+fn a_stream_on_which_nothing_happens_ends_when_its_account_is_disabled_or_its_token_removed() {
+    let place = Place::new();
+    let policy = "[[rules]]\neffect = \"allow\"\nactions = [\"administer\"]\nusers = [\"ops\"]\n";
+    fs::write(place.path("data/policy.toml"), policy).unwrap();
+    let program = place.start();
+    let post = |target: &str, method: &str, body: &str| {
+        let length = body.len();
+        let authorization = hearthmq_test::http::basic(&format!("ops:{PASSWORD}"));
+        let answer = program.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: \
+             {length}\r\nContent-Type: application/json\r\nAuthorization: {authorization}\r\n\r\n{body}"
+        ));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    };
+    post("/api/v1/users", "POST", r#"{"name":"car","password":"secret"}"#);
+    let rules = r#"[{"effect":"allow","actions":["observe"]}]"#;
+    let made = post("/api/v1/tokens", "POST", &format!(r#"{{"name":"ci","rules":{rules}}}"#));
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let token = format!("Bearer {}", made["token"].as_str().unwrap());
+    let beats = Beats::start();
+    let basic = hearthmq_test::http::basic("car:secret");
+    let streams = [&*token, &*basic].map(|authorization| {
+        let mut stream = open(&program, authorization, "/api/v1/events", "text/event-stream");
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        assert_eq!(begin, *b"HTTP/1.1 200");
+        stream
+    });
+    post("/api/v1/users/car", "PATCH", r#"{"disabled":true}"#);
+    post("/api/v1/tokens/ci", "DELETE", "");
+    for mut stream in streams {
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let after = beats.now();
+        assert!(after < Duration::from_secs(SILENT_FOR_SECS_MAX), "{after:?}");
+    }
+}
+
+/// A REST caller has no client identifier, so the check cannot be left out for it.
+#[test]
+fn a_token_that_is_bound_to_a_client_identifier_opens_no_rest_call() {
+    let place =
+        with_tokens().set("auth.jwt.claims=sub=${clientId}").set("log.filter=hearthmq=debug");
+    let program = place.start();
+    let token = token(now().as_secs() + LONG_SECS);
+    let (_client, reason) = come(&program, shown(connect(USER), &token));
+    assert_eq!(reason, ReasonCode::Success);
+    let bearer = format!("Bearer {token}");
+    assert_eq!(program.call_as(Some(&bearer), "GET /client-id/demo/status").status, 401);
+    program.line_with(&["token refused", "claim sub must be the client identifier"]);
+}
+
+/// The service is asked again before its answer expires, and denies then.
+#[test]
+fn a_client_that_the_service_denies_at_its_renewal_is_told_why() {
+    let service = Receiver::start();
+    let place = with_service(&service);
+    let program = place.start();
+    let answering = thread::spawn(move || {
+        admit(service.next(), now().as_secs() + VALID_SECS);
+        let body = r#"{"result":"deny"}"#;
+        let length = body.len();
+        let again = service.next();
+        again.answer_bytes(&format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"));
+    });
+    let (mut client, reason) = come(&program, shown(connect("demo"), "pass"));
+    assert_eq!(reason, ReasonCode::Success);
+    client.receive(|packet| match packet {
+        Packet::Disconnect(disconnect) => {
+            assert_eq!(disconnect.reason, ReasonCode::NotAuthorized);
+            let why = disconnect.properties.reason_string;
+            assert_eq!(why, Some("the credentials are not accepted any more"));
+        }
+        packet => panic!("DISCONNECT expected, not {packet:?}"),
+    });
+    answering.join().unwrap();
 }
 
 #[test]

@@ -89,10 +89,14 @@ impl ClaimRules {
         &self,
         claims: &Claims,
         holder: Holder<'_>,
-        leeway_secs: u64,
+        now: Timestamp,
     ) -> Result<Identity, TokenRefused> {
         let refused = |why: String| TokenRefused::Claims(why);
         let certificate = holder.certificate.cloned().map(Arc::new);
+        let expires_at = expires_at(claims);
+        if expires_at.is_some_and(|at| at <= now) {
+            return Err(TokenRefused::Wrong("its time (exp) is over".to_owned()));
+        }
         self.check_required(claims, holder)?;
         let username = find(claims, &self.username).and_then(text_of);
         let username = username
@@ -118,7 +122,7 @@ impl ClaimRules {
             rules,
             ..Identity::default()
         };
-        Ok(Identity { expires_at: expires_at(claims, leeway_secs), ..identity })
+        Ok(Identity { expires_at, ..identity })
     }
 
     fn check_required(&self, claims: &Claims, holder: Holder<'_>) -> Result<(), TokenRefused> {
@@ -129,6 +133,12 @@ impl ClaimRules {
         };
         let values = VariableValues::new(&shown, holder.client_id.unwrap_or_default());
         for (name, value) in &self.required {
+            if holder.client_id.is_none() && value.has_client_id() {
+                // Otherwise the token of a device would be worth more over REST than over MQTT.
+                return Err(TokenRefused::Claims(format!(
+                    "its claim {name} must be the client identifier, and a REST caller has none"
+                )));
+            }
             let wanted = value.text(&values);
             let found = find(claims, name).map_or_else(Vec::new, texts_of);
             if wanted.is_none_or(|wanted| !found.iter().any(|text| **text == *wanted)) {
@@ -141,9 +151,8 @@ impl ClaimRules {
     }
 }
 
-/// Returns when the connection of the holder ends: at `exp`, or at the end of the leeway if `exp` is in the past
-/// because clocks differ.
-fn expires_at(claims: &Claims, leeway_secs: u64) -> Option<Timestamp> {
+/// Returns when the token ends: at `exp`, without a leeway.
+fn expires_at(claims: &Claims) -> Option<Timestamp> {
     let exp = claims.get("exp")?;
     #[expect(
         clippy::cast_possible_truncation,
@@ -151,9 +160,7 @@ fn expires_at(claims: &Claims, leeway_secs: u64) -> Option<Timestamp> {
         reason = "a time of this era"
     )]
     let exp = exp.as_u64().or_else(|| exp.as_f64().map(|secs| secs as u64))?;
-    let now = jsonwebtoken::get_current_timestamp();
-    let secs = if exp > now { exp } else { exp.saturating_add(leeway_secs) };
-    Some(Timestamp(secs.saturating_mul(1_000)))
+    Some(Timestamp(exp.saturating_mul(1_000)))
 }
 
 /// Returns a claim by its name, or by a path of names with dots between them.

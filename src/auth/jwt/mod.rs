@@ -30,6 +30,7 @@ use super::{
     AuthenticationError, Authenticator, ClientCertificate, Credentials, EnhancedAuthenticator,
     Exchange, ExchangeStart, Identity, Standing, Step,
 };
+use crate::mqtt::Timestamp;
 
 /// The Authentication Method of MQTT 5.0 clients whose Authentication Data is a token.
 pub const JWT_METHOD: &str = "JWT";
@@ -60,7 +61,6 @@ struct Setup {
     keys: Vec<TokenKey>,
     jwks: Option<Arc<Jwks>>,
     claims: ClaimRules,
-    leeway_secs: u64,
 }
 
 impl JwtAuthenticator {
@@ -138,7 +138,8 @@ impl JwtAuthenticator {
             }
         };
         let claims = outcome.map_err(refused)?;
-        setup.claims.identity(&claims, holder, setup.leeway_secs).map_err(refused)
+        let now = Timestamp(jsonwebtoken::get_current_timestamp().saturating_mul(1_000));
+        setup.claims.identity(&claims, holder, now).map_err(refused)
     }
 }
 
@@ -159,7 +160,7 @@ impl Setup {
     fn read(config: &JwtConfig, former: Option<&Self>) -> Result<Self, JwtError> {
         let algorithms = config.algorithms()?;
         let mut validation = Validation::new(algorithms[0]);
-        validation.leeway = config.leeway_secs.into();
+        validation.leeway = config.leeway_secs.into(); // for nbf; `claims` checks exp without it
         validation.validate_nbf = true;
         validation.required_spec_claims.clear();
         if config.exp_required {
@@ -187,7 +188,6 @@ impl Setup {
             algorithms,
             jwks,
             claims: ClaimRules::new(config)?,
-            leeway_secs: config.leeway_secs.into(),
         })
     }
 

@@ -30,7 +30,7 @@ pub struct JwtConfig {
     pub issuers: Vec<String>,
     /// Values of `aud` that are accepted; empty = all.
     pub audiences: Vec<String>,
-    /// Seconds by which clocks may differ when `exp` and `nbf` are checked.
+    /// Seconds by which `nbf` may be in the future, because clocks differ. `exp` is exact.
     pub leeway_secs: u32,
     /// Whether tokens without `exp` are refused.
     pub exp_required: bool,

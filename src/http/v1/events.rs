@@ -101,11 +101,13 @@ struct EventsPart {
 pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let Some(format) = LiveFormat::of(&request) else {
         let call = async {
-            let Follower { follow, _place, .. } = begin(&request, &api).await?;
+            let follower = begin(&request, &api).await?;
+            let Follower { caller, mut admission, follow, _place } = follower;
             let _awaited = (!follow.wait.is_zero()).then(|| ReplaceableCall::begin(&request));
             let ending = ending(&request);
             let part = tokio::select! {
                 () = ending => return Err(ApiError::unavailable()),
+                () = admission.lost(&api, &caller) => return Err(ApiError::unauthenticated()),
                 part = api.0.control.follow(follow) => part?,
             };
             Ok(Answer::json_text(text_of(&part)))

@@ -175,6 +175,7 @@ impl MessageFollower {
         let heard = timeout(SILENCE_MAX, self.messages.next());
         let first = tokio::select! {
             () = &mut self.ending => return None,
+            () = self.admission.lost(&self.api, &self.caller) => return None,
             heard = heard => heard,
         };
         if !self.still_may() {

@@ -150,11 +150,12 @@ async fn times_issuer_and_audience_are_checked() {
     };
     for (more, is_right) in [
         (json!({}), true),
-        (json!({"exp": now() - 10}), true), // within the leeway
+        (json!({"exp": now() - 10}), false), // the leeway is not for it
         (json!({"exp": now() - 120}), false),
         (json!({"exp": null}), false),
         (json!({"exp": "soon"}), false),
         (json!({"nbf": now() - 10}), true),
+        (json!({"nbf": now() + 10}), true), // within the leeway
         (json!({"nbf": now() + 120}), false),
         (json!({"iss": "https://other.example"}), false),
         (json!({"iss": null}), false),

@@ -121,6 +121,11 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// Returns whether it contains the client identifier.
+    pub(in crate::auth) fn has_client_id(&self) -> bool {
+        self.0.contains(&PatternPiece::Variable(Variable::ClientId))
+    }
+
     /// Returns the text for `subject`; `None` if a variable in it has no value.
     pub(in crate::auth) fn text<'a>(
         &'a self,

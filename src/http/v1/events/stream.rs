@@ -65,12 +65,12 @@ impl FeedStream {
             }
         }
         loop {
-            let follow = self.follower.follow.clone();
+            let Follower { caller, admission, follow, .. } = &mut self.follower;
             let part = tokio::select! {
                 () = &mut self.ending => return None,
-                part = self.api.0.control.follow(follow) => part.ok()?,
+                () = admission.lost(&self.api, caller) => return None,
+                part = self.api.0.control.follow(follow.clone()) => part.ok()?,
             };
-            let Follower { caller, admission, follow, .. } = &mut self.follower;
             if !admission.holds(&self.api, caller) {
                 return None;
             }

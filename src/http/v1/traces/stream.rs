@@ -69,9 +69,11 @@ impl TraceStream {
         if self.is_over {
             return None;
         }
+        let TraceReader { api, caller, standing, .. } = &mut self.reader;
         let part = tokio::select! {
             () = &mut self.ending => return None,
-            part = self.reader.api.0.control.read_trace(self.request.clone()) => part,
+            () = standing.lost(api, caller) => return None,
+            part = api.0.control.read_trace(self.request.clone()) => part,
         };
         if !self.still_may() {
             return None;
