@@ -12,18 +12,24 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
 use crate::{
+    http::{exchange, request},
     mqtt::{Client, connect, tcp},
+    pki::Pki,
     program::{PASSWORD, Place, Program},
+    tls::{Tls, VERSIONS},
 };
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn token(secret: &str) -> String {
+    token_of("fleet", secret)
+}
+
+fn token_of(user: &str, secret: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let key = EncodingKey::from_secret(secret.as_bytes()).unwrap();
     let acl = json!([{"effect": "allow"}]);
-    encode(&Header::default(), &json!({"sub": "fleet", "exp": now + 600, "acl": acl}), &key)
-        .unwrap()
+    encode(&Header::default(), &json!({"sub": user, "exp": now + 600, "acl": acl}), &key).unwrap()
 }
 
 fn come(program: &Program, name: &str, password: &str) -> (Client, ReasonCode) {
@@ -91,4 +97,31 @@ fn a_service_is_asked_about_users_that_the_file_does_not_know() {
     let down = thread::spawn(move || drop(receiver.next()));
     assert_eq!(come(&program, "van", "pass").1, ReasonCode::ServerUnavailable);
     down.join().unwrap();
+}
+
+/// The certificate alone would admit each caller of this listener.
+#[test]
+fn a_token_beside_a_certificate_must_be_of_the_same_user() {
+    let pki = Pki::new();
+    let place = Place::new();
+    let secret = place.path("token.secret");
+    fs::write(&secret, SECRET).unwrap();
+    let place = place
+        .set("auth.jwt.algorithms=HS256")
+        .set(format!("auth.jwt.secrets={}", secret.display()))
+        .set("http.https=127.0.0.1:0")
+        .set(format!("tls.certificate={}", pki.server.chain.display()))
+        .set(format!("tls.key={}", pki.server.key.display()))
+        .set(format!("tls.client_ca={}", pki.ca.display()))
+        .set("tls.client_auth=optional");
+    let program = place.start();
+    let status = |certificate, user: &str| {
+        let tls = Tls::new(&pki.ca, VERSIONS[1], certificate);
+        let bearer = format!("Bearer {}", token_of(user, SECRET));
+        let request = request("GET /client-id/demo/status", Some(&bearer));
+        exchange(tls.stream(program.address("https")), request).unwrap().status
+    };
+    assert_eq!(status(None, "fleet"), 200);
+    assert_eq!(status(Some(&pki.other_device), "device-2"), 200);
+    assert_eq!(status(Some(&pki.other_device), "fleet"), 401);
 }

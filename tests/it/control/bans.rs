@@ -1,8 +1,11 @@
 //! Bans: clients are kept out before their password is checked, and disconnected if they are there.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -66,6 +69,42 @@ async fn a_ban_ends_the_connections_of_clients_and_keeps_them_out_until_it_is_li
         }
     }
     assert_eq!(refused(&broker, ConnectRefusal::Banned), 6 * VERSIONS.len() as u64);
+}
+
+/// Returns a client at this address that has not yet sent CONNECT.
+fn client_at(broker: &Broker, address: &str) -> Client {
+    let (here, there) = tokio::io::duplex(1 << 20);
+    let (broker, peer) = (broker.clone(), SocketAddr::new(address.parse().unwrap(), 40_000));
+    actix_rt::spawn(async move { broker.serve(there, peer).await });
+    Client::on(here, V5)
+}
+
+#[actix_rt::test]
+async fn addresses_of_ipv6_are_banned_and_those_that_map_ipv4_are_the_same_as_ipv4() {
+    let broker = world().await;
+    for (value, banned, other) in [
+        ("2001:db8::7", "2001:db8::7", "2001:db8::8"),
+        ("2001:db8:0:1::/64", "2001:db8:0:1::9", "2001:db8:0:2::9"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.8"),
+        ("192.0.2.7", "::ffff:192.0.2.7", "::ffff:192.0.2.8"),
+        ("::ffff:192.0.2.0/120", "192.0.2.9", "192.0.3.9"),
+        ("192.0.2.0/24", "::ffff:192.0.2.9", "::ffff:192.0.3.9"),
+        ("0.0.0.0/0", "::ffff:192.0.2.9", "2001:db8::7"),
+        ("::/0", "2001:db8::7", "::ffff:192.0.2.9"),
+    ] {
+        let mut client = client_at(&broker, banned);
+        client.connect(connect("banned")).await;
+        let mut stays = client_at(&broker, other);
+        stays.connect(connect("stays")).await;
+        let changed = broker.put_ban(ban("address", value)).await.unwrap();
+        assert_eq!(changed.sessions_touched, 1, "{value}");
+        client.expect_disconnect(ReasonCode::AdministrativeAction).await;
+        stays.ping().await;
+        let mut again = client_at(&broker, banned);
+        again.send(Packet::Connect(Box::new(connect("banned")))).await;
+        again.expect_refused(ReasonCode::Banned).await;
+        lift(&broker, "address", value).await;
+    }
 }
 
 #[actix_rt::test]
