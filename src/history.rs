@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use crate::{mqtt::Timestamp, owners::Owner};
 
-/// What the broker notes of one connection.
+/// The notes of the broker about one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionRecord {
     /// The presence version of the connection, which no other connection of the client has. It
@@ -35,7 +35,7 @@ pub struct ConnectionEnd {
     pub at: Timestamp,
     /// Why, by the names of [`DisconnectReason`](crate::hooks::DisconnectReason).
     pub reason: Cow<'static, str>,
-    /// The user name of the caller who ended it.
+    /// The user name of the caller that ended it.
     pub by: Option<Arc<str>>,
 }
 
@@ -46,11 +46,11 @@ pub struct ConnectionNotes {
     pub notes: Vec<(Arc<str>, ConnectionRecord)>,
     /// Maximum number of connections of one client; the oldest ones leave.
     pub kept: u16,
-    /// What the owners of these connections may have.
+    /// The limit on these connections for each owner.
     pub share: HistoryShare,
 }
 
-/// What one owner may have in all rings together. A ring belongs to the owner of its last connection,
+/// The limit on the rings of one owner together. A ring belongs to the owner of its last connection,
 /// and counts with all its connections.
 ///
 /// While an owner has more, the first of its rings leaves, in the order of [`HistoryTidy`]. Connections

@@ -209,7 +209,7 @@ pub struct ClientRefused {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientBanned {
-    /// What the ban is of: `client_id`, `user` or `address`.
+    /// The kind of the ban: `client_id`, `user` or `address`.
     pub kind: &'static str,
     /// The Client Identifier, the user name, their pattern, or the network.
     pub value: Arc<str>,

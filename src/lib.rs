@@ -45,7 +45,7 @@
 //!
 //! # What stays
 //!
-//! What this documentation shows is kept: a release that takes it away or changes it has a new
+//! The API in this documentation is a promise: a release that removes or changes a part of it has a new
 //! second number (the first one from 1.0 on). Enums and structs that may grow are
 //! `#[non_exhaustive]`. A struct of options may get more fields at any time: build it with
 //! `..Default::default()`. What the documentation does not show, such as `internals`, may change in

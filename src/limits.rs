@@ -98,7 +98,7 @@ pub struct Limits {
     pub stored_messages_per_user_max: u64,
     /// Maximum bytes of those messages. Also limited to an eighth of the disk.
     pub stored_bytes_per_user_max: u64,
-    /// What happens when a client's queue is full.
+    /// The policy for a client whose queue is full.
     pub queue_full: QueueFull,
     /// With [`QueueFull::HoldPublisher`], maximum seconds that publishers are held until a client
     /// has drained a sixteenth of its full queue; then the client loses its oldest messages until
@@ -408,14 +408,14 @@ impl OwnLimits {
 /// One user has at most this part of what may wait in memory for all, if nothing else is set.
 const QUEUE_PART: u64 = 4;
 
-/// Returns the share of one user: what is set, or a part of the limit of all. One client can always
+/// Returns the share of one user: the option, or a part of the limit of all. One client can always
 /// use its own limit.
 const fn queue_share(of_user: u64, of_all: u64, of_client: u64) -> u64 {
     let share = if of_user == 0 { of_all.div_ceil(QUEUE_PART) } else { of_user };
     if share < of_client { of_client } else { share }
 }
 
-/// What happens to a QoS 1 or 2 message for a client whose queue is full. QoS 0 is dropped.
+/// The policy for a QoS 1 or 2 message to a client whose queue is full. QoS 0 is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

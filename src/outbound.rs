@@ -26,7 +26,7 @@ use rustls::{
 #[cfg(any(feature = "jwt", feature = "http-auth", feature = "otlp"))]
 use tokio::time::timeout;
 
-/// What this program calls itself.
+/// The name of this program in its requests.
 pub(crate) const AGENT: &str = concat!("hearthmq/", env!("CARGO_PKG_VERSION"));
 
 /// How long an idle connection stays open.
@@ -37,7 +37,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ServiceUrl(Uri);
 
-/// Why a text is no URL that is called.
+/// Why a text is not a URL that can be called.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UrlFault {
     /// It is not a URL, or has a user, a password or a fragment.
@@ -166,7 +166,7 @@ pub(crate) struct ServiceAnswer {
 }
 
 impl ServiceCaller {
-    /// Creates a caller, which connects to nothing yet, and keeps so many idle connections to a host.
+    /// Creates a caller, which connects to nothing yet, with a maximum of idle connections to each host.
     pub(crate) fn new(tls: ClientConfig, idle_max: usize) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);

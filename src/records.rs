@@ -58,7 +58,7 @@ pub struct Put {
     pub name: RecordKey,
     /// Its new content, at most [`VALUE_BYTES_MAX`].
     pub value: bytes::Bytes,
-    /// What the record must be now.
+    /// The state in which the record must be now.
     pub expected: Expected,
     /// When the record ceases to exist; `None` if it does not end by itself.
     pub expires_at: Option<Timestamp>,
@@ -85,7 +85,7 @@ impl Put {
     }
 }
 
-/// What a record must be for a change of it to be made.
+/// The state in which a record must be for a change of it to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {

@@ -72,7 +72,7 @@ pub(crate) fn absent() -> Box<dyn Transport> {
     Box::new(tokio::io::empty())
 }
 
-/// What TLS knows of a connected client.
+/// The properties of a client's TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsFacts {
@@ -96,7 +96,7 @@ impl TlsFacts {
 pub struct CertificateFacts {
     /// The subject, such as `CN=device-7`.
     pub subject: String,
-    /// Who has signed it.
+    /// The authority that signed it.
     pub issuer: String,
     /// The DNS names, addresses and URIs of the Subject Alternative Name; at most 100.
     pub names: Vec<String>,

@@ -9,6 +9,8 @@
 mod arrows;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/type_names.rs"]
 mod type_names;
 

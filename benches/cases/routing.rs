@@ -14,7 +14,7 @@ use hearthmq::{
 use crate::measure::Measure;
 
 const SEED: u64 = 17;
-/// So many that the entries of a large index do not all stay in the processor's cache.
+/// A number at which the entries of a large index do not all stay in the processor's cache.
 const TOPICS: usize = 65_536;
 /// Number of hosts among which the sessions of the router are divided.
 const HOSTS: u16 = 4;

@@ -89,7 +89,7 @@ impl Fleet {
         Self { broker, http, clients: Vec::new(), server: handle, _directory: directory }
     }
 
-    /// Connects clients until there are so many.
+    /// Connects clients until their number is reached.
     pub(crate) async fn grow_to(&mut self, clients: usize) {
         let began = Instant::now();
         for number in self.clients.len()..clients {

@@ -62,7 +62,7 @@ pub(crate) struct Connection {
     tail: Tail,
     /// A packet of which a part has been handled; the tail follows it.
     asked: Option<Box<FiltersAsked>>,
-    /// What is left to read of a client that has left while it was held.
+    /// The bytes left to read of a client that closed its connection while it was held.
     rest: Option<Box<Rest>>,
     phase: Phase,
     keep_alive_expired: bool,

@@ -114,7 +114,7 @@ impl Message for ListSubscriptions {
     type Result = Option<SubscriptionPage>;
 }
 
-/// What the whole node knows; every registry gives the same answer.
+/// The totals of the whole node; every registry gives the same answer.
 impl Message for ListKeepAliveAdvice {
     type Result = KeepAliveAdvicePage;
 }

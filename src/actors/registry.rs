@@ -369,7 +369,7 @@ struct Rechecks {
     asked: Cell<u64>,
     /// The number of requests that ended rounds have answered.
     done: Cell<u64>,
-    /// What the last round along all sessions has found.
+    /// The result of the last walk along all sessions.
     found: Cell<Rechecked>,
 }
 

@@ -1,4 +1,4 @@
-//! What an identity wants to do, and the decision about it.
+//! The action that an identity requests, and the decision about it.
 //!
 //! Plain data. Knows neither rules nor the callers.
 

@@ -41,7 +41,7 @@ struct State {
     told_at: Option<Instant>,
 }
 
-/// What a call has shown.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
     /// The service works.
@@ -52,7 +52,7 @@ pub(super) enum CallOutcome {
     Unreachable,
 }
 
-/// What an outcome has changed.
+/// The change that an outcome has caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turned {
     /// Nothing.

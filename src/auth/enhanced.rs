@@ -14,7 +14,7 @@ use super::{AuthenticationError, Credentials, Identity, Standing};
 /// Authentication Data is Binary Data, whose length has two bytes: section 1.5.6.
 const DATA_BYTES_MAX: usize = u16::MAX as usize;
 
-/// What the broker knows of a client when an exchange with it begins.
+/// The facts about a client that the broker knows when an exchange with it begins.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeStart<'a> {
     /// Authentication Method, one that [`EnhancedAuthenticator::knows`].

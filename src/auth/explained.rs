@@ -80,7 +80,7 @@ pub trait StoredRules: Send + Sync {
     fn replace_stored(&self, rules: Vec<RuleText>) -> Vec<Arc<str>>;
 }
 
-/// Why a text is no rule.
+/// Why a text is not a valid rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct RuleTextError {
     field: Option<Box<str>>,

@@ -1,4 +1,4 @@
-//! Who a client or caller is once its credentials were accepted.
+//! The identity of a client or caller, once its credentials were accepted.
 //!
 //! Plain data. Made by authenticators, kept with sessions, read by authorizers.
 

@@ -108,7 +108,7 @@ pub(crate) const BRIDGE_CLIENTS: &str = "$bridge/";
 /// which this broker answers with its own identifier.
 pub(crate) const BROKER_PROPERTY: &str = "hearthmq-broker";
 
-/// What a client or REST caller presents when a connection or an HTTP request begins.
+/// The credentials of a client or REST caller, when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// Client identifier of an MQTT CONNECT; `None` for REST callers.

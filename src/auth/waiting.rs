@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_ever_behind_those_of_a_better_precedence() {
+    fn no_login_waits_forever_behind_those_of_a_better_precedence() {
         let mut room = room(1_000);
         enter(&mut room, Failed, from("10.0.0.1"), "failed");
         enter(&mut room, Fresh, from("10.1.0.1"), "fresh");

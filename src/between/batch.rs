@@ -1,4 +1,4 @@
-//! What shards send each other: messages for sessions of another shard, reports of what is stored,
+//! The mail between shards: messages for sessions of another shard, reports of what is stored,
 //! and requests between members of a shared subscription.
 //!
 //! Knows no shard: the sender fills these, and the receiver handles them in the order sent.

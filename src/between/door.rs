@@ -29,7 +29,7 @@ pub(crate) enum ToShard {
     Refused(Box<ClientRefused>),
     /// A client, user or network was banned.
     Banned(Box<ClientBanned>),
-    /// What became of deliveries that calls wait for here.
+    /// The outcomes of deliveries that calls wait for here.
     Receipts(Vec<(ReceiptCall, DeliveryCounts)>),
 }
 
@@ -42,7 +42,7 @@ pub enum Sender {
     Application,
     /// The thread that writes the store.
     Store,
-    /// What accepts connections.
+    /// A listener, which accepts connections.
     Listener,
 }
 

@@ -1,4 +1,4 @@
-//! What one shard sends to another, and the door through which it is sent.
+//! The mail from one shard to another, and the door through which it goes.
 //!
 //! Below shards and store, so that neither knows the other; a remote node can be behind the same
 //! door.

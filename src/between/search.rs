@@ -20,7 +20,7 @@ pub(crate) struct Search {
     pub(crate) is_stale: bool,
 }
 
-/// What the search asks of the member that it tries.
+/// The request of the search to the member that it tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// Take the message behind what waits there already, so that it keeps its order. The search

@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use super::error::BridgeError;
 
-/// Where an other broker listens: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.
+/// The address where another broker listens: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeAddress {
     pub(super) is_encrypted: bool,

@@ -52,7 +52,7 @@ pub(super) async fn attach_session(
     }
 }
 
-/// What a connection begins with.
+/// The subscriptions that a connection begins with.
 pub(super) struct ConnectionBegin<'a> {
     pub(super) options: &'a BridgeOptions,
     pub(super) routes: &'a Routes,

@@ -31,7 +31,7 @@ const FILTERS_AT_A_TIME: usize = 32;
 /// Bytes read at a time.
 const READ_BYTES: usize = 4 * 1024;
 
-/// What CONNACK of the other broker has said.
+/// The properties in CONNACK of the other broker.
 pub(super) struct BridgeGreeting {
     pub(super) remote: RemoteSide,
     pub(super) keep_alive_secs: u16,
@@ -218,7 +218,7 @@ pub(super) fn status(topic: &str, is_connected: bool) -> Packet<'_> {
     })
 }
 
-/// Reads what is there, at least a byte; returns `false` at the end of the stream.
+/// Reads the available bytes, at least one; returns `false` at the end of the stream.
 pub(super) async fn read_more<S: AsyncRead + Unpin + ?Sized>(
     stream: &mut S,
     received: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a bridge shows of itself to the other broker. `Debug` shows no password.
+//! The credentials of a bridge at the other broker. `Debug` shows no password.
 
 use crate::auth::HiddenText;
 

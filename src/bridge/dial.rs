@@ -1,4 +1,4 @@
-//! Opens the byte stream to an other broker: names, TCP, TLS.
+//! Opens the byte stream to another broker: names, TCP, TLS.
 //!
 //! Behind a trait, so that a test can lead a bridge elsewhere. Knows no MQTT.
 
@@ -24,7 +24,7 @@ use super::{
     tls::BridgeTls,
 };
 
-/// A byte stream to an other broker.
+/// A byte stream to another broker.
 pub(crate) trait BridgeStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> BridgeStream for S {}

@@ -1,4 +1,4 @@
-//! Recognises messages that an other broker of MQTT 3.1.1 sends back, where it knows neither No Local
+//! Recognises messages that another broker of MQTT 3.1.1 sends back, where it knows neither No Local
 //! nor the bit of bridges.
 //!
 //! A message that went out is expected back once, by the hash of its topic and payload, for a minute.

@@ -1,4 +1,4 @@
-//! Why something is no bridge.
+//! The faults of a bridge's definition.
 
 use std::{io, path::PathBuf};
 
@@ -11,12 +11,14 @@ pub(super) const TOPICS_MAX: usize = 256;
 /// Maximum number of bridges.
 pub(crate) const BRIDGES_MAX: usize = 64;
 
-/// Why something is no bridge, or cannot be used as one.
+/// Why a bridge is invalid or cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BridgeError {
     /// The name has other characters, or is too long.
-    #[error("{0:?} is no name of a bridge: write 1 to 64 lower-case letters, digits, - and _")]
+    #[error(
+        "{0:?} is not a valid name of a bridge: write 1 to 64 lower-case letters, digits, - and _"
+    )]
     Name(String),
     /// Two bridges have this name.
     #[error("two bridges are named {0:?}: give each a name of its own")]
@@ -24,8 +26,8 @@ pub enum BridgeError {
     /// There are too many bridges.
     #[error("there are at most {BRIDGES_MAX} bridges")]
     TooMany,
-    /// The text is no address.
-    #[error("{0:?} is no address of a broker: write mqtt://HOST:PORT or mqtts://HOST:PORT")]
+    /// The text is not an address.
+    #[error("{0:?} is not an address of a broker: write mqtt://HOST:PORT or mqtts://HOST:PORT")]
     Address(String),
     /// There is no address, or too many.
     #[error("a bridge has 1 to {ADDRESSES_MAX} addresses")]

@@ -66,7 +66,7 @@ impl BridgeTrouble {
         Self { code, message: (&*told::cut(&text)).into() }
     }
 
-    /// Returns the fault of an other broker that sent what is no packet.
+    /// Returns the fault of the other broker for bytes that are not a valid packet.
     pub(super) fn malformed(error: &DecodeError) -> Self {
         Self::new(TroubleKind::ProtocolError, error)
     }

@@ -1,4 +1,4 @@
-//! What the session of a bridge may do: subscribe to its out topics and publish under its in topics,
+//! The permissions of a bridge's session: it subscribes to its out topics and publishes to its in topics,
 //! as configured. No rule concerns it, and its configuration allows nothing to others.
 //!
 //! A session of a bridge has an identity whose source is [`BRIDGE_METHOD`]; no login gives such a one.

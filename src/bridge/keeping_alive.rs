@@ -13,7 +13,7 @@ pub(super) struct KeepingAlive {
     pinged_at: Option<Instant>,
 }
 
-/// What is due.
+/// The action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeepAliveDue {
     Nothing,
@@ -43,7 +43,7 @@ impl KeepingAlive {
         self.ping_at().min(self.gives_up_at())
     }
 
-    /// Returns what is due now. A PINGREQ is taken as sent.
+    /// Returns the action that is due now. A PINGREQ counts as sent.
     pub(super) fn due(&mut self, now: Instant) -> KeepAliveDue {
         if now >= self.gives_up_at() {
             return KeepAliveDue::GiveUp;

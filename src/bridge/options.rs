@@ -1,4 +1,4 @@
-//! What a bridge is: where it leads, which topics go over it, and how.
+//! The definition of a bridge: its addresses, its topics and its options.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ pub struct BridgeOptions {
     pub client_id: String,
     /// Whether the other broker forgets the session of the bridge at each connection.
     pub clean_start: bool,
-    /// Session Expiry Interval at an other broker of MQTT 5.0, in seconds.
+    /// Session Expiry Interval at another broker of MQTT 5.0, in seconds.
     pub session_expiry_secs: u32,
     /// Keep Alive in seconds; at least [`BridgeOptions::KEEP_ALIVE_SECS_SMALLEST`].
     pub keep_alive_secs: u16,

@@ -20,7 +20,7 @@ use crate::mqtt::{
 /// How long the session of this broker may take to answer.
 pub(super) const LOCAL_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a bridge knows of its session after this.
+/// The subscriptions of a session after this, and whether it is new.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Primed {
     /// Whether the session is new.

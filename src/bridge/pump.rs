@@ -69,7 +69,7 @@ pub(super) struct Pump<'m> {
     now: Box<dyn Fn() -> Timestamp + Send>,
 }
 
-/// What has happened.
+/// The event that ended a wait.
 enum PumpStep {
     Wrote(io::Result<usize>, PumpSide),
     Read(io::Result<bool>, PumpSide),
@@ -303,7 +303,7 @@ impl<'m> Pump<'m> {
         Ok(())
     }
 
-    /// Says goodbye on both sides: what is translated is still written, each side within a second.
+    /// Says goodbye on both sides: translated bytes are still written, each side within a second.
     pub(super) async fn part(mut self, options: &BridgeOptions, is_polite: bool) {
         let Self { translator, local, remote, .. } = &mut self;
         let goodbye = Packet::Disconnect(Disconnect {

@@ -43,7 +43,7 @@ const ENDING_TIME_MAX: Duration = Duration::from_secs(3);
 /// How often the number of waiting messages is read for the metrics.
 const QUEUED_EVERY: Duration = Duration::from_secs(5);
 
-/// What callers want of a bridge.
+/// The state that callers request of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WantedOfBridge {
     pub(crate) enabled: bool,
@@ -51,7 +51,7 @@ pub(crate) struct WantedOfBridge {
     pub(crate) reconnects: u64,
 }
 
-/// What a bridge needs of its broker.
+/// The parts of its broker that a bridge needs.
 pub(crate) struct BridgeParts {
     pub(crate) local: Arc<dyn LocalSide>,
     pub(crate) dial: Arc<dyn Dial>,
@@ -238,7 +238,7 @@ impl BridgeTask {
         }
     }
 
-    /// Returns what is ready when a caller wants something else, or the bridge or the broker ends.
+    /// Returns a future that is ready when a caller wants something else, or the bridge or the broker ends.
     fn halted_after_start(&self) -> impl Future<Output = ()> + use<> {
         let (mut wanted, stop, ending) =
             (self.parts.wanted.clone(), self.parts.stop.clone(), self.parts.ending.clone());

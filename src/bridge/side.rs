@@ -1,4 +1,4 @@
-//! What a bridge asks of its own broker. The broker's handle implements it.
+//! The interface of a bridge to its own broker. The broker's handle implements it.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ pub(crate) struct Attach {
     /// Whether Packet Identifiers of QoS 2 that the other broker has not released are forgotten,
     /// because the other broker has forgotten them.
     pub(crate) forgets_incoming: bool,
-    /// The address of the other broker, for those who look at the session.
+    /// The address of the other broker, shown with the session.
     pub(crate) peer: Option<SocketAddr>,
 }
 

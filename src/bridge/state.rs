@@ -1,4 +1,4 @@
-//! What a bridge tells of itself.
+//! The state of a bridge, for callers and metrics.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

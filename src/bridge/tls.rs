@@ -11,7 +11,7 @@ use rustls::{
 use super::{address::BridgeAddress, error::BridgeError};
 use crate::outbound::{authorities_in, roots_of_system};
 
-/// Whom a bridge trusts, and the certificate that it shows. Without a file of authorities, those of the
+/// The authorities that a bridge trusts, and its certificate. Without a file of authorities, those of the
 /// system are trusted.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[must_use]
@@ -22,7 +22,7 @@ pub struct BridgeTls {
     alpn: Option<Box<str>>,
 }
 
-/// What a bridge shows, as PEM: its certificate with intermediates, and the key.
+/// A certificate with its intermediates, and the key, as PEM.
 #[derive(Clone, PartialEq, Eq)]
 struct OwnCertificate {
     chain: Vec<u8>,
@@ -56,10 +56,10 @@ impl BridgeTls {
     /// Expects this name in the certificate of the other broker, instead of the host of the address.
     ///
     /// # Errors
-    /// [`BridgeError::Tls`] if it is no name.
+    /// [`BridgeError::Tls`] if the name is invalid.
     pub fn server_name(mut self, name: &str) -> Result<Self, BridgeError> {
         ServerName::try_from(name)
-            .map_err(|_| BridgeError::Tls(format!("{name:?} is no name of a server")))?;
+            .map_err(|_| BridgeError::Tls(format!("{name:?} is not the name of a server")))?;
         self.server_name = Some(name.into());
         Ok(self)
     }

@@ -28,7 +28,7 @@ use crate::{
     session::PacketIds,
 };
 
-/// What the other broker has said in CONNACK.
+/// The limits and abilities in CONNACK of the other broker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemoteSide {
     pub(super) version: ProtocolVersion,
@@ -41,13 +41,13 @@ pub(super) struct RemoteSide {
     pub(super) returns_messages: bool,
 }
 
-/// What this broker takes from the other one.
+/// The limits of this broker for packets of the other one.
 pub(super) struct LocalSideLimits {
     pub(super) packet_bytes_max: u32,
     pub(super) allows_topic: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
-/// What a bridge remembers from one connection to the next.
+/// The memory of a bridge from one connection to the next.
 #[derive(Default)]
 pub(super) struct BridgeMemory {
     echoes: Echoes,
@@ -63,7 +63,7 @@ impl BridgeMemory {
     }
 }
 
-/// What the owner of the translator must know.
+/// A notice of the translator to its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BridgeNote {
     /// The other broker has answered a SUBSCRIBE.

@@ -1,6 +1,6 @@
-//! Changes of who may do what: records in the store, which take hold when they are committed.
+//! Changes of permissions: records in the store, which take effect when they are committed.
 //!
-//! A change has three steps: its record is committed, the broker takes over what is stored, and live
+//! A change has three steps: its record is committed, the broker applies the stored record, and live
 //! sessions are looked at again. A watch of the records does the last two for changes that another
 //! part of the broker, an import or another node has made.
 
@@ -31,7 +31,7 @@ use crate::{
     shard::bans::BANS,
 };
 
-/// What changes of access have in common.
+/// The parts that changes of access have in common.
 #[derive(Default)]
 pub(super) struct ChangesOfAccess {
     /// Held from before a record is committed until it is taken over, so that a watch does not do the

@@ -42,7 +42,7 @@ use crate::{
 pub(super) const NAMESPACE: &str = "bridges";
 /// The key of the identifier of this broker. No bridge has such a name.
 const ID_KEY: &str = "$id";
-/// What the log and rules call the listener of these sessions.
+/// The name of these sessions' listener in the log and in rules.
 const LISTENER: &str = "bridge";
 /// Bytes of the stream between a bridge and its session, in each direction.
 const STREAM_BYTES: usize = 64 * 1024;
@@ -104,7 +104,7 @@ pub(super) fn check(bridges: &[Bridge]) -> Result<(), BridgeError> {
 
 impl Broker {
     /// Replaces the bridges. One that is the same goes on undisturbed; one that has changed connects
-    /// anew, with its session and all that waits in it; the session of one that is missing ends.
+    /// again, with its session and all that waits in it; the session of one that is missing ends.
     ///
     /// # Errors
     /// Two bridges have the same name, there are too many, or TLS of one cannot be set up. Then nothing

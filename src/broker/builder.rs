@@ -456,7 +456,7 @@ struct BridgePlan {
     dial: Option<Arc<dyn Dial>>,
 }
 
-/// What a broker has before its shards start.
+/// The parts of a broker before its shards start.
 struct Opened {
     listeners: Vec<Listener>,
     bound: Vec<Bound>,

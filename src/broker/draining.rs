@@ -21,13 +21,13 @@ const NAMESPACE: &str = "redirect";
 /// How long a caller waits for the record to be stored. The redirection itself is in force by then.
 const STORE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What new clients are told, apart from an attempt to redirect all clients that has not ended.
+/// The answer to new clients, apart from an attempt to redirect all clients that has not ended.
 #[derive(Default)]
 pub(super) struct Drain {
     /// Where new clients are redirected; what the store is to have. Locked while the state in force
     /// is changed, so that both agree.
     settled: Mutex<Option<Arc<Redirection>>>,
-    /// What the store has; `None` if that is not known. Locked while the record is written, so that
+    /// The record in the store; `None` if it is not known. Locked while the record is written, so that
     /// the last state is the last record.
     stored: tokio::sync::Mutex<Option<Option<Arc<Redirection>>>>,
 }

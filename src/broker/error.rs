@@ -61,7 +61,7 @@ pub enum Error {
     /// A bridge cannot be used.
     #[cfg(feature = "bridge")]
     Bridge(#[from] BridgeError),
-    /// Something is no webhook.
+    /// A webhook is invalid.
     #[cfg(feature = "webhooks")]
     Webhook(#[from] WebhookError),
     /// Nothing can be exported.

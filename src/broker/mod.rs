@@ -224,7 +224,7 @@ impl Broker {
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
-    /// Returns what is known of a client's session; `None` if there is no session.
+    /// Returns the state of a client's session; `None` if there is no session.
     ///
     /// # Errors
     /// The broker cannot answer.

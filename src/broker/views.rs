@@ -127,7 +127,7 @@ impl Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
-    /// Returns a page of what is known of the silences that connections have survived since the broker
+    /// Returns a page of the observed silences that connections have survived since the broker
     /// started, by network and listener, and the Keep Alive that it suggests.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ pub(super) fn fetch_missing(config: &Config) -> Result<(), NoList> {
     Ok(())
 }
 
-/// What became of the fetches of all lists.
+/// The outcomes of the fetches of all lists.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Fetched {
     pub(super) changed: usize,

@@ -86,7 +86,7 @@ pub(super) enum Password {
     ToBeMade,
 }
 
-/// Finds out what is missing; creates nothing.
+/// Finds the missing files; creates nothing.
 pub(super) fn examine(config: &Config) -> Result<Missing, FirstStartError> {
     let (users, policy) = (config.users_file(), config.policy_file());
     let there = |path: &Path| match path.try_exists() {

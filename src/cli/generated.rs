@@ -1,4 +1,4 @@
-//! `hearthmq completions` and `hearthmq man`: what is made from the command line itself.
+//! `hearthmq completions` and `hearthmq man`: files that are made from the definition of the command line.
 
 use std::{
     fs, io,

@@ -9,7 +9,7 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// Prints the help, the version, or what is wrong.
+/// Prints the help, the version, or the fault.
 pub(super) fn wrong_command_line(error: &Error) -> ExitCode {
     drop(error.print()); // fails only without standard output or error
     if let Some(file) = configuration_file(error) {

@@ -89,7 +89,7 @@ impl LineReader<'_> {
     }
 }
 
-/// What an import has read.
+/// The result of an import.
 pub(super) struct ImportedStore {
     /// The number of lines, without the last one.
     pub(super) lines: u64,

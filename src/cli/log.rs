@@ -24,7 +24,7 @@ const PANIC_TIME_MAX: Duration = Duration::from_millis(500);
 
 type SetFilter = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
-/// What is logged; it can change at any time. Cheap to clone.
+/// The filter of the log; it can change at any time. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LogFilter {
     reload: Arc<SetFilter>,
@@ -37,7 +37,7 @@ impl LogFilter {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what is logged from now on. The filter must be valid.
+    /// Changes the filter of the log. The filter must be valid.
     ///
     /// # Errors
     /// None while the log exists.
@@ -89,7 +89,7 @@ impl Log {
         Ok(Self { queue, filter: LogFilter { reload, current } })
     }
 
-    /// Changes what is logged from now on.
+    /// Changes the filter of the log.
     ///
     /// # Errors
     /// None while the log exists.

@@ -42,7 +42,7 @@ impl Connections {
     }
 }
 
-/// What to tell the operator where not all connections fit.
+/// The warning to the operator where not all connections fit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TooFewFiles {
     /// The configuration does not set the number: the default is for a machine of any size.

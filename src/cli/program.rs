@@ -1,4 +1,4 @@
-//! What the program tells REST callers of itself: its options and its log.
+//! The options and the log of the program, for REST callers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

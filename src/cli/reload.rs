@@ -26,7 +26,7 @@ pub(super) struct Reload {
     /// The configuration in force, as given.
     config: Config,
     log: Log,
-    /// What REST callers see of the options.
+    /// The options that REST callers see.
     program: Arc<RunningProgram>,
 }
 

@@ -33,7 +33,7 @@ use self::http::Remote;
 pub(super) use self::{account::RemoteOptions, clients::ClientsCommand, http::RemoteError};
 use super::Failure;
 
-/// What the commands that ask a broker say of exit codes.
+/// The help text of remote commands about exit codes.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -86,7 +86,7 @@ pub(super) enum RemoteCommand {
     /// Look at failed logins, and forget them
     #[command(subcommand, after_help = EXIT_CODES)]
     Logins(access::LoginsCommand),
-    /// List who has changed what
+    /// List the changes in the audit log
     #[command(after_help = EXIT_CODES)]
     Audit(access::AuditArguments),
     /// Ask whether the broker is ready, as the health check of a container does; needs no account
@@ -100,7 +100,7 @@ pub(super) enum RemoteCommand {
 /// How results are written.
 #[derive(Args)]
 struct OutputOptions {
-    /// Write JSON, each item on a line of its own [default: if standard output is no terminal]
+    /// Write JSON, each item on a line of its own [default: if standard output is not a terminal]
     #[arg(long, global = true)]
     json: bool,
 }

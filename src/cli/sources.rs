@@ -93,7 +93,7 @@ impl Sources {
         }
     }
 
-    /// Keeps what is read from elsewhere fresh, in the background.
+    /// Refreshes keys, lists and accounts from elsewhere, in the background.
     pub(super) fn watch(&self) {
         let jwt = self.jwt.clone();
         actix_web::rt::spawn(async move { jwt.watch().await });

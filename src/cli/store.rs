@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Read everything and report what is inconsistent; exit code 1 if anything is
+    /// Read everything and report inconsistencies; exit code 1 if there are any
     Check(OpenStore),
     /// Count the records of each kind
     Stats(OpenStore),
@@ -146,7 +146,7 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
         let written = write(&mut output).and_then(|()| Ok(output.flush()?));
         return written.map_err(|failure| {
             let Failure::Output(source) = failure else { return failure };
-            // An export that is cut off is no export, whatever its reader wants.
+            // An export that is cut off is useless, so the command fails even if its reader has gone.
             StoreCommandError::Output { path: "standard output".to_owned(), source }.into()
         });
     };

@@ -1,4 +1,4 @@
-//! What this node has answered to other nodes that tried to give it a message: which it took, and which
+//! The answers of this node to other nodes that tried to give it a message: which it took, and which
 //! it will not take any more.
 //!
 //! A copy of a message is at one node at a time. A node that gives it to another one and gets no answer

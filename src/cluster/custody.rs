@@ -1,4 +1,4 @@
-//! The sessions that this node has, as far as their ownership goes: who may have them after it.
+//! The sessions that this node has, as far as their ownership goes, and the nodes that may have them next.
 //!
 //! ```text
 //!            release(term) answered          confirmed, or a later holder in the record
@@ -74,7 +74,7 @@ pub struct Tombstone {
     pub term: Term,
 }
 
-/// What a record says about the copies of this node.
+/// The statement of a record about the copies of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Nothing has changed.
@@ -121,7 +121,7 @@ pub(super) fn fate_of(custody: &Custody, record: &OwnerRecord, me: &NodeId) -> F
     }
 }
 
-/// What a record says about a pending copy from before a start.
+/// The statement of a record about a pending copy from before a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PendingFate {
     /// The record is from the past.

@@ -22,7 +22,7 @@ pub enum Address {
     Mail(NodeId),
     /// Questions with answers: `{prefix}.node.{node}.{incarnation}.ask`.
     Ask(NodeId),
-    /// What every node listens to: `{prefix}.all`.
+    /// The subject that every node listens to: `{prefix}.all`.
     All,
 }
 
@@ -37,7 +37,7 @@ pub struct BucketEntry {
     pub value: Option<Bytes>,
 }
 
-/// What a follower of a bucket receives.
+/// An event that a follower of a bucket receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BucketEvent {
     /// The state of a key, in the order of revisions. States that were replaced meanwhile may be left
@@ -48,7 +48,7 @@ pub enum BucketEvent {
     Current,
 }
 
-/// What a follower of a log receives.
+/// An event that a follower of a log receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// Which node's subject.
@@ -90,7 +90,7 @@ pub enum NatsAskError {
 /// A question of another node, with the place for the answer.
 #[derive(Debug)]
 pub struct AskedQuestion {
-    /// What was asked.
+    /// The question.
     pub payload: Bytes,
     /// Where the answer goes.
     pub reply_to: String,

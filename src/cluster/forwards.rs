@@ -34,7 +34,7 @@ const ANSWER_MILLIS: u64 = 1_500;
 /// A message that follows a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// Whose.
+    /// The client of the session.
     pub key: ClientKey,
     /// The message.
     pub mail: Mail,
@@ -80,7 +80,7 @@ impl Wire for Forward {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ForwardNumber(pub u64);
 
-/// What is to be done for a message.
+/// The next step for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardStep {
     /// Read the record of the owner: then [`Forwards::handle_record`].
@@ -93,7 +93,7 @@ pub enum ForwardStep {
         number: ForwardNumber,
         /// The holder.
         to: NodeId,
-        /// Whose.
+        /// The client of the session.
         key: ClientKey,
         /// The message.
         mail: Mail,
@@ -113,7 +113,7 @@ pub enum ForwardStep {
         keeper: NodeId,
         /// The dead node.
         dead: NodeId,
-        /// Whose.
+        /// The client of the session.
         key: ClientKey,
         /// The message.
         mail: Mail,
@@ -150,7 +150,7 @@ pub trait Keepers: Lives {
 struct WaitingForward {
     forward: Forward,
     next_at: Timestamp,
-    /// Who was asked what, until the answer.
+    /// The nodes that were asked, and the question to each, until the answer.
     asked: Option<PendingAsk>,
 }
 

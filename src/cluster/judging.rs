@@ -18,7 +18,7 @@ const MARKS: usize = 2;
 /// Time between two tries of a verdict about one node.
 const TRY_EVERY_MILLIS: u64 = 1_000;
 
-/// What this node does about others that do not live any more.
+/// The actions of this node about others that do not live any more.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     pub(super) leases: ObservedLeases,

@@ -40,12 +40,12 @@ struct Sent {
     has_left: bool,
 }
 
-/// What comes back when a lane ends.
+/// A message that comes back when a lane ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unacknowledged {
     /// The message.
     pub mail: Mail,
-    /// What its publisher waits for.
+    /// The part of a ticket that its publisher waits for.
     pub part: Option<PartNumber>,
     /// Whether the receiver may have it.
     pub has_left: bool,
@@ -269,7 +269,7 @@ impl Inlet {
     /// nothing is taken: the sender sends again.
     ///
     /// # Errors
-    /// A [`WireError`] for pieces that are no item: the lane cannot go on, and the driver ends it.
+    /// A [`WireError`] for invalid pieces: the lane cannot go on, and the driver ends it.
     pub fn handle_batch(&mut self, batch: MailBatch) -> Result<Vec<(u64, LaneItem)>, WireError> {
         let is_ours = batch.to_incarnation == self.incarnation
             && batch.from_incarnation == self.from_incarnation;

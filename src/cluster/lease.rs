@@ -64,10 +64,10 @@ pub(super) struct LeaseWrite {
 /// The own lease in one bucket.
 #[derive(Debug, Default)]
 struct OwnLease {
-    /// The newest revision that is known, and what is there.
+    /// The newest revision that is known, and its lease.
     revision: Revision,
     there: Option<Lease>,
-    /// A conflict named a later revision: what is there must be seen before the next try.
+    /// A conflict named a later revision: this node must see the record before the next try.
     behind: bool,
     /// Renewals without an answer yet.
     asked: Vec<(RequestNumber, Timestamp)>,

@@ -29,7 +29,7 @@ impl LifeFile {
     /// a power cut when it returns.
     ///
     /// # Errors
-    /// If the file cannot be read or written, or is none that this function wrote.
+    /// If the file cannot be read or written, or this function did not write it.
     pub fn begin_life(&self, above: Incarnation) -> io::Result<(u64, Incarnation)> {
         let path = self.directory.join(LIFE_FILE_NAME);
         let (store, last) = match fs::read_to_string(&path) {

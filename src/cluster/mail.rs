@@ -1,4 +1,4 @@
-//! What travels between nodes on a lane: mail, marks of applied routes, and pieces of what is too large.
+//! The traffic between nodes on a lane: mail, marks of applied routes, and pieces of large messages.
 //!
 //! Knows no protocol: `lanes.rs` sends and receives it.
 
@@ -60,7 +60,7 @@ impl Wire for LaneItem {
 /// Items with consecutive numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailBatch {
-    /// Who sends.
+    /// The sender.
     pub from: NodeId,
     /// In which life.
     pub from_incarnation: Incarnation,

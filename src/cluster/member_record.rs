@@ -55,7 +55,7 @@ impl MemberRecord {
     }
 }
 
-/// What this node knows of a member.
+/// The knowledge of this node about a member.
 #[derive(Clone, Debug)]
 pub(super) struct KnownMember {
     pub(super) revision: Revision,

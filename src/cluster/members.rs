@@ -1,4 +1,4 @@
-//! The members of the cluster: one record for each node, and one decision for everybody who is dead.
+//! The members of the cluster: one record for each node, and one decision for every node about the dead.
 //!
 //! Joins this node, keeps its leases, judges the others, and says when this node must stop. Knows no
 //! clients. The driver passes what NATS shows and carries out the writes; time is an argument.
@@ -37,7 +37,7 @@ const OWN_ANSWER_MILLIS: u64 = 1_500;
 /// Time from a failed write of the own record to the next one.
 const OWN_AGAIN_MILLIS: u64 = 300;
 
-/// What happened to the membership.
+/// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {
     /// The store is to be compared with the records of owners: then [`Membership::handle_prepared`].

@@ -33,7 +33,7 @@
 //!    what was delivered there, and forgets what it handed over or forwarded.
 //! 6. **A keeper gets a copy for a dead node only if there is no other and the dead node was never sent it.**
 //!
-//! What a node keeps for these rules is bounded: the answers to each other node, and what each session has had, to
+//! The memory of a node for these rules is bounded: the answers to each other node, and the history of each session, to
 //! 4,096 each, the oldest forgotten first. A no that is forgotten becomes a no to all attempts of that age, which
 //! are made again. Of a *taken* or *had* that is forgotten, a copy that was held up since then can be delivered a second
 //! time.

@@ -169,7 +169,7 @@ impl fmt::Display for ClientKey {
 /// that sent it first, the shard, and a number that the shard gives in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
-    /// Who numbered it.
+    /// The source that numbered it.
     pub source: MessageSource,
     /// From 1 on, in the order of the source.
     pub number: u64,

@@ -46,20 +46,20 @@ const RECORD_TIME_MAX: Duration = Duration::from_millis(1_500);
 /// log.
 const NEXT_LIFE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a node knows of a member.
+/// The knowledge of a node about a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
     /// Which life.
     pub incarnation: Incarnation,
-    /// What its record says.
+    /// The standing in its record.
     pub standing: MemberStanding,
-    /// Who keeps messages for it, if it is dead.
+    /// The node that keeps messages for it, if it is dead.
     pub keeper: Option<NodeId>,
     /// The time since this node has seen a newer revision of each of its leases, in milliseconds.
     pub lease_ages_millis: [u64; LEASE_BUCKETS],
 }
 
-/// What a node says of itself and of the others.
+/// The view of a node on itself and the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeStatus {
     /// Its name.
@@ -82,7 +82,7 @@ pub struct ClusterNode {
     _end: oneshot::Sender<()>,
 }
 
-/// What the thread of the node writes and all others read.
+/// The state that the thread of the node writes and all others read.
 #[derive(Debug, Default)]
 struct SharedNode {
     /// Until when this node may act, in milliseconds of its clock; 0: not now.
@@ -236,7 +236,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Carries out what is due; returns the end of the life.
+    /// Carries out the actions that are due; returns the end of the life.
     fn turn(&mut self, now: Timestamp) -> Option<EndOfLife> {
         self.membership.handle_time(now);
         loop {

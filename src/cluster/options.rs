@@ -70,7 +70,7 @@ impl Default for ClusterOptions {
 pub struct ClusterOptionError {
     /// The name of the option.
     pub option: &'static str,
-    /// What is wrong, and what is right.
+    /// The fault, and its remedy.
     pub why: String,
 }
 

@@ -104,10 +104,10 @@ pub struct ConnectNumber(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskNumber(pub u64);
 
-/// What becomes of an older copy that this node has, when its claim is confirmed.
+/// The fate of an older copy that this node has, when its claim is confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OlderCopy {
-    /// It is part of the session: what is not in the session that was handed over is added behind it.
+    /// It is part of the session: messages that are not in the session that was handed over are added behind it.
     Whole,
     /// Only what lies behind the offer counts: another node has the rest.
     BehindOffer,

@@ -1,4 +1,4 @@
-//! Who owns a client identifier: claims of this node, requests of others to release one, and the fate of
+//! The owner of each client identifier: claims of this node, requests of others to release one, and the fate of
 //! sessions that are doubtful after a start or a hand-over.
 //!
 //! The same for every session, whatever is in it: the shard has the messages. Knows no leases: the driver
@@ -45,7 +45,7 @@ pub const CLAIM_WAITS_MILLIS_MAX: u64 = 2_000;
 /// Time after which a claim that makes no progress is given up, and undone if it was written.
 pub const CLAIM_MILLIS_MAX: u64 = 6_000;
 
-/// What is to be done next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerStep {
     /// Read a record: then [`ClientOwners::handle_read`].
@@ -87,7 +87,7 @@ pub enum OwnerStep {
 pub enum LeftWhole {
     /// All: this node is owed.
     Whole,
-    /// What lies behind the offer; the rest was handed over.
+    /// The mail behind the offer; the rest was handed over.
     BehindOffer,
 }
 
@@ -221,7 +221,7 @@ impl ClientOwners {
         self.handle_claim_written(key, request, result, now);
     }
 
-    /// Lets time pass: what is due is asked for.
+    /// Lets time pass, and makes the requests that are due.
     pub fn handle_time(&mut self, lives: &dyn Lives, now: Timestamp) {
         self.poll_claims(lives, now);
         self.poll_doubts(now);

@@ -1,4 +1,4 @@
-//! What nodes ask each other beside their lanes, and the answers.
+//! The questions that nodes ask each other beside their lanes, and the answers.
 //!
 //! Knows no protocol: each body belongs to the part that it names.
 
@@ -17,11 +17,11 @@ use super::{
 /// A question of one node to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeQuestion {
-    /// Who asks.
+    /// The node that asks.
     pub from: NodeId,
     /// In which life: a question of an earlier life than the known one is refused.
     pub incarnation: Incarnation,
-    /// What.
+    /// The question.
     pub body: QuestionBody,
 }
 
@@ -29,7 +29,7 @@ impl Wire for NodeQuestion {
     const KIND: u8 = 10;
 }
 
-/// What is asked.
+/// The kinds of questions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QuestionBody {
     /// A claim: release the session.
@@ -38,7 +38,7 @@ pub enum QuestionBody {
     Confirmed(ReleaseRequest),
     /// Take a message for a session.
     Mail {
-        /// Whose session.
+        /// The client of the session.
         key: ClientKey,
         /// The message.
         mail: Mail,
@@ -49,7 +49,7 @@ pub enum QuestionBody {
     },
     /// Did you have a message, or take this copy? If not, refuse the attempts so far.
     Past {
-        /// Whose session.
+        /// The client of the session.
         key: ClientKey,
         /// The message.
         id: MessageId,
@@ -60,7 +60,7 @@ pub enum QuestionBody {
     Shadow {
         /// The dead node.
         dead: NodeId,
-        /// Whose session.
+        /// The client of the session.
         key: ClientKey,
         /// The message.
         mail: Mail,
@@ -71,7 +71,7 @@ pub enum QuestionBody {
     TakeShadows {
         /// The dead node.
         dead: NodeId,
-        /// Whose session.
+        /// The client of the session.
         key: ClientKey,
     },
     /// Where in the log are the routes of a session that you have?

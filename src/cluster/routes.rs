@@ -46,7 +46,7 @@ pub struct RouteEntry {
     pub incarnation: Incarnation,
     /// Numbers the entries of a life, from 1 on: one that was written twice is applied once.
     pub number: u64,
-    /// What it says.
+    /// The content of the entry.
     pub content: RouteContent,
 }
 

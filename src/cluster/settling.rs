@@ -24,7 +24,7 @@ pub(super) struct Settling {
     next_at: Timestamp,
 }
 
-/// What became of it.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
     /// The record is there.
@@ -35,7 +35,7 @@ pub(super) enum Settled {
     Lost,
 }
 
-/// What is to be done next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SettlingStep {
     Write(Revision),

@@ -19,7 +19,7 @@ pub trait Wire: Serialize + DeserializeOwned {
     const KIND: u8;
 }
 
-/// Why bytes are no value.
+/// Why bytes are not a valid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A node of a later version wrote them.
@@ -110,7 +110,7 @@ pub mod qos_number {
     /// Reads the number.
     ///
     /// # Errors
-    /// The deserializer's, or for a number that is no QoS.
+    /// The deserializer's, or for a number that is not a QoS.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<QoS, D::Error> {
         let number = u8::deserialize(from)?;
         QoS::from_number(number).ok_or_else(|| D::Error::custom("expected a QoS"))

@@ -18,7 +18,7 @@ use crate::mqtt::Timestamp;
 /// Time until the new owner is asked again.
 const ASK_AGAIN_MILLIS: u64 = 500;
 
-/// What the new owner answers about its routes.
+/// The answer of the new owner about its routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteReply {
     /// It has the session, and its filters are in the log up to here.
@@ -29,7 +29,7 @@ pub enum RouteReply {
     Gone(Option<(NodeId, Term)>),
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WithdrawalStep {
     /// Ask the new owner where its routes are: then [`Withdrawals::handle_reply`].

@@ -347,7 +347,7 @@ impl BridgeFileError {
         self.option
     }
 
-    /// Returns what is wrong with it.
+    /// Returns its fault.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why

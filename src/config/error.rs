@@ -1,4 +1,4 @@
-//! Configuration errors: what is wrong, where, and what would be right, in one line.
+//! Configuration errors: the fault, its place and its remedy, in one line.
 //!
 //! Only `load` creates them; the text needs no addition.
 
@@ -10,9 +10,9 @@ use std::{fmt, ops::Range, path::PathBuf};
 pub struct ConfigError {
     /// Where the mistake is.
     pub place: Place,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
-    /// What would be right.
+    /// The remedy.
     pub remedy: String,
 }
 

@@ -53,7 +53,7 @@ pub struct HttpConfig {
     pub session_idle_secs: u32,
     /// Seconds that a browser stays logged in at most.
     pub session_secs_max: u32,
-    /// Who may read `/metrics`.
+    /// The callers that may read `/metrics`.
     pub metrics_access: MetricsAccess,
     /// Names by which a request for `/metrics` may address this machine.
     pub metrics_hosts: Vec<String>,

@@ -389,8 +389,8 @@ fn example_in_words(value: &Value) -> String {
     }
 }
 
-/// What Serde says that it expected, and what a user writes. Tables in place of branches: the compiler
-/// takes six minutes to select the instructions of comparisons with so many constant texts.
+/// The words of Serde for what it expected, and those for a user. Tables in place of branches: the compiler
+/// takes six minutes to select the instructions of comparisons with that number of constant texts.
 const EXPECTED: [(&str, &str); 7] = [
     ("u16", "a whole number from 0 to 65535"),
     ("u32", "a whole number from 0 to 4294967295"),
@@ -401,7 +401,7 @@ const EXPECTED: [(&str, &str); 7] = [
     ("path string", "a text in quotes"),
 ];
 
-/// Returns what is wrong and what would be right, from a message of the TOML parser.
+/// Returns the fault and its remedy, from a message of the TOML parser.
 fn in_plain_words(message: &str) -> (String, String) {
     let message = message.trim().replace('\n', ", ");
     if message.contains("socket address") {

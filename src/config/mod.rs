@@ -77,7 +77,7 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Limits of clients.
     pub limits: Limits,
-    /// What is stored, and when.
+    /// The options of the store.
     pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
@@ -272,7 +272,7 @@ impl From<&TlsFiles> for TlsConfig {
     }
 }
 
-/// `[auth]`: who may connect and what they may do.
+/// `[auth]`: accounts and permissions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
@@ -402,7 +402,7 @@ pub enum SyncMode {
     Off,
 }
 
-/// `[log]`: what is logged, on standard error.
+/// `[log]`: the log on standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {

@@ -82,7 +82,7 @@ impl Default for OtlpConfig {
 pub struct OtlpConfigError {
     /// The option, as `otlp.endpoint`, or the variable.
     pub option: &'static str,
-    /// What is wrong, and what would be right.
+    /// The fault, and its remedy.
     pub why: String,
 }
 

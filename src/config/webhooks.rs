@@ -192,7 +192,7 @@ fn kind(name: &String) -> Result<FeedKind, Fault> {
     let mut known = FeedKind::CHANGES.into_iter();
     known.find(|kind| kind.name() == name).ok_or_else(|| {
         let names: Vec<_> = FeedKind::CHANGES.iter().map(|kind| kind.name()).collect();
-        ("kinds", format!("{name:?} is no kind of event: there are {}", names.join(", ")))
+        ("kinds", format!("{name:?} is not a kind of event: there are {}", names.join(", ")))
     })
 }
 

@@ -1,4 +1,4 @@
-//! Requests about who may do what: rules, API tokens, bans, failed logins, and the audit log.
+//! Requests about permissions: rules, API tokens, bans, failed logins, and the audit log.
 //!
 //! Types and the trait. Does not know the store.
 
@@ -19,7 +19,7 @@ pub use self::{
 };
 use super::ControlError;
 
-/// What a record must be for a change of it to be made.
+/// The state in which a record must be for a change of it to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExpectedRevision {
@@ -51,9 +51,9 @@ impl ExpectedRevision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccessChanged<T> {
-    /// What was there before.
+    /// The value before the change.
     pub old: Option<T>,
-    /// What is there now.
+    /// The value after the change.
     pub new: Option<T>,
     /// The number of sessions that were disconnected, lost a subscription or were ended by it.
     pub sessions_touched: u64,
@@ -91,7 +91,7 @@ pub enum AccessError {
     Control(#[from] ControlError),
 }
 
-/// Changes who may do what. A part that is not implemented answers [`ControlError::Unavailable`].
+/// Changes permissions. A part that is not implemented answers [`ControlError::Unavailable`].
 #[async_trait]
 pub trait AccessControl: Send + Sync + 'static {
     /// Adds or replaces a rule in the store. It holds for all clients when this returns.

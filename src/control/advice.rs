@@ -9,7 +9,7 @@ use crate::auth::Network;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListKeepAliveAdvice {
-    /// Only what is known of connections of this listener, by its URL.
+    /// Only observations about connections of this listener, by its URL.
     pub listener: Option<Arc<str>>,
     /// The page goes on behind this place: [`KeepAliveAdvicePage::next`] of the page before.
     pub after: Option<(IpAddr, Arc<str>)>,
@@ -46,7 +46,7 @@ impl KeepAliveAdvicePage {
     }
 }
 
-/// What is known of the connections from one network to one listener that have ended, and the Keep
+/// The observations about ended connections from one network to one listener, and the Keep
 /// Alive that it suggests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAliveAdvice {

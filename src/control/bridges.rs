@@ -1,4 +1,4 @@
-//! The bridges of a broker, for those who look at them and start or stop them.
+//! Queries about the bridges of a broker, and commands to start or stop them.
 //!
 //! Plain data and a trait. Does not know how a bridge works.
 
@@ -8,7 +8,7 @@ use super::ControlError;
 use crate::{labels::labels, mqtt::Timestamp};
 
 labels! {
-    /// What a bridge does.
+    /// The phase of a bridge.
     pub enum BridgePhase {
         /// It is stopped, and connects no more.
         Stopped = "stopped",
@@ -81,7 +81,7 @@ pub struct BridgeView {
     pub client_id: String,
     /// Whether it is started: by the configuration, or by the last call that said so.
     pub enabled: bool,
-    /// What it does.
+    /// The phase it is in.
     pub phase: BridgePhase,
     /// Since when.
     pub since: Timestamp,

@@ -73,7 +73,7 @@ impl FindBusiest {
     }
 }
 
-/// What has passed over a connection, or passes in a second.
+/// The traffic of a connection, in all or in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientTraffic {
     /// Messages from the client.
@@ -115,7 +115,7 @@ pub struct BusyClient {
     pub peer: SocketAddr,
     /// The node that has the connection.
     pub node: Arc<str>,
-    /// What has passed over the connection.
+    /// The traffic of the connection.
     pub total: ClientTraffic,
     /// The mean of each second since an earlier question, or since the connection began.
     pub per_sec: ClientTraffic,

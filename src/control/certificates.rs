@@ -139,7 +139,7 @@ impl ListRevoked {
     }
 }
 
-/// What a change of the revoked certificates has done.
+/// The result of a change of the revoked certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CertificatesChanged {

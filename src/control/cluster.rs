@@ -19,7 +19,7 @@ labels! {
 }
 
 labels! {
-    /// What the record of a member says.
+    /// The record of a member.
     pub enum MemberState {
         /// It does not act for clients yet.
         Joining = "joining",
@@ -61,7 +61,7 @@ impl ClusterView {
 pub struct ClusterMemberView {
     /// Its name.
     pub node: String,
-    /// What its record says.
+    /// The state in its record.
     pub state: MemberState,
     /// Counts its lives.
     pub incarnation: u64,

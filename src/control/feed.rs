@@ -13,7 +13,7 @@ use super::{Caller, ClientPattern};
 use crate::labels::labels;
 
 labels! {
-    /// What an item of the feed is.
+    /// The kind of an item of the feed.
     pub enum FeedKind {
         /// A client that is online, as part of a snapshot.
         Snapshot = "snapshot",
@@ -100,7 +100,7 @@ impl fmt::Display for FeedPosition {
     }
 }
 
-/// A text is no position of a feed.
+/// A text is not a position of a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a position is an epoch of 16 hexadecimal digits, a dot and a number")]
 pub struct FeedPositionError;
@@ -261,7 +261,7 @@ pub struct FeedItem {
     /// Its place. A follower that continues behind an item of a snapshot that is not its end is
     /// reset, because it does not know which clients it has not seen.
     pub id: EventId,
-    /// What it is.
+    /// The kind of the item.
     pub kind: FeedKind,
     /// Its content, a JSON object on one line.
     pub json: Bytes,

@@ -71,7 +71,7 @@ pub struct LastEnd {
     pub reason: DisconnectReason,
     /// When, in milliseconds since the Unix epoch.
     pub at_millis: u64,
-    /// The user name of the caller who ended it.
+    /// The user name of the caller that ended it.
     pub by: Option<Arc<str>>,
 }
 

@@ -142,7 +142,7 @@ pub enum KickReasonError {
     String,
 }
 
-/// What the broker does with a Will when it ends the connection.
+/// How the broker treats a Will when it ends the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WillRequest {

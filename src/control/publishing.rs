@@ -18,7 +18,7 @@ pub struct PublishRequest {
     /// The user name of the caller, whose account a retained message counts for; `None` for the broker
     /// itself.
     pub by: Option<Arc<str>>,
-    /// What the answer waits for besides the store; `None`: for nothing.
+    /// The event that the answer waits for besides the store; `None`: for nothing.
     pub wait: Option<WaitForDeliveries>,
 }
 
@@ -47,7 +47,7 @@ impl PublishRequest {
 /// The longest time that a call can wait for deliveries.
 pub const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What the answer to a published message waits for.
+/// The event that the answer to a published message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitForDeliveries {
@@ -78,7 +78,7 @@ pub enum DeliveryStage {
     Acknowledged,
 }
 
-/// What had become of the deliveries of a message when the answer was made. A shared subscription
+/// The outcomes of the deliveries of a message when the answer was made. A shared subscription
 /// counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -107,7 +107,7 @@ pub struct Published {
     /// The number of sessions that match the topic, of absent clients too. A shared subscription
     /// counts once.
     pub matched: usize,
-    /// What has become of the deliveries, if the request waited for them.
+    /// The outcomes of the deliveries, if the request waited for them.
     pub deliveries: Option<Deliveries>,
 }
 

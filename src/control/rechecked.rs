@@ -1,6 +1,6 @@
-//! What became of sessions that were checked again.
+//! The outcome of a check of sessions.
 
-/// What a check of sessions has found, after accounts, permissions or certificates have changed.
+/// The outcome of a check of sessions, after accounts, permissions or certificates have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rechecked {

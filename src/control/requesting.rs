@@ -22,7 +22,7 @@ pub struct RequestReply {
     pub message: Arc<Message>,
     /// Where the reply comes.
     pub response_topic: Box<str>,
-    /// What the reply must have.
+    /// The Correlation Data that the reply must have.
     pub correlation_data: Box<[u8]>,
     /// The user name of the caller, whose account a retained message counts for; `None` for the broker
     /// itself.

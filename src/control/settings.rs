@@ -111,7 +111,7 @@ pub struct SettingsChange {
     pub in_flight_max: Option<Option<u16>>,
 }
 
-/// Whose settings they are. Of both, those of the client come first.
+/// The client or user that has the settings. Those of the client come first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SettingsOf {
@@ -137,7 +137,7 @@ impl SettingsOf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChangeSettings {
-    /// Whose settings.
+    /// The client or user.
     pub of: SettingsOf,
     /// The change.
     pub change: SettingsChange,
@@ -211,7 +211,7 @@ impl SettingsChanged {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StickySettings {
-    /// Whose settings they are.
+    /// The client or user.
     pub of: SettingsOf,
     /// The settings.
     pub settings: ClientSettings,
@@ -233,7 +233,7 @@ impl StickySettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuerySettings {
-    /// Whose settings.
+    /// The client or user.
     pub of: SettingsOf,
 }
 
@@ -250,7 +250,7 @@ impl QuerySettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoveSettings {
-    /// Whose settings.
+    /// The client or user.
     pub of: SettingsOf,
 }
 

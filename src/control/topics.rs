@@ -1,4 +1,4 @@
-//! Questions about topics: who receives a message, and what is retained; and about the node itself.
+//! Queries about topics (receivers, retained messages) and about the node itself.
 
 use std::{fmt, sync::Arc};
 

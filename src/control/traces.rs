@@ -15,7 +15,7 @@ use crate::{
 };
 
 labels! {
-    /// What a record of a trace is: a Control Packet, or an event of a connection.
+    /// The kind of a record of a trace: a Control Packet, or an event of a connection.
     pub enum TraceKind {
         /// CONNECT.
         Connect = "connect",
@@ -64,7 +64,7 @@ impl TraceKind {
     }
 }
 
-/// Whose packets a trace records.
+/// The clients whose packets a trace records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TraceTarget {
@@ -80,7 +80,7 @@ pub enum TraceTarget {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StartTrace {
-    /// Whose packets.
+    /// The clients whose packets it records.
     pub target: TraceTarget,
     /// The time, at most [`TRACE_SECS_MAX`].
     pub secs: u32,
@@ -140,7 +140,7 @@ impl StartTrace {
 pub struct TraceView {
     /// Its identifier.
     pub id: Arc<str>,
-    /// Whose packets it records.
+    /// The clients whose packets it records.
     pub target: TraceTarget,
     /// The user name of the caller that has started it; `None` for an embedding application.
     pub by: Option<Arc<str>>,

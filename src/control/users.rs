@@ -150,7 +150,7 @@ impl NewUser {
     }
 }
 
-/// What changes of an account.
+/// A kind of change of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserChange {
@@ -214,7 +214,7 @@ pub struct UserChanged {
     pub former: Option<UserView>,
     /// The device secret that was made, which nobody can read again, with its number.
     pub secret: Option<NewSecret>,
-    /// What has become of the sessions of the user.
+    /// The outcome for the sessions of the user.
     pub sessions: Rechecked,
 }
 
@@ -279,7 +279,7 @@ impl ListUsers {
 pub struct ImportUsers {
     /// The accounts, at most [`ImportUsers::USERS_MAX`].
     pub users: Vec<NewUser>,
-    /// What becomes of accounts that exist already.
+    /// The treatment of accounts that exist already.
     pub existing: ExistingUsers,
     /// The address of the caller.
     pub caller: IpAddr,
@@ -296,7 +296,7 @@ impl ImportUsers {
     }
 }
 
-/// What an import does with accounts that exist already.
+/// How an import treats accounts that exist already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExistingUsers {
@@ -309,7 +309,7 @@ pub enum ExistingUsers {
     Replace,
 }
 
-/// What has become of one account of an import.
+/// The outcome for one account of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Imported {

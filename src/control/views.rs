@@ -201,7 +201,7 @@ pub struct ClientSession {
     pub node: Arc<str>,
     /// Protocol version of the connection.
     pub protocol: Option<ProtocolVersion>,
-    /// What TLS knows of the connected client.
+    /// The properties of the TLS connection.
     pub tls: Option<TlsFacts>,
     /// When the last connection began, in milliseconds since the Unix epoch.
     pub connected_at_millis: u64,
@@ -211,7 +211,7 @@ pub struct ClientSession {
     pub keep_alive_secs: u16,
     /// Keep Alive that the connected client has asked for, in seconds.
     pub asked_keep_alive_secs: Option<u16>,
-    /// User name of the caller who has changed the Keep Alive of the connection.
+    /// User name of the caller that changed the Keep Alive of the connection.
     pub keep_alive_changed_by: Option<Arc<str>>,
     /// When it was changed, in milliseconds since the Unix epoch.
     pub keep_alive_changed_at_millis: Option<u64>,
@@ -403,7 +403,7 @@ pub trait ClientViews: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
-    /// Returns a page of what is known of the silences of connections, by network and listener, and the
+    /// Returns a page of the observed silences of connections, by network and listener, and the
     /// Keep Alive that it suggests.
     async fn list_keep_alive_advice(
         &self,

@@ -50,7 +50,7 @@ const FULL: u8 = 1;
 const FAILED: u8 = 2;
 
 impl Health {
-    /// Returns what is wrong with the store, if anything.
+    /// Returns the fault of the store, if there is one.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         match self.state.load(Ordering::Acquire) {
             WELL => None,

@@ -45,7 +45,7 @@ const RUNS: &str = "runs";
 /// Maximum number of runs in it. If the oldest leaves, its connections ended with the next one.
 const RUNS_MAX: usize = 64;
 
-/// What the histories may take.
+/// The limits on histories.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HistoryLimits {
     /// Connections of one client; 0 turns histories off.
@@ -144,7 +144,7 @@ impl History {
             return;
         };
         if !notes.is_empty() {
-            // The next run removes what is too much.
+            // The next run removes the excess.
             let share = HistoryShare::UNLIMITED;
             let notes = ConnectionNotes { notes: notes.into(), kept: u16::MAX, share };
             keeper.note(Change::NoteConnections(Box::new(notes)), now);
@@ -266,7 +266,7 @@ impl History {
         limits.records_max.min(bound)
     }
 
-    /// Returns the connections of a client in the order of their versions, with what is still on its
+    /// Returns the connections of a client in the order of their versions, with those still on their
     /// way to the store. Connections that ended with a former run have that end.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Stores what must survive the broker: passes the changes of all shards to the store, in groups,
-//! and tells each shard what is stored.
+//! and tells each shard which tickets are stored.
 //!
 //! A store whose writes take time has a thread of its own; a store without that cost is called
 //! where the changes arise. Knows changes, tickets and the store, and nothing of sessions.
@@ -314,7 +314,7 @@ impl Keeper {
         }
     }
 
-    /// Stores what is on its way, and ends the writer. Takes as long as the store does.
+    /// Stores the changes under way, and ends the writer. Takes as long as the store does.
     pub(crate) fn stop(&self) {
         self.end();
         let writer = lock(&self.writer).take();

@@ -1,4 +1,4 @@
-//! What survives the broker: changes go to the store in groups, and shards are told what is stored.
+//! Durability: changes go to the store in groups, and shards are told when they are stored.
 //!
 //! Knows changes, tickets and the store, and no session and no shard.
 

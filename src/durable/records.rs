@@ -63,7 +63,7 @@ struct State {
     tallies: BTreeMap<Box<str>, Arc<RecordTally>>,
 }
 
-/// What is known of one key; there is no entry without either part.
+/// The state of one key; there is no entry without either part.
 #[derive(Default)]
 struct KnownRecord {
     committed: Option<Record>,

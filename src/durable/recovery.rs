@@ -20,7 +20,7 @@ use crate::{
 /// The maximum that is read of the messages in transit at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_024, bytes_max: 4 * 1024 * 1024 };
 
-/// What a delivery needs to know of a session.
+/// The facts about a session that a delivery needs.
 struct Recipient {
     number: SessionNumber,
     client_id: Arc<str>,

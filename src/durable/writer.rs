@@ -90,7 +90,7 @@ const NOTE_CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// The number of tries to write the store once the broker has ended.
 const LAST_TRIES: usize = 4;
 
-/// What one write stores.
+/// The changes that one write stores.
 #[derive(Default)]
 struct WriteGroup {
     changes: Vec<Change>,

@@ -304,7 +304,7 @@ mod tests {
             let pairs = graph.waiting.iter();
             let pairs = pairs.flat_map(|(from, to)| to.iter().map(move |to| (*to, *from)));
             assert_eq!(pairs.collect::<BTreeSet<_>>(), graph.waited_for);
-            // Whoever may go on is told so, or was before.
+            // A publisher that may go on gets a wake-up here, or has had it before.
             for (from, to) in &graph.waiting {
                 let may_go_on = to.iter().any(|to| !graph.full.contains(to));
                 let is_told = graph.ready.get(&from.host).is_some_and(|it| it.contains(from));

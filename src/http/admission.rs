@@ -220,7 +220,7 @@ async fn authenticate(
         username: given.username(),
         password: given.basic.as_ref().map(|(_, password)| password.as_slice()),
         bearer: given.bearer.as_deref().map(str::as_bytes),
-        // A token decides alone who the caller is: an authenticator that does not know tokens must not
+        // A token alone names the caller: an authenticator that does not know tokens must not
         // look at the certificate in its place.
         certificate: certificate.filter(|_| given.bearer.is_none()),
         rules,
@@ -308,7 +308,7 @@ fn join_certificate(
     Ok(())
 }
 
-/// Counts a call of an account, and notes what is left of its quota for the answer.
+/// Counts a call of an account, and notes the rest of its quota for the answer.
 fn count_call(api: &Api, request: &HttpRequest, username: &Arc<str>) -> Result<(), ApiError> {
     let Some(quota) = api.0.rates.check_account(username) else { return Ok(()) };
     request.extensions_mut().insert(quota);

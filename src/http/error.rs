@@ -51,7 +51,7 @@ pub struct ApiError {
     details: Option<Box<Map<String, Value>>>,
 }
 
-/// What the headers of the response tell the caller.
+/// The headers of the response that tell the caller more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Advice {
     None,
@@ -217,7 +217,7 @@ impl ApiError {
         Self::bad_request("unknown_parameter", message)
     }
 
-    /// A parameter has a wrong value; `expected` says what is right.
+    /// A parameter has a wrong value; `expected` describes the right values.
     pub(super) fn invalid_parameter(name: &str, expected: &str) -> Self {
         Self::bad_request("invalid_parameter", format!("The parameter {name} {expected}."))
     }
@@ -448,7 +448,7 @@ pub(super) struct ErrorBody<'a> {
     /// A fixed word for the cause.
     #[schema(example = "unavailable")]
     code: &'static str,
-    /// A sentence that says what was wrong and what is right.
+    /// A sentence with the fault and its remedy.
     message: &'a str,
     #[serde(flatten)]
     #[schema(ignore)]

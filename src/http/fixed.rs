@@ -23,7 +23,7 @@ use super::{Api, ApiError, admission};
 /// An answer of which there is one.
 pub(super) struct FixedAnswer {
     content_type: &'static str,
-    /// What a browser may do with it.
+    /// The permissions of a browser for it.
     policy: Option<&'static str>,
     /// As it is, for callers that do not accept gzip; `None` if all get it compressed.
     plain: Option<Representation>,

@@ -103,7 +103,7 @@ fn replayed(kept: &KeptText) -> Answer {
     answer.with_header(REPLAYED, "true")
 }
 
-/// Returns what is kept of the result of a call. Of a call that has changed nothing, nothing is: it may
+/// Returns the part of a call's result that is kept. A call that has changed nothing leaves no result: it may
 /// be repeated under its key.
 fn kept_of(result: &Result<Answer, ApiError>) -> Option<KeptAnswer> {
     match result {

@@ -142,7 +142,7 @@ impl Drop for ReplaceableCall {
     }
 }
 
-/// Time between two checks of the credentials of a caller to whom nothing is sent.
+/// Time between two checks of the credentials of a caller that gets no answer at present.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks whether a caller that was admitted once may still be answered.

@@ -19,7 +19,7 @@ use super::shares::OwnShare;
 /// Bytes of a piece. actix-http copies pieces until it has 32 KiB to write.
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
-/// What is left of a body.
+/// The rest of a body.
 pub(super) struct AnswerPieces {
     rest: Bytes,
     /// The room of the body.

@@ -1,4 +1,4 @@
-//! What the program of the broker tells of itself: its options and its log.
+//! The options and the log of the program, as the REST interface shows them.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,10 +9,10 @@ pub trait Program: Send + Sync + 'static {
     /// Returns all options in force. Secrets are hidden.
     fn options(&self) -> Vec<OptionInForce>;
 
-    /// Returns what is logged.
+    /// Returns the filter of the log.
     fn log_filter(&self) -> String;
 
-    /// Changes what is logged, until the configuration is read again.
+    /// Changes the filter of the log, until the configuration is read again.
     ///
     /// # Errors
     /// The filter is not valid.

@@ -26,7 +26,7 @@ use super::{ApiError, CallRate};
 
 /// Number of calls between two cleanups of the buckets.
 const CLEAN_UP_EVERY: u32 = 4_096;
-/// What the quota is, and what is left of it. (draft-ietf-httpapi-ratelimit-headers-10)
+/// The quota, and the rest of it. (draft-ietf-httpapi-ratelimit-headers-10)
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
@@ -47,7 +47,7 @@ impl Rates {
         self.addresses.set(address);
     }
 
-    /// Counts a call of an account, or refuses it. Returns what is left for the account; `None`
+    /// Counts a call of an account, or refuses it. Returns the rest of the account's quota; `None`
     /// without a limit.
     pub(super) fn check_account(&self, username: &Arc<str>) -> Option<AccountQuota> {
         self.accounts.0.load().as_ref().map(|buckets| {
@@ -67,14 +67,14 @@ impl Rates {
     }
 }
 
-/// What is left of the calls of an account, for the answer to its call.
+/// The calls that an account has left, for the answer to its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AccountQuota {
     rate: CallRate,
     left: LeftInBucket,
 }
 
-/// What is left in a bucket after a call.
+/// The tokens left in a bucket after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeftInBucket {
     /// The call counted, and these many may follow immediately.

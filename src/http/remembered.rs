@@ -21,7 +21,7 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Proof([u8; 32]);
 
-/// What the outcome of a check depends on.
+/// The facts that the outcome of a check depends on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ShownLogin {
     proof: Proof,

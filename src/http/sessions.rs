@@ -57,11 +57,11 @@ impl SessionSecret {
     }
 }
 
-/// The hash of a secret. Who reads the memory of the broker cannot make the cookie from it.
+/// The hash of a secret. The cookie cannot be made from it, even by a reader of the broker's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SessionKey([u8; 32]);
 
-/// What a login on a page has proven.
+/// The result of a login on a page.
 #[derive(Clone)]
 pub(super) struct ProvenLogin {
     /// The caller.

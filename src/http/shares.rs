@@ -1,4 +1,4 @@
-//! What calls take at the same time, in all and for each account: places, or bytes of bodies and answers.
+//! Counts what calls take at the same time, in all and for each account: places, or bytes of bodies and answers.
 //!
 //! One account never takes all, however many calls it makes. Knows no HTTP.
 
@@ -23,7 +23,7 @@ impl ShareBounds {
     }
 }
 
-/// What is taken of one kind.
+/// The shares of one kind that are taken.
 #[derive(Default)]
 pub(super) struct Shares(Arc<Mutex<TakenAmounts>>);
 
@@ -33,7 +33,7 @@ struct TakenAmounts {
     by_account: HashMap<Arc<str>, usize>,
 }
 
-/// What one call has taken; given back on drop.
+/// The share that one call has taken; given back on drop.
 pub(super) struct OwnShare {
     account: Arc<str>,
     amount: usize,
@@ -83,7 +83,7 @@ impl OwnShare {
         true
     }
 
-    /// Gives back what is more than `amount`.
+    /// Gives back the part above `amount`.
     pub(super) fn shrink_to(&mut self, amount: usize) {
         let rest = self.amount.saturating_sub(amount);
         self.amount -= rest;

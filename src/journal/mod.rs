@@ -86,7 +86,7 @@ pub enum Change {
 }
 
 /// The bytes that each change counts besides its content. In memory it takes less than half of them; a store that
-/// writes pages takes about as long for it as for so many bytes of a large message.
+/// writes pages takes about as long for it as for this number of bytes of a large message.
 pub(crate) const CHANGE_BYTES: usize = 384;
 
 impl Change {
@@ -202,13 +202,13 @@ pub struct SessionRecord {
 /// How the client of a session logged in, so that it can be judged while it is away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginRecord {
-    /// What the login rests on.
+    /// The evidence that the login rests on.
     pub kind: LoginKind,
     /// Authentication Method, if it was none of user name and password.
     pub method: Option<Arc<str>>,
     /// The URL of the listener that accepted the connection.
     pub listener: Arc<str>,
-    /// What is known of the certificate that was shown.
+    /// The names in the certificate that was shown.
     pub certificate: Option<CertificateRecord>,
     /// Of a certificate's identity: whether it ends with the account of its name.
     pub needs_account: bool,
@@ -235,7 +235,7 @@ pub struct CertificateRecord {
     pub serial_number: Box<str>,
 }
 
-/// What a login rests on.
+/// The evidence that a login rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoginKind {

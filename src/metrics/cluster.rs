@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::{Metrics, encode::TextWriter};
 
-/// What a broker tells about its cluster.
+/// The metrics of a broker about its cluster.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterNumbers {

@@ -27,7 +27,7 @@ labels! {
 }
 
 labels! {
-    /// What is exported.
+    /// The signals that are exported.
     pub enum OtlpSignal {
         /// The metrics.
         Metrics = "metrics",

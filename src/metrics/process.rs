@@ -1,4 +1,4 @@
-//! What the operating system counts of this process, under the names that Prometheus' own client
+//! The figures of the operating system about this process, under the names that Prometheus' own client
 //! libraries use, so that dashboards find them. Linux only: read from `/proc` at each scrape.
 
 use std::{fmt, fs};

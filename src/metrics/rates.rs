@@ -71,7 +71,7 @@ impl RateSample {
     }
 
     /// Returns how much a counter has grown each second since an earlier sample.
-    #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate is not an exact number")]
     fn rate_since(&self, earlier: &Self, counter: usize) -> f64 {
         let millis = self.at_millis.saturating_sub(earlier.at_millis).max(1);
         let grown = self.counts[counter].saturating_sub(earlier.counts[counter]);

@@ -62,7 +62,7 @@ labels! {
         ClientSubscriptions = "/api/v1/clients/{client_id}/subscriptions",
         /// The queue of a client.
         ClientQueue = "/api/v1/clients/{client_id}/queue",
-        /// Who receives a message on a topic, or has a subscription.
+        /// Lists the receivers of a topic, or the sessions with a subscription.
         Subscriptions = "/api/v1/subscriptions",
         /// Lists retained messages.
         RetainedList = "/api/v1/retained",
@@ -82,9 +82,9 @@ labels! {
         Trace = "/api/v1/traces/{id}",
         /// The configuration in force.
         Configuration = "/api/v1/configuration",
-        /// What is logged.
+        /// Shows or changes the level of the log.
         Log = "/api/v1/log",
-        /// Who the caller is, and what it may do.
+        /// Shows the caller and its permissions.
         Me = "/api/v1/me",
         /// The login of a person on a page.
         Session = "/api/v1/session",
@@ -118,7 +118,7 @@ labels! {
         Bridges = "/api/v1/bridges",
         /// Shows, starts and stops a bridge.
         Bridge = "/api/v1/bridges/{name}",
-        /// Connects a bridge anew.
+        /// Connects a bridge again.
         BridgeReconnect = "/api/v1/bridges/{name}/reconnect",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
@@ -136,7 +136,7 @@ labels! {
         Tokens = "/api/v1/tokens",
         /// One of them.
         Token = "/api/v1/tokens/{name}",
-        /// Who has changed what.
+        /// Lists the entries of the audit log.
         Audit = "/api/v1/audit",
         /// Addresses with failed logins.
         Logins = "/api/v1/logins",

@@ -9,7 +9,7 @@ use std::{
 use super::{ConnectRefusal, Counter, DropReason, Metrics, ShardMetrics};
 use crate::labels::Label as _;
 
-/// Every so many samples, one goes to the ring of the day.
+/// The number of samples of which one goes to the ring of the day.
 const DAY_EVERY: u64 = 12;
 /// Samples of an hour, and the one before it.
 const HOUR_SAMPLES_MAX: usize = 361;
@@ -169,7 +169,7 @@ impl Metrics {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
+#[expect(clippy::cast_precision_loss, reason = "a rate is not an exact number")]
 fn rate(earlier: &TrendSample, later: &TrendSample, number: usize) -> f64 {
     let millis = later.at_millis.saturating_sub(earlier.at_millis).max(1);
     let grown = later.counts[number].saturating_sub(earlier.counts[number]);

@@ -201,7 +201,7 @@ pub struct SubscriptionOptions {
     pub no_local: bool,
     /// Keep the RETAIN flag as it was published.
     pub retain_as_published: bool,
-    /// What to do with retained messages when the client subscribes.
+    /// When to send retained messages after the client has subscribed.
     pub retain_handling: RetainHandling,
 }
 

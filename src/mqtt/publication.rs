@@ -13,7 +13,7 @@ use super::{
 /// A message that an application publishes: with QoS 0, not retained and without properties, unless
 /// it says otherwise.
 ///
-/// Nothing is checked before the message is published, so that one error reports what is wrong.
+/// Nothing is checked before the message is published, so that one error reports all faults.
 ///
 /// ```
 /// use hearthmq::mqtt::{PublicationBuilder, QoS};

@@ -1,4 +1,4 @@
-//! What becomes of the deliveries of a message, for a call that waits for it, or for a trace.
+//! Reports the outcome of the deliveries of a message, for a call that waits for it, or for a trace.
 //!
 //! Each delivery of such a message has a [`Receipt`], which goes with the message through queues and
 //! windows, and for a shared subscription to other members. It reports to the log of the shard that
@@ -28,7 +28,7 @@ pub(crate) struct ReceiptCall {
     pub(crate) until: Timestamp,
 }
 
-/// What has become of deliveries.
+/// The outcomes of deliveries, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeliveryCounts {
     /// Those that were sent to their clients.
@@ -207,7 +207,7 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// The receipt that a message has, if any. It is no part of what the message says.
+/// The receipt that a message has, if any. It is not part of the message's content.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OwnReceipt(pub(super) Option<Arc<Receipt>>);
 

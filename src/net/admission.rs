@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[actix_rt::test]
-    async fn a_newcomer_does_not_wait_for_ever() {
+    async fn a_newcomer_does_not_wait_forever() {
         let admission = admission(2);
         let _held: Vec<_> = (0..2).map(|_| admission.enter(CLIENT).ok().unwrap()).collect();
         let _newcomer = admission.enter_in_turn(CLIENT).await.ok().unwrap();

@@ -89,7 +89,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     let (mut room, mut buffer) = (Room::new(Arc::clone(&core.incomplete_packets)), Vec::new());
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
     let read = tokio::time::timeout_at(connect_by, read);
-    // Before CONNECT the version of the client is unknown, so the end of the broker is no answer.
+    // Before CONNECT the version of the client is unknown, so the broker cannot tell it that it ends.
     let Some(read) = core.unless_ending(read).await else { return };
     // No CONNECT within a reasonable time (section 3.1.4).
     let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
@@ -411,7 +411,7 @@ impl Newcomer<'_> {
     }
 }
 
-/// What the log says about a user name with a query.
+/// The log line about a user name with a query.
 const SEE_OPTION: &str = "see auth.username_without_query";
 
 /// Returns the entry of a client among the certificates of all connections; `None` if it has shown none.

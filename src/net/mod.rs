@@ -38,7 +38,7 @@ pub(crate) use self::admission::Seat;
 pub(crate) use self::origin::is_own_origin;
 #[cfg(feature = "websocket")]
 pub use self::websocket::WebSocketOptions;
-/// What a WebSocket in the server of an application needs.
+/// The settings that a WebSocket in the server of an application needs.
 #[cfg(all(feature = "http", feature = "websocket"))]
 pub(crate) use self::websocket::{
     Accepted, Pages, UpgradeRefusal, UpgradeRequest, WebSocket, hosted,
@@ -49,7 +49,7 @@ pub(crate) use self::{
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
 };
-/// What the HTTP server needs of a listener.
+/// The settings of a listener that the HTTP server needs.
 #[cfg(all(feature = "http", feature = "tls"))]
 pub(crate) use self::{
     admission::{in_turn, network_of},

@@ -16,7 +16,7 @@ use std::{
 use rustix::io::Errno;
 use uapi::c::{POLLIN, pollfd};
 
-/// What is kept for the time when no file descriptor is left.
+/// A descriptor that is kept for the time when no other is left.
 pub(super) struct Shortage {
     spare: Mutex<Option<File>>,
 }

@@ -270,7 +270,7 @@ fn outcome(answer: ServiceAnswer) -> Result<i64, NotExported> {
     Err(NotExported { why: said(status), again_after })
 }
 
-/// Returns what all values are about: this broker. What is configured replaces what is known.
+/// Returns the resource of all values: this broker. Configured attributes replace the broker's own.
 fn resource(options: &Otlp, node: &str) -> Resource {
     let known = [
         ("service.name", &*options.service_name),

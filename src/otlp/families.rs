@@ -1,6 +1,6 @@
 //! The metrics as OTLP has them, from the text of the broker's registry.
 //!
-//! The text that `/metrics` returns is the one description of all metrics: what is added there is
+//! The text that `/metrics` returns is the one description of all metrics: a metric that is added there is
 //! exported here too. Reads only what `prometheus-client` writes of the broker's metrics.
 
 use super::wire::{

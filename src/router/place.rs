@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardNumber(pub u16);
 
-/// What delivers messages to its own recipients. Each kind has a door of its own: code that sends a
+/// A host delivers messages to its own recipients. Each kind has a door of its own: code that sends a
 /// message there matches on the kind, so that a further one, such as another node, does not compile
 /// until each place knows what to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

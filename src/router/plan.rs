@@ -34,7 +34,7 @@ pub struct Target {
     pub identifiers: Option<Arc<[u32]>>,
     /// Whether the session stores its messages durably.
     pub is_durable: bool,
-    /// What changes if the session itself is the publisher.
+    /// The difference if the session itself is the publisher.
     pub own_copy: OwnCopy,
 }
 

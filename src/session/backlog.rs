@@ -62,7 +62,7 @@ impl Portion {
     }
 }
 
-/// What the taking member accepts.
+/// The limits of the member that takes messages.
 #[derive(Clone, Debug)]
 pub struct Accepts {
     /// The member's protocol version.

@@ -1,4 +1,4 @@
-//! What a session contains, for callers that look at it or clear its queue.
+//! Shows the contents of a session to callers, and clears its queue.
 
 use super::{Session, WaitingInMemory};
 use crate::journal::QueuePlace;

@@ -41,7 +41,7 @@ impl Incoming {
     }
 }
 
-/// What a packet asks of the broker. The session itself has handled everything else.
+/// The work that a packet leaves to the broker. The session itself has done the rest.
 #[derive(Debug)]
 pub enum Request<'p> {
     /// To be routed; then the caller calls [`Session::publish_done`].

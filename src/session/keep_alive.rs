@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_packet_begins_anew() {
+    fn a_whole_packet_starts_clean() {
         let mut keep_alive = KeepAlive::new(10, at(0));
         keep_alive.bytes_received(1_000_000, at(5));
         keep_alive.packet_received(at(6));

@@ -68,7 +68,7 @@ pub struct Page {
     pub messages: Vec<(QueuePlace, QueuedMessage)>,
 }
 
-/// What the queue of a session had when the broker ended.
+/// The contents of a session's queue when the broker ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeftInQueue {
     /// Messages that wait.

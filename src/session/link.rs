@@ -54,7 +54,7 @@ pub struct PacketCounts {
     pub too_large: u32,
 }
 
-/// What has passed over a connection.
+/// The traffic of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkTraffic {
     /// PUBLISH packets that were encoded for the client.
@@ -90,7 +90,7 @@ pub struct Link {
     withholds_messages: bool,
     /// The send quota that CONNECT and the broker's limits allow; `settings` has the one in force.
     send_quota_max: u16,
-    /// Who has changed the Keep Alive of this connection; few connections have it.
+    /// The origin of the last change of the Keep Alive; few connections have one.
     keep_alive_change: Option<Box<KeepAliveAuthor>>,
 }
 
@@ -174,12 +174,12 @@ impl Link {
         &mut self.keep_alive
     }
 
-    /// Notes who has changed the Keep Alive.
+    /// Notes the author of a change of the Keep Alive.
     pub fn note_keep_alive_change(&mut self, change: KeepAliveAuthor) {
         self.keep_alive_change = Some(Box::new(change));
     }
 
-    /// Returns who has changed the Keep Alive of this connection last, if anybody has.
+    /// Returns the author of the last change of this connection's Keep Alive, if it was changed.
     #[must_use]
     pub fn keep_alive_change(&self) -> Option<&KeepAliveAuthor> {
         self.keep_alive_change.as_deref()

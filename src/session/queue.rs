@@ -74,7 +74,7 @@ pub(super) struct Queue {
     expiring: Expiring,
     /// Present while messages of withdrawn subscriptions may wait.
     withdrawn: Option<Box<Withdrawn>>,
-    /// What is counted for the owner.
+    /// The amounts that count for the owner.
     in_memory: InMemory,
     /// Limits of its own, below those of all queues.
     own: Option<Box<OwnQueueLimits>>,

@@ -1,4 +1,4 @@
-//! What the shards know of bridges: how much may wait in their sessions.
+//! The limits on messages that wait in the sessions of bridges.
 //!
 //! Read when a session begins or is restored, and not on the way of a message. Empty without bridges.
 

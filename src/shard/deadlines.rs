@@ -32,7 +32,7 @@ pub(in crate::shard) struct Deadlines {
 pub(in crate::shard) struct Timer(Option<u64>);
 
 impl Timer {
-    /// Notes that the timer has fired, and is no entry any more.
+    /// Notes that the timer has fired, and has no entry any more.
     pub(in crate::shard) const fn has_fired(&mut self) {
         self.0 = None;
     }

@@ -22,7 +22,7 @@ pub(crate) struct Departure {
     pub(crate) ends_session: bool,
     /// Whether another connection continues the session immediately, so that a delayed Will is not sent.
     pub(crate) is_resumed: bool,
-    /// The user name of the caller who asked for it.
+    /// The user name of the caller that requested it.
     pub(crate) by: Option<Arc<str>>,
     /// Whether the network has dropped the connection.
     pub(crate) is_cut: bool,

@@ -41,7 +41,7 @@ struct OwnerHeld {
     waiting: BTreeSet<(u64, u32)>,
 }
 
-/// What ends the hold of a connection, besides the check of its reason.
+/// The event that ends the hold of a connection, besides the check of its reason.
 pub(super) enum HeldUntil {
     /// A report.
     Told,

@@ -143,7 +143,7 @@ pub(crate) struct Shard {
     asked_later: AskedLater,
     awaited: AwaitedCalls,
     weeding: Weeding,
-    /// What connections have counted, while somebody asks for rates.
+    /// The counts of connections, while a caller asks for rates.
     traffic: views::busiest::TrafficCounts,
     chores: Chores,
     pub(crate) lifecycle: Lifecycle,

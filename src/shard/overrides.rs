@@ -100,7 +100,7 @@ pub(crate) fn end_of(ttl_secs: Option<u32>, now: Timestamp) -> Option<Timestamp>
     ttl_secs.map(|secs| now.plus_secs(u64::from(secs)))
 }
 
-/// Returns the user who has set an override, from its record.
+/// Returns the user that set an override, from its record.
 fn set_by(value: &[u8]) -> Option<Arc<str>> {
     let content: OverrideContent<'_> = serde_json::from_slice(value).ok()?;
     content.by.map(Into::into)

@@ -261,7 +261,7 @@ mod tests {
         }
         now = now.plus_millis(FORGOTTEN_AFTER_MILLIS + 1);
         slowed.add(id, one.clone(), now);
-        assert!(!slowed.is_too_early("c", &one, now.plus_millis(1_000)), "it begins anew");
+        assert!(!slowed.is_too_early("c", &one, now.plus_millis(1_000)), "it begins again");
     }
 
     #[test]

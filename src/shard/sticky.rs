@@ -180,7 +180,7 @@ impl StickyTable {
     }
 }
 
-/// Returns the user who has changed settings last, from their record.
+/// Returns the user that changed settings last, from their record.
 fn set_by(value: &[u8]) -> Option<Arc<str>> {
     let content: StickyContent = serde_json::from_slice(value).ok()?;
     content.by.map(Into::into)

@@ -27,7 +27,7 @@ pub(crate) struct SpanRecord {
     pub(crate) failed: Option<&'static str>,
 }
 
-/// What a span is to its parent.
+/// The relation of a span to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpanKind {
     /// It is a part of the same work.

@@ -233,7 +233,7 @@ impl Backlog {
     }
 }
 
-/// What counts of a message that waits.
+/// The amounts that count for a message that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weight {
     pub(crate) qos: QoS,

@@ -84,7 +84,7 @@ impl<'a> ChangedObject<'a> {
     }
 }
 
-/// What a call has done that changes nothing to be remembered.
+/// The outcome of a call that changes no stored value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made<'a> {
     /// Name of the call.

@@ -29,7 +29,7 @@ pub(super) enum LineKind {
     Usual,
     /// Refusals, which any stranger can cause.
     Trouble,
-    /// Changes by REST callers, who have the permission for them.
+    /// Changes by REST callers, which have the permission for them.
     Change,
 }
 

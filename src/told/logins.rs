@@ -93,7 +93,7 @@ pub(crate) struct UnusableAnswer<'a> {
     pub(crate) source: &'a str,
     /// The option that asks for the answer.
     pub(crate) option: &'a str,
-    /// What is wrong. It may contain what the client has sent.
+    /// The fault. It may contain text of the client.
     pub(crate) why: &'a str,
     pub(crate) address: IpAddr,
     pub(crate) user: &'a str,

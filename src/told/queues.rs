@@ -7,7 +7,7 @@ use std::{
 
 use super::{CLIENTS, ClientLines, LineKind, Told, cut};
 
-/// Whose messages are dropped.
+/// A session whose messages are dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dropped<'a> {
     pub(crate) client_id: &'a str,

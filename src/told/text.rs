@@ -11,7 +11,7 @@ const BYTES_MAX: usize = 256;
 /// Minimum number of bytes of a token: no header and signature are shorter together.
 const TOKEN_BYTES_MIN: usize = 60;
 
-/// Returns a user name, or what is shown in its place if it is a signed token (a JSON Web Token: three
+/// Returns a user name, or a substitute if it is a signed token (a JSON Web Token: three
 /// parts in Base64, of which the first is an object).
 pub(crate) fn without_token(name: &str) -> &str {
     let is_token = name.len() > TOKEN_BYTES_MIN

@@ -22,7 +22,7 @@ use crate::{
 /// Bytes of a payload that a line has.
 const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
 
-/// What a line has; a member that the packet does not have is left out.
+/// The members of a line; a member that the packet does not have is left out.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct TraceLine {
     pub(super) at: u64,
@@ -40,7 +40,7 @@ pub(super) struct TraceLine {
     pub(super) packet: PacketPart,
 }
 
-/// What a line has of a packet or an event.
+/// The part of a line that describes a packet or an event.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct PacketPart {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub(super) struct PacketPart {
     /// The name of the Reason Code, or the word of an event.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// The caller who has ended a connection.
+    /// The caller that ended a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
     #[serde(skip_serializing_if = "Map::is_empty")]

@@ -3,7 +3,7 @@
 //! A trace observes the stream of a connection, between the connection and its transport (`tap.rs`). A
 //! connection that no trace records has no observer, so traces of others cost it nothing. Connections
 //! that begin while a trace runs are observed from their CONNECT on; those that are there already, from
-//! the end of what is under way (`actors/connection/traced.rs`).
+//! the end of the packets under way (`actors/connection/traced.rs`).
 //!
 //! A trace is known to the whole node, so that it follows a client over connections and shards. It is in
 //! memory only. Knows neither shards nor HTTP.

@@ -60,7 +60,7 @@ pub(crate) enum TracedEvent<'a> {
     Ended {
         /// A word.
         reason: &'a str,
-        /// The user name of the caller who has asked for it.
+        /// The user name of the caller that requested it.
         by: Option<&'a str>,
     },
 }
@@ -120,7 +120,7 @@ struct Tapped {
     share: Option<BudgetShare>,
 }
 
-/// The traces of a connection, and what is known of its client.
+/// The traces of a connection, and the facts about its client.
 struct TapWatch {
     traces: Vec<TracePlace>,
     rules: Arc<dyn Authorizer>,
@@ -304,7 +304,7 @@ fn tapped(transport: &mut Box<dyn Transport>) -> Option<&mut Tapped> {
 }
 
 impl Tapped {
-    /// Adds traces. What is under way is not theirs.
+    /// Adds traces. They do not get packets that are already under way.
     fn begin(&mut self, new: Vec<TracePlace>, place: StreamPlace<'_>) {
         if self.watch.traces.is_empty() {
             (self.received, self.sent) = (Framer::default(), Framer::default());

@@ -1,7 +1,7 @@
 //! The batches that are stored for one endpoint and not acknowledged yet, within bounds.
 //!
 //! A batch is there once the store has it, and leaves the store after the endpoint has taken it. A
-//! backlog that exceeds its bounds is dropped as a whole: what is left of it could not be applied.
+//! backlog that exceeds its bounds is dropped as a whole: a receiver could not apply the rest.
 //! The endpoint then gets a `reset`, and after that the collector begins a snapshot. Knows neither
 //! HTTP nor where events come from.
 
@@ -373,7 +373,7 @@ impl WebhookBacklog {
         self.remove_dropped().await;
     }
 
-    /// Removes from the store what is not needed any more. What cannot be removed now is removed
+    /// Removes events that are not needed any more from the store. Those that cannot be removed now are removed
     /// later; after a crash it is sent again.
     async fn remove_dropped(&self) {
         let mut names = std::mem::take(&mut lock(&self.state).to_remove);

@@ -42,7 +42,7 @@ struct EventJson<'b> {
     data: &'b RawValue,
 }
 
-/// What a start reads of a stored batch.
+/// The part of a stored batch that a start reads.
 #[derive(Deserialize)]
 struct StoredBody {
     id: String,
@@ -74,7 +74,7 @@ impl EventBatch {
         Self { events: items.len() as u64, at, body: body.into(), message_id }
     }
 
-    /// Reads a stored batch again; returns `None` if it is none.
+    /// Reads a stored batch again; returns `None` if the bytes are not a batch.
     pub(super) fn of_body(body: Bytes) -> Option<Self> {
         let StoredBody { id, timestamp, events } = serde_json::from_slice(&body).ok()?;
         Some(Self { message_id: id, events: events.len() as u64, at: Timestamp(timestamp), body })

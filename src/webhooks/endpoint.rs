@@ -36,7 +36,7 @@ pub(super) trait MessageTaker: Send + Sync {
 #[derive(Debug)]
 pub(super) struct NotTaken {
     pub(super) why: String,
-    /// What the endpoint asks for.
+    /// The delay that the endpoint requests.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -108,7 +108,7 @@ impl MessageTaker for HttpEndpoint {
 async fn outcome(answer: Response<Incoming>) -> Result<(), NotTaken> {
     let status = answer.status();
     let retry_after = asked_for(answer.headers(), SystemTime::now());
-    // Read to its end, so that the connection can be used again; what is longer ends it.
+    // Read to its end, so that the connection can be used again; a longer body ends it.
     let mut body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
     while let Some(Ok(_)) = body.frame().await {}
     match status.is_success() {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A webhook follows the feed as any follower does. Its collector stores what it reads; its courier
-//! sends what is stored, one message at a time, until the endpoint has taken it. So an endpoint that
+//! sends the stored messages, one at a time, until the endpoint has taken it. So an endpoint that
 //! does not answer holds up its own courier and nobody else. Knows neither shards nor the
 //! configuration.
 
@@ -58,7 +58,7 @@ pub(crate) trait PresenceSource: Send + Sync {
     fn reset(&self) -> Option<FeedItem>;
 }
 
-/// What all webhooks of a broker need.
+/// The parts that all webhooks of a broker need.
 #[derive(Clone)]
 pub(crate) struct WebhookParts {
     pub(crate) node: Arc<str>,
@@ -141,7 +141,7 @@ impl PreparedWebhook {
         Self { secrets, collector, courier, ending: parts.ending }
     }
 
-    /// Gathers and sends until the broker ends. What is stored by then is sent after the next start.
+    /// Gathers and sends until the broker ends. Events that are stored by then are sent after the next start.
     pub(crate) async fn run(self) {
         let Self { mut collector, courier, ending, .. } = self;
         tokio::select! {
@@ -164,7 +164,7 @@ pub(crate) fn check_names(webhooks: &[Webhook]) -> Result<(), WebhookError> {
     repeated.map_or(Ok(()), |pair| Err(WebhookError::Repeated(pair[0].to_owned())))
 }
 
-/// Removes what is stored for webhooks that no longer exist. What cannot be removed now is removed
+/// Removes the stored events of webhooks that no longer exist. Those that cannot be removed now are removed
 /// at the next start.
 pub(crate) async fn forget_others(records: &dyn Records, webhooks: &[Webhook]) {
     /// Records that one step reads.

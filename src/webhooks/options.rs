@@ -1,4 +1,4 @@
-//! What a webhook is: where it leads, which events it gets, and its bounds.
+//! The options of a webhook: its URL, its events, and its bounds.
 
 use std::{
     fmt, io,
@@ -202,12 +202,14 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// Why something is no webhook, or cannot be used as one.
+/// Why a webhook is invalid or cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebhookError {
     /// The name has other characters, or is too long.
-    #[error("{0:?} is no name of a webhook: write 1 to 64 lower-case letters, digits, - and _")]
+    #[error(
+        "{0:?} is not a valid name of a webhook: write 1 to 64 lower-case letters, digits, - and _"
+    )]
     Name(String),
     /// Two webhooks have this name.
     #[error("two webhooks are named {0:?}: give each a name of its own")]
@@ -218,7 +220,7 @@ pub enum WebhookError {
     /// The URL is `http`, and leads to this other machine.
     #[error("http to {0} is not encrypted: write https, or allow http for this webhook")]
     NotEncrypted(String),
-    /// The text is no secret.
+    /// The text is not a valid secret.
     #[error("not a secret: write whsec_ and the base64 of 24 to 64 random bytes")]
     Secret,
     /// There is no secret.

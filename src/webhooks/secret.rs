@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::WebhookError;
 
-/// What the text of a secret begins with.
+/// The prefix of the text of a secret.
 const PREFIX: &str = "whsec_";
 /// Standard Webhooks asks for 24 to 64 bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;

@@ -12,7 +12,7 @@ use crate::{
     mqtt::Timestamp,
 };
 
-/// What a client may cause at once, in events of up to 512 bytes; a longer event counts several times.
+/// The amount that a client may cause at once, in events of up to 512 bytes; a longer event counts several times.
 const BURST: u64 = 1_000;
 /// Milliseconds after which it may cause one more.
 const MILLIS_PER_EVENT: u64 = 100;
@@ -20,7 +20,7 @@ const EVENT_BYTES: usize = 512;
 /// Maximum number of clients that are told apart; further ones have one share together.
 const CLIENTS_MAX: usize = 10_000;
 
-/// What each client has caused of late.
+/// The amount that each client has caused of late.
 #[derive(Default)]
 pub(super) struct SubscriptionShares {
     /// For each client, the time at which it has its whole share again.

@@ -169,9 +169,9 @@ async function session() {
   assert(after.sessionPresent, "no session present");
   for (const number of range(3)) assert.equal((await after.receive()).payload, `${number}`);
   await after.end();
-  const anew = await Client.connect("session");
-  assert(!anew.sessionPresent, "the session outlives Clean Start");
-  await anew.end();
+  const fresh = await Client.connect("session");
+  assert(!fresh.sessionPresent, "the session outlives Clean Start");
+  await fresh.end();
 }
 
 const cells = {

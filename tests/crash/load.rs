@@ -4,7 +4,7 @@
 //! ```text
 //! HEARTHMQ_CRASH_SESSIONS=60            this many more durable subscribers, which come and go
 //! HEARTHMQ_CRASH_FILLING=20000          each message is this many bytes longer
-//! HEARTHMQ_CRASH_ACKNOWLEDGED=20000     the broker is ended after at most so many acknowledgements
+//! HEARTHMQ_CRASH_ACKNOWLEDGED=20000     the broker is ended after at most this number of acknowledgements
 //! ```
 
 use std::time::Duration;

@@ -162,7 +162,7 @@ fn a_client_id_of_many_bytes_is_found() {
 }
 
 #[test]
-fn whoever_is_not_connected_is_not_found() {
+fn a_client_that_is_not_connected_is_not_found() {
     let (_place, program, _demo, _watcher) = world();
     let mut offline = connect("offline");
     offline.properties.session_expiry_interval = Some(3600);

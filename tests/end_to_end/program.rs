@@ -277,7 +277,7 @@ impl Program {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// Leaves it so many files that it may have open, and no more.
+    /// Lowers its limit of open files to this number.
     #[cfg(target_os = "linux")]
     pub(crate) fn limit_files(&self, files: u64) {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};

@@ -164,7 +164,7 @@ fn a_webhook_that_cannot_be_used_stops_the_start_with_its_place() {
         (format!("name = \"a\"\n{url}"), "secrets of a [[webhook]]: there is none"),
         (
             format!("name = \"a\"\n{url}\n{secret}\nkinds = [\"gone\"]"),
-            ":19:1: kinds of a [[webhook]]: \"gone\" is no kind of event: there are client_connected",
+            ":19:1: kinds of a [[webhook]]: \"gone\" is not a kind of event: there are client_connected",
         ),
         (
             format!("name = \"a\"\n{url}\n{secret}\ndelay_ms = 2000"),

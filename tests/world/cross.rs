@@ -138,7 +138,7 @@ impl World {
 }
 
 impl Step {
-    /// Returns the client that acts, or with whom something happens.
+    /// Returns the client that acts, or that the step is about.
     const fn acting(&self) -> Option<usize> {
         match *self {
             Self::Connect { client, .. } | Self::Kick { client, .. } => Some(client),

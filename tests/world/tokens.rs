@@ -1,4 +1,4 @@
-//! API tokens come and go: whoever has one sees its clients, until it is removed.
+//! API tokens come and go: a caller with one sees its clients until it is removed.
 
 use std::collections::BTreeSet;
 

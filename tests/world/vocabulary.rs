@@ -33,7 +33,7 @@ pub(crate) enum Denied {
 /// A rule of the store.
 pub(crate) struct Denial {
     pub(crate) what: Denied,
-    /// Whom it is about, in the form of a rule, and the same as numbers of clients.
+    /// The clients that it is about, in the form of a rule, and the same as numbers of clients.
     pub(crate) about: &'static str,
     pub(crate) clients: &'static [usize],
     /// A Topic Filter; empty for CONNECT. No Will is below one of them.

@@ -1,4 +1,4 @@
-//! What a connection reads, and when it stops reading.
+//! The reading side of a connection, and when it stops reading.
 //!
 //! A connection is read while its client takes the answers, no subscriber holds it, and other
 //! connections get their turn. The shard decodes packets; the bytes that are left are the tail.

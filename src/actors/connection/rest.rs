@@ -1,4 +1,4 @@
-//! What a client has sent before it closed its connection, while the connection was held.
+//! The bytes that a client sent before it closed its connection, while the connection was held.
 //!
 //! It is read to its end and dropped: a rate or a full queue held it back, and its client does not wait
 //! any more. Only a DISCONNECT at its end counts, because it decides about the Will and the session.
@@ -17,7 +17,7 @@ pub(super) struct Rest {
     kept: Vec<u8>,
     /// Bytes of the packet that are still to be dropped.
     to_drop: usize,
-    /// Whether the bytes are no packets.
+    /// Whether the bytes are invalid packets.
     is_lost: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a connection has read and not handled: the beginning of a packet, or packets that must
+//! The bytes that a connection has read and not handled: the beginning of a packet, or packets that must
 //! wait.
 //!
 //! Knows neither packets nor readers. A large tail takes a share of the bytes that all connections

@@ -1,6 +1,6 @@
 //! A trace begins to observe a connection that is there already.
 //!
-//! What was read and not handled, and what is encoded and not written, belongs to the time before the
+//! Bytes that were read and not handled, or encoded and not written, belong to the time before the
 //! trace.
 
 use std::sync::Arc;

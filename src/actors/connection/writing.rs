@@ -1,4 +1,4 @@
-//! What a connection writes: its session's output, as much as the stream takes.
+//! The writing side of a connection: its session's output, as much as the stream takes.
 //!
 //! A large payload is written from the memory that all its subscribers share, together with the
 //! bytes before and behind it.

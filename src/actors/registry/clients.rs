@@ -39,7 +39,7 @@ const CONTROL_WAITING_MAX: usize = 1_024;
 /// The connections of a shard, as its registry reaches them.
 pub(super) struct ClientTurns {
     shard: SharedShard,
-    /// What waits for clients whose connection must give way, the oldest first.
+    /// Requests for clients whose connection must give way, the oldest first.
     queues: RefCell<HashMap<Arc<str>, VecDeque<WaitingConnect>, RandomState>>,
 }
 
@@ -50,7 +50,7 @@ enum WaitingConnect {
     Control(ToConnection),
 }
 
-/// What a new connection must wait for.
+/// The event that a new connection must wait for.
 #[expect(clippy::large_enum_variant, reason = "it is looked at where it is returned")]
 pub(super) enum Handover {
     /// Nothing: the connection may have its session.

@@ -74,7 +74,7 @@ impl Handler<Kick> for Registry {
     }
 }
 
-/// The number of clients that one answer of [`SelectClients`] has at least, if there are so many.
+/// The minimum number of clients in an answer of [`SelectClients`]; fewer if no more exist.
 const SELECTED_AT_A_TIME: usize = 500;
 
 impl Handler<SelectClients> for Registry {

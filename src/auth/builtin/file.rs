@@ -51,7 +51,7 @@ pub enum FileError {
         path: PathBuf,
         /// The line number, starting with 1.
         line: usize,
-        /// What is wrong, and what would be right.
+        /// The fault, and its remedy.
         problem: Box<str>,
     },
 }

@@ -94,7 +94,7 @@ impl Tokens {
     /// A rule is not valid, or there are too many: the text says which.
     pub fn rules(json: &str) -> Result<OwnRules, String> {
         let mut rules: Vec<serde_json::Value> = serde_json::from_slice(json.as_bytes())
-            .map_err(|_| "they are no list of objects".to_owned())?;
+            .map_err(|_| "they are not a list of objects".to_owned())?;
         // Evaluated last: the rules of the policy are not asked.
         rules.push(serde_json::json!({ "effect": "deny", "priority": i64::MAX }));
         own_rules(&rules.into()).map_err(|error| error.to_string())

@@ -19,7 +19,7 @@ use crate::{
 /// Maximum time for which an answer is cached, also if the service allows more.
 const KEPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the service says about a client.
+/// The answer of the service about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ServiceVerdict {
     /// The client is admitted.

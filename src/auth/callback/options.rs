@@ -90,7 +90,7 @@ pub enum HttpAuthError {
     Option {
         /// The name of the option.
         option: &'static str,
-        /// What is wrong, and what would be right.
+        /// The fault, and its remedy.
         why: String,
     },
     /// A file cannot be read.

@@ -22,7 +22,7 @@ use crate::{
 
 type Claims = Map<String, Value>;
 
-/// What is known of the holder of a token from its connection.
+/// The facts about the holder of a token that come from its connection.
 #[derive(Clone, Copy)]
 pub(super) struct Holder<'a> {
     /// `None` for REST callers.
@@ -38,7 +38,7 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// What the configuration says about claims.
+/// The options about claims.
 pub(super) struct ClaimRules {
     required: Vec<(Box<str>, Template)>,
     username: Box<str>,
@@ -101,7 +101,7 @@ impl ClaimRules {
         let username = find(claims, &self.username).and_then(text_of);
         let username = username
             .filter(|name| is_user_name(name))
-            .ok_or_else(|| refused(format!("its claim {} is no user name", self.username)))?;
+            .ok_or_else(|| refused(format!("its claim {} is not a user name", self.username)))?;
         if certificate.as_ref().is_some_and(|shown| shown.common_name != username) {
             return Err(TokenRefused::OtherCertificate);
         }

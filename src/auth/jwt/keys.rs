@@ -123,7 +123,7 @@ fn secret(text: &[u8]) -> Result<DecodingKey, &'static str> {
     if secret.len() < SECRET_BYTES_MIN {
         return Err("is too short: write at least 32 bytes, for example `openssl rand -base64 48`");
     }
-    DecodingKey::from_secret(secret).map_err(|_| "is no secret")
+    DecodingKey::from_secret(secret).map_err(|_| "is not a secret")
 }
 
 /// Returns the usable keys of a JWK Set; keys for encryption, of unknown kinds, and too short secrets are

@@ -308,7 +308,7 @@ fn no_rows(error: &tokio_postgres::Error) -> NoRows {
     }
 }
 
-/// The user who is looked up.
+/// The user to look up.
 #[derive(Clone)]
 struct UserLookup {
     username: Arc<str>,

@@ -1,4 +1,4 @@
-//! What goes over, in which form, and what is answered here.
+//! Messages that go over, their form, and messages that are answered here.
 
 use super::*;
 use crate::{

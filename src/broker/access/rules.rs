@@ -39,7 +39,7 @@ impl Broker {
         let priority = priority.map_err(|error| AccessError::Invalid(error.to_string()))?;
         let id = request.id.clone().unwrap_or_else(new_id);
         let name = name_of(&id)?;
-        let unreadable = |_| AccessError::Invalid("it is no JSON object".to_owned());
+        let unreadable = |_| AccessError::Invalid("it is not a JSON object".to_owned());
         let rule = RawValue::from_string(request.json.to_string()).map_err(unreadable)?;
         let at = core.clock.now().millis();
         let content = RuleContent { rule, by: request.by.clone(), at };

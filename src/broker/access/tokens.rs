@@ -54,7 +54,7 @@ impl Broker {
         let invalid = |why: String| AccessError::Invalid(format!("rules: {why}"));
         let rules = Tokens::rules(&request.rules).map_err(invalid)?;
         let text = RawValue::from_string(request.rules.to_string());
-        let text = text.map_err(|_| invalid("they are no JSON".to_owned()))?;
+        let text = text.map_err(|_| invalid("they are not JSON".to_owned()))?;
         let made = Tokens::new_secret();
         let now = core.clock.now();
         let expires_at = request.ttl_secs.map(|secs| now.plus_secs(secs.into()));

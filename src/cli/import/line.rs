@@ -176,7 +176,7 @@ pub(super) struct MessageLine {
 /// Adds the changes that store the contents of a line.
 pub(super) fn add(line: ExportLine, group: &mut Vec<Change>) -> Result<(), &'static str> {
     match line {
-        // The numbers of the one are taken, and nothing of it is stored; the other is no content.
+        // The import uses the numbers of the first and stores nothing of it; the second has no content.
         ExportLine::Bounds(_) | ExportLine::End(_) => Ok(()),
         ExportLine::Session(session) => add_session(*session, group),
         ExportLine::Queued(queued) => add_queued(*queued, group),

@@ -1,4 +1,4 @@
-//! What an import has seen so far, to refuse what an export cannot have twice.
+//! The records that an import has seen so far, to refuse a second one of the same key.
 //!
 //! The lines of one queue stand together in an export, so only one queue is in memory.
 

@@ -13,7 +13,7 @@ use super::{
     rules::{NewRule, PUBLISH, SUBSCRIBE, priority, topic_of, unnameable},
 };
 
-/// What a line allows.
+/// The access that a line allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
@@ -172,7 +172,7 @@ fn topic_in(
         ),
     };
     let Some(access) = access else {
-        report.not_taken_at(place, rest, "the access is none of read, write, readwrite, deny");
+        report.not_taken_at(place, rest, "the access is not one of read, write, readwrite, deny");
         return None;
     };
     match topic_of(topic, is_pattern) {

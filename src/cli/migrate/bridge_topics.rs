@@ -22,7 +22,7 @@ pub(super) fn read_topic(value: &str) -> Result<Table, String> {
     let mut rest = words(rest);
     let direction = rest.next().unwrap_or("out").to_ascii_lowercase();
     if !["in", "out", "both"].contains(&direction.as_str()) {
-        return Err(format!("{direction:?} is no direction: in, out or both"));
+        return Err(format!("{direction:?} is not a direction: in, out or both"));
     }
     let qos = rest.next().unwrap_or("0");
     let qos = qos.parse::<i64>().ok().filter(|qos| (0..=2).contains(qos));
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn lines_that_cannot_be_are_refused() {
         for (line, expected) in [
-            ("a sideways", "\"sideways\" is no direction: in, out or both"),
+            ("a sideways", "\"sideways\" is not a direction: in, out or both"),
             ("a out 3", "the QoS is 0, 1 or 2"),
             ("a out x", "the QoS is 0, 1 or 2"),
             ("\"\" out 0 local \"\"", "an empty pattern needs both prefixes"),

@@ -127,7 +127,7 @@ impl MosquittoBridges {
     }
 }
 
-/// What one bridge becomes.
+/// The result for one bridge.
 struct TakenBridge<'a> {
     table: Table,
     tls: Table,
@@ -250,7 +250,9 @@ impl MosquittoBridge {
                     report.not_taken(line, &format!("{word}: a bridge may have 16 addresses"));
                 }
                 Some(url) => addresses.push(url.into()),
-                None => report.not_taken(line, &format!("{word}: it is no address with a port")),
+                None => {
+                    report.not_taken(line, &format!("{word}: it is not an address with a port"))
+                }
             }
         }
         addresses
@@ -348,7 +350,7 @@ impl MosquittoBridge {
         match (self.last("notification_topic"), client_id) {
             _ if !is_told => {}
             (Some(line), _) if validate_topic(&line.value).is_err() => {
-                taken.not_taken(line, "it is no Topic Name");
+                taken.not_taken(line, "it is not a Topic Name");
             }
             (Some(line), _) => taken.set("status_topic", line.value.as_str()),
             (None, Some(line)) => {

@@ -105,7 +105,7 @@ const fn yes() -> bool {
     true
 }
 
-/// What a file of dynamic security has.
+/// The contents of a file of dynamic security.
 pub(super) struct Taken {
     pub(super) rules: Vec<NewRule>,
     /// The names of the accounts.

@@ -21,7 +21,7 @@ pub(super) struct Listener {
     pub(super) lines: Vec<Line>,
 }
 
-/// What the other parts must know of a listener.
+/// The properties of a listener that the other parts need.
 pub(super) struct Listening {
     /// A pattern for rules that matches its URL.
     pub(super) pattern: String,

@@ -1,4 +1,4 @@
-//! What an import says of itself: what it could not take over, and what has another meaning here.
+//! The report of an import: options that it could not import, and options with another meaning here.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 

@@ -1,4 +1,4 @@
-//! Who may connect, and what clients may do: the options on accounts and permissions, for all listeners
+//! Imports the options on accounts and permissions, for all listeners
 //! or, with `per_listener_settings`, for one.
 
 use super::{
@@ -34,7 +34,7 @@ pub(super) fn is_of_security(name: &str) -> bool {
             .any(|beginning| name.starts_with(beginning))
 }
 
-/// What was made of the options of some listeners.
+/// The result of an import of the options of some listeners.
 #[derive(Default)]
 pub(super) struct SecuredListener {
     pub(super) rules: Vec<NewRule>,
@@ -169,7 +169,7 @@ fn nameable(users: &[String], report: &mut Report, line: Option<&Line>) -> Vec<S
     named
 }
 
-/// Says what is different where permissions are given.
+/// Reports the differences in meaning of imported permissions.
 fn say_differences(report: &mut Report) {
     for text in [
         "Mosquitto grants every SUBSCRIBE and filters messages at delivery. Here a SUBSCRIBE is refused \

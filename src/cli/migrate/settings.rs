@@ -17,7 +17,7 @@ pub(super) struct MosquittoSettings {
     /// Files that only their owner may read, and their content.
     pub(super) secrets: Vec<(PathBuf, String)>,
     pub(super) rules: Vec<NewRule>,
-    /// What each client identifier must begin with, and where that is written.
+    /// The prefix that each client identifier must have, and the line that sets it.
     pub(super) client_id_prefix: Option<(Place, String)>,
 }
 

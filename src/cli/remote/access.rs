@@ -1,4 +1,4 @@
-//! `hearthmq rules | tokens | bans | logins | audit`: who may do what, and who has changed it.
+//! `hearthmq rules | tokens | bans | logins | audit`: permissions, and the log of their changes.
 
 mod bans;
 mod rules;
@@ -49,7 +49,7 @@ pub(in crate::cli) struct LoginPlace {
     common: Common,
 }
 
-/// Lists who has changed what.
+/// Lists the changes in the audit log.
 pub(super) fn audit(arguments: &AuditArguments) -> Result<(), Failure> {
     const HEAD: &[&str] = &["AT", "ACTION", "USER", "ADDRESS", "TARGET", "OLD", "NEW"];
     arguments.common.list("/api/v1/audit", arguments.limit, HEAD, |entry| {

@@ -43,7 +43,7 @@ pub(in crate::cli) struct RemoteOptions {
     ca: Option<PathBuf>,
 }
 
-/// What an account file may have.
+/// The contents of an account file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AccountFile {

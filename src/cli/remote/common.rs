@@ -1,4 +1,4 @@
-//! What many commands have in common: their options, lists, and calls whose answers are written.
+//! The common parts of many commands: their options, lists, and calls whose answers are written.
 
 use clap::Args;
 use serde_json::Value;

@@ -89,13 +89,13 @@ pub(in crate::cli) struct KeepAliveArguments {
 struct Many<'a> {
     target: &'a str,
     which: &'a Which,
-    /// What the call says besides its clients.
+    /// The parameters of the call besides its clients.
     options: Map<String, Value>,
     form: BodyForm,
     is_json: bool,
     /// Whether a selector selects the sessions of absent clients too.
     with_absent: bool,
-    /// What it does to clients that a selector selects, if it asks before.
+    /// The effect on clients that a selector selects, for the question before the call.
     question: Option<String>,
 }
 
@@ -222,7 +222,7 @@ fn confirm(
     is_confirmed.then_some(clients).ok_or(RemoteError::NotConfirmed)
 }
 
-/// Returns a bar for so many clients, on a terminal.
+/// Returns a progress bar for this number of clients, on a terminal.
 fn progress(all: impl FnOnce() -> Result<u64, RemoteError>) -> Result<ProgressBar, RemoteError> {
     if !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());

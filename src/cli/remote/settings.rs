@@ -64,7 +64,7 @@ fn setting(text: &str) -> Result<SettingValue, &'static str> {
     }
 }
 
-/// What changes. Each value is a number, or `none`, which removes the setting.
+/// The settings to change. Each value is a number, or `none`, which removes the setting.
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct SettingValues {

@@ -35,7 +35,7 @@ pub(in crate::cli) struct Arguments {
     /// Only clients whose identifier contains this text; a pattern if it has a *
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write one table and end [default: if standard input or output is no terminal]
+    /// Write one table and end [default: if standard input or output is not a terminal]
     #[arg(long)]
     once: bool,
     /// Write the clients of one table as JSON, each on a line of its own

@@ -124,7 +124,7 @@ fn two_marks_of_one_generation_are_a_verdict_and_one_of_an_older_one_does_not_co
     assert_eq!(marks.len(), 3, "each bucket is marked over the revision that was seen");
     assert!(marks.iter().all(|mark| mark.expected == Revision(1)));
     member.handle_written(marks[0].request, Ok(Revision(2)), expired);
-    // The node has a new generation: its mark of the older one is no evidence any more.
+    // The node has a new generation: its mark of the older one proves nothing any more.
     sees_b(&mut member, 1, 21);
     member.handle_written(marks[1].request, Ok(Revision(2)), expired);
     member.handle_written(marks[2].request, Err(NatsWriteError::Unknown), expired);

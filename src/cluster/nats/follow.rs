@@ -55,7 +55,7 @@ pub(super) struct FollowedMessage {
     pub(super) payload: Option<Bytes>,
 }
 
-/// What a follower of a stream receives.
+/// An event that a follower of a stream receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FollowedEvent {
     Message(FollowedMessage),
@@ -79,7 +79,7 @@ pub(super) struct StreamFollower {
     /// Whether the last consumer gave nothing, although there is more. If the next one has nothing either,
     /// it was cut off.
     is_quiet: bool,
-    /// Up to here, what is missing was cut off.
+    /// The log was cut off up to here.
     nothing_up_to: u64,
     is_current: bool,
     /// The subject whose messages say up to which sequence marks of removals were taken away, and how old

@@ -1,7 +1,7 @@
 //! Spreads the leaders of streams over the NATS servers, so that the death of one server stops one of
 //! them and not all.
 //!
-//! Knows who leads a stream; does not know why that matters. Called by the driver, on one node at a time.
+//! Knows the leader of a stream; does not know why it matters. Called by the driver, on one node at a time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use super::link::NatsLink;
 /// How long an answer may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Who leads a stream, and who could.
+/// The leader of a stream, and the servers that could lead it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamLeader {
     pub(super) stream: String,
@@ -56,7 +56,7 @@ pub(super) fn moves(leaders: &[StreamLeader]) -> Vec<LeaderMove> {
     found
 }
 
-/// Returns who leads a stream; `None` if it has no leader now, or no answer comes.
+/// Returns the leader of a stream; `None` if it has no leader now, or no answer comes.
 pub(super) async fn leader(link: &NatsLink, stream: &str) -> Option<StreamLeader> {
     let asked = timeout(ANSWER_TIME_MAX, link.jetstream().get_stream(stream)).await;
     let found = asked.ok()?.ok()?;

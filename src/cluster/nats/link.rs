@@ -39,7 +39,7 @@ const VERSION_MIN: (i64, i64, i64) = (2, 11, 0);
 /// Why a node cannot use NATS.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsLinkError {
-    /// A URL is none.
+    /// A URL is invalid.
     #[error("parse the address of a NATS server: {0}")]
     Address(String),
     /// A secret is not there.
@@ -65,7 +65,7 @@ pub(super) enum AskFault {
     NoResponders,
     /// No answer in time, or the connection was lost meanwhile.
     NoAnswer,
-    /// It is longer than the server accepts, or its subject is none.
+    /// It is longer than the server accepts, or its subject is invalid.
     Unfit(String),
 }
 
@@ -78,7 +78,7 @@ pub struct NatsLink {
     end: Option<oneshot::Sender<()>>,
 }
 
-/// What the callbacks of the connection write, and its users read.
+/// The state that the callbacks of the connection write and its users read.
 #[derive(Debug, Default)]
 pub(super) struct LinkState {
     is_closed: AtomicBool,

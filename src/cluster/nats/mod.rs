@@ -1,12 +1,12 @@
 //! The door between the agreement of the cluster and a real NATS: core for mail and questions, JetStream
-//! for what is agreed on.
+//! for the records of the cluster.
 //!
 //! A node has two connections, each on a thread of its own: one for its leases, one for all else. So
 //! neither mail nor records delay a lease. Writes are sent once, and only a compare-and-set decides.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `settings`, `login` | servers, prefix, TLS, and the proof of who the node is |
+//! | `settings`, `login` | servers, prefix, TLS, and the credentials of the node |
 //! | `link` | one connection, and questions with a deadline |
 //! | `streams` | makes streams and buckets, or checks them |
 //! | `write` | one write, and what became of it |
@@ -74,7 +74,7 @@ const ROOM_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long the cutting of a log may take.
 const CUT_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// After so many renewals in a row without an answer, the connection is given up: one round of a node.
+/// The number of renewals in a row without an answer after which the connection is closed: one round of a node.
 const UNANSWERED_MAX: u32 = LEASE_BUCKETS as u32;
 
 /// Maximum bytes of a lease; of the record of a node; of an owner record, which has a Client Identifier.

@@ -52,7 +52,7 @@ const CHANGE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often a change is tried while others change the same record, or marks of removals are in the way.
 const ATTEMPTS_MAX: usize = 8;
 
-/// Between two attempts when the server does not say what is in the way.
+/// The pause between two attempts when the server does not name the obstacle.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often a node looks for what has expired.
@@ -79,7 +79,7 @@ pub struct NatsRecords {
     applied: watch::Receiver<u64>,
 }
 
-/// What the calls and the two tasks share.
+/// The state that the calls and the two tasks share.
 struct SharedRecords {
     link: Arc<NatsLink>,
     bucket: Box<str>,
@@ -165,7 +165,7 @@ impl NatsRecords {
         Err(RecordsError::Unavailable)
     }
 
-    /// Returns what the next attempt must expect, if what is there is as the caller expects.
+    /// Returns the revision for the next attempt, if the present record is as the caller expects.
     async fn after_conflict(
         &self,
         name: &RecordKey,

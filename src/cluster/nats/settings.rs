@@ -14,7 +14,7 @@ pub struct NatsSettings {
     /// URLs of NATS servers, `nats://host:port` or `tls://host:port`. The servers name the others of
     /// their cluster.
     pub servers: Vec<String>,
-    /// What proves that this node may use NATS.
+    /// The credentials of this node at NATS.
     pub login: NatsLogin,
     /// TLS to NATS.
     pub tls: NatsTls,
@@ -26,7 +26,7 @@ pub struct NatsSettings {
     pub replicas: usize,
 }
 
-/// What proves that a node may use NATS. Secrets are in files, which are read again for each connection,
+/// The credentials of a node at NATS. Secrets are in files, which are read again for each connection,
 /// so a renewed one counts without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NatsLogin {

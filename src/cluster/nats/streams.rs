@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long one attempt waits for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What a server tells about a subject that the user may not publish to. There is no other answer then.
+/// The text of a server about a subject that the user may not publish to. There is no other answer then.
 const NOT_ALLOWED: &str = "Permissions Violation";
 
 /// Why a stream cannot be used.
@@ -37,9 +37,9 @@ pub enum NatsStreamError {
         name: String,
         /// The setting, as `nats stream info` shows it.
         what: &'static str,
-        /// What it is.
+        /// The value that was found.
         found: String,
-        /// What it must be.
+        /// The value that is needed.
         expected: String,
     },
     /// JetStream refuses it.

@@ -27,7 +27,7 @@ const OPERATION: &str = "KV-Operation";
 /// Bytes of a subject; NATS refuses a line of 4,096 by default.
 const SUBJECT_BYTES_MAX: usize = 1_024;
 
-/// What became of a write that was not made, or is not known to be made.
+/// The outcome of a write that was not made, or is not known to be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WriteFault {
     /// The subject has another revision: this one, 0 if there is none; `None` if the server did not say.
@@ -47,7 +47,7 @@ pub(super) enum WriteFault {
     Refused(String),
 }
 
-/// What one message of a bucket is.
+/// The kind of one message of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredMessage {
     pub(super) sequence: u64,
@@ -76,7 +76,7 @@ struct WriteError {
 /// How a message is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteTerms<'a> {
-    /// What the last message of the subject must be; 0: there must be none; `None`: anything.
+    /// The sequence of the last message of the subject; 0: there must be none; `None`: anything.
     pub(super) expected: Option<Revision>,
     /// Whether it marks a removal.
     pub(super) is_removal: bool,
@@ -115,7 +115,7 @@ pub(super) async fn write(
     }
 }
 
-/// Reads the answer to a write. An answer that is none leaves the outcome open.
+/// Reads the answer to a write. An unreadable answer leaves the outcome unknown.
 fn outcome(answer: &[u8]) -> Result<Revision, WriteFault> {
     let Ok(answer) = serde_json::from_slice::<WriteAnswer>(answer) else {
         return Err(WriteFault::Unknown);
@@ -236,7 +236,7 @@ pub(super) fn is_removal(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! Answers of nats-server 2.12.8, and answers that are none.
+    //! Answers of nats-server 2.12.8, and unreadable answers.
 
     use super::*;
 

@@ -265,7 +265,7 @@ impl ClientOwners {
         let previous = holder.filter(|holder| !lives.is_dead(holder)).cloned();
         let hold = if previous.is_some() { Hold::Taking } else { Hold::Holding };
         if hold == Hold::Holding {
-            self.tidy_owed(&mut owed); // A claim that may be undone keeps what is owed, also of this node.
+            self.tidy_owed(&mut owed); // A claim that may be undone keeps all debts, also this node's.
         }
         let own = self.own_copy(key, found);
         let (node, incarnation, claim_number) =

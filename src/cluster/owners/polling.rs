@@ -1,4 +1,4 @@
-//! What a claim asks for as time passes, and how it is undone.
+//! The requests that a claim makes as time passes, and how a claim is undone.
 
 use super::{
     CLAIM_MILLIS_MAX, CLAIM_WAITS_MILLIS_MAX, ClientKey, ClientOwners, ConnectRefusal, Hold,
@@ -15,7 +15,7 @@ use crate::cluster::{
 const RELEASE_MILLIS: u64 = 1_000;
 
 impl ClientOwners {
-    /// Asks for what is due.
+    /// Makes the requests that are due.
     pub(super) fn poll_claims(&mut self, lives: &dyn Lives, now: Timestamp) {
         let keys: Vec<ClientKey> = self.claims.keys().copied().collect();
         for key in keys {

@@ -196,7 +196,7 @@ fn a_claim_that_is_undone_still_names_this_node_as_owed() {
     assert_eq!((undone.owed, undone.term), (vec![node("a")], Term(taking.term.0 + 1)));
 }
 
-/// A claim of term 10 was undone, in term 11, before the claim of term 12 was offered the session. Who reads
+/// A claim of term 10 was undone, in term 11, before the claim of term 12 was offered the session. A node that reads
 /// the record of term 11 after the offer must not take it for the end of that claim: two nodes would own it.
 #[test]
 fn a_record_from_before_the_offer_gives_nothing_back() {

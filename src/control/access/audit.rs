@@ -1,8 +1,8 @@
-//! What callers, clients and the operator have changed.
+//! The audit log: changes by callers, by clients and by the operator.
 
 use std::{net::SocketAddr, sync::Arc};
 
-/// A change, and who has made it. It has no passwords, tokens or payloads.
+/// A change and its author. It has no passwords, tokens or payloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEntry {
@@ -10,7 +10,7 @@ pub struct AuditEntry {
     pub number: u64,
     /// When it was made, in milliseconds since the Unix epoch.
     pub at_millis: u64,
-    /// What was done: the name of a call, `reload`, or `$SETOPTS` for a client.
+    /// The action: the name of a call, `reload`, or `$SETOPTS` for a client.
     pub action: Arc<str>,
     /// The user name of the caller.
     pub user: Option<Arc<str>>,
@@ -18,9 +18,9 @@ pub struct AuditEntry {
     pub address: Option<SocketAddr>,
     /// URL of the listener that accepted the caller.
     pub listener: Option<Arc<str>>,
-    /// What was changed: a client identifier, a pattern, or the name of a rule, a ban or a token.
+    /// The target: a client identifier, a pattern, or the name of a rule, a ban or a token.
     pub target: Option<Arc<str>>,
-    /// What the target is: `client_id`, `client_ids` (the first ones of a list), `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
+    /// The kind of the target: `client_id`, `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
     /// `certificate` or `address`.
     pub target_kind: Option<Arc<str>>,
     /// The value before, if known.

@@ -14,7 +14,7 @@ use crate::{
 /// Maximum bytes of a client identifier, a user name or a pattern of a ban.
 const NAME_BYTES_MAX: usize = 4_000;
 
-/// Whom a ban keeps out. A `*` in a name stands for any text.
+/// The clients that a ban keeps out. A `*` in a name stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BanSubject {
@@ -95,7 +95,7 @@ impl Display for BanSubject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ban {
-    /// Whom it keeps out.
+    /// The clients that it keeps out.
     pub subject: BanSubject,
     /// Why, for people.
     pub reason: Option<Arc<str>>,
@@ -131,13 +131,13 @@ impl Ban {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutBan {
-    /// Whom it keeps out.
+    /// The clients that it keeps out.
     pub subject: BanSubject,
     /// Why, for people: at most 1,024 bytes.
     pub reason: Option<Arc<str>>,
     /// After this number of seconds it ends by itself.
     pub ttl_secs: Option<u32>,
-    /// What must be there now.
+    /// The state in which the record must be now.
     pub expected: ExpectedRevision,
     /// The user name of the caller.
     pub by: Option<Arc<str>>,
@@ -156,9 +156,9 @@ impl PutBan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoveBan {
-    /// Whom it keeps out.
+    /// The clients that it keeps out.
     pub subject: BanSubject,
-    /// What must be there now.
+    /// The state in which the record must be now.
     pub expected: ExpectedRevision,
 }
 

@@ -38,7 +38,7 @@ pub struct PutRule {
     pub id: Option<Arc<str>>,
     /// The rule as a JSON object.
     pub json: Arc<str>,
-    /// What must be there now.
+    /// The state in which the record must be now.
     pub expected: ExpectedRevision,
     /// The user name of the caller.
     pub by: Option<Arc<str>>,
@@ -64,7 +64,7 @@ impl PutRule {
 pub struct RemoveRule {
     /// Its identifier.
     pub id: Arc<str>,
-    /// What must be there now.
+    /// The state in which the record must be now.
     pub expected: ExpectedRevision,
 }
 

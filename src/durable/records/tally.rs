@@ -1,4 +1,4 @@
-//! The number and the bytes of the records of a namespace, in all and by the user who has set each.
+//! The number and the bytes of the records of a namespace, in all and by the user that set each.
 //!
 //! Counts committed records, and reservations for changes that are on their way to the store. Knows no
 //! content: a function of the namespace finds the user in a record.
@@ -16,10 +16,10 @@ use crate::journal::{Record, RecordKey};
 /// Bytes that a record takes beside its key and its value.
 const RECORD_BYTES: u64 = 400;
 
-/// The user who has set a record; all that nobody in particular has set have one share.
+/// The user that set a record; records without a user have one common share.
 pub(crate) type SetBy = Option<Arc<str>>;
 
-/// Finds in the value of a record the user who has set it.
+/// Finds in the value of a record the user that set it.
 pub(crate) type FindSetBy = fn(&[u8]) -> SetBy;
 
 /// A number of records, and their bytes.

@@ -13,7 +13,7 @@ use actix_web::{
 
 use super::{Api, ApiError, fixed::FixedAnswer, stay_with_http};
 
-/// What a browser may load for the page, and do with it: no script and no style in the page itself, and
+/// The sources that a browser may load for the page: no script and no style in the page itself, and
 /// no text that becomes a part of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \

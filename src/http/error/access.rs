@@ -11,7 +11,7 @@ impl ApiError {
         Self::refusal("forbidden", "The account has no permission to administer the broker.")
     }
 
-    /// What is changed is another than the caller knows.
+    /// The revision is not the one that the caller knows.
     pub(in crate::http) fn precondition_failed() -> Self {
         let message = "It was changed by another caller, or is not there as If-Match and \
                        If-None-Match say; look at it again.";

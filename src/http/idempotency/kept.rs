@@ -38,7 +38,7 @@ pub(super) struct AccountKey {
     pub(super) key: Arc<str>,
 }
 
-/// What is known of a call.
+/// The state of an earlier call.
 pub(super) enum EarlierCall {
     /// Nothing: it begins now.
     Unknown,
@@ -211,7 +211,7 @@ mod tests {
         Some(Ok(KeptText { text, headers: AnswerHeaders::new() }))
     }
 
-    /// Begins a call; returns what is known of it in short.
+    /// Begins a call; returns the state of an earlier call with the same key.
     fn begun(answers: &mut KeptAnswers, id: &AccountKey, now: Instant) -> &'static str {
         match answers.begin(id, [0; 32], now) {
             EarlierCall::Unknown => "unknown",

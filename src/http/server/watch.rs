@@ -33,7 +33,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Maximum time for a caller to take [`PROGRESS_BYTES`] of an answer that waits for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a caller must take in that time: one that takes a byte now and then would hold the room of its
+/// The bytes that a caller must take in that time: one that takes a byte now and then would hold the room of its
 /// answer as long as one that takes none.
 const PROGRESS_BYTES: usize = 16 * 1024;
 
@@ -174,7 +174,7 @@ impl ConnectionWatch {
         }
     }
 
-    /// Notes that the caller does not take what is written.
+    /// Notes that the caller does not read the answer.
     fn has_stalled(&self) {
         let is_answering = matches!(self.phase.get(), Phase::Answering | Phase::Answered);
         if is_answering && self.stalled.get().is_none() {

@@ -1,6 +1,6 @@
 //! Encodes a message for one subscriber: the hot path of the encoder.
 //!
-//! [`Publication`] has what is the same for all subscribers, [`PublishAs`] has the rest. Knows no
+//! [`Publication`] has the part that is the same for all subscribers, [`PublishAs`] has the rest. Knows no
 //! session; called once for each delivery, or once for several that need the same bytes.
 
 use std::num::NonZeroU16;

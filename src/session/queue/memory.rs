@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::{IN_FLIGHT_BLOCK, Queue};
 use crate::owners::{Account, Meter};
 
-/// Messages and bytes are counted in steps of this size; what is below a step is not counted.
+/// Messages and bytes are counted in steps of this size; an amount below a step is not counted.
 const MESSAGES_STEP: usize = 16;
 const BYTES_STEP: usize = 4 * 1024;
 /// The count falls once it is this much too high, or to nothing.
 const MESSAGES_SLACK: usize = 64;
 const BYTES_SLACK: usize = 64 * 1024;
 
-/// What a session has counted in the account of its owner.
+/// The amounts that a session has counted in the account of its owner.
 #[derive(Debug, Default)]
 pub(super) struct InMemory {
     account: Option<Arc<Account>>,
@@ -105,7 +105,7 @@ fn has_room(meter: &Meter, counted: usize, amount: usize) -> bool {
     others.saturating_add(amount as u64) <= meter.max()
 }
 
-/// Adapts what is counted to the amount, in whole steps.
+/// Moves the counted amount to the real one, in whole steps.
 #[inline]
 fn settle(meter: &Meter, counted: &mut usize, amount: usize, step: usize, slack: usize) {
     let wanted = amount - amount % step;

@@ -1,4 +1,4 @@
-//! What waits in a queue, for callers that look at it or clear it.
+//! Shows the messages that wait in a queue to callers, and clears the queue.
 
 use std::sync::Arc;
 

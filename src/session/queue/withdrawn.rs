@@ -20,7 +20,7 @@ use crate::{
 /// Maximum number of ended subscriptions that the store is told of at a time.
 const TOLD_MAX: usize = 1_024;
 
-/// What is known of withdrawn subscriptions while messages of them may wait.
+/// The withdrawn subscriptions whose messages may still wait.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawn {
     /// Messages in memory before this position were examined. Positions count all messages that

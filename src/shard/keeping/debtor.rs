@@ -14,7 +14,7 @@ use crate::{
     shard::{Shard, Slot, routing::plans::RecentTopic},
 };
 
-/// What counts for other owners than the debtor of a turn.
+/// The amounts that count for other owners than the debtor of a turn.
 #[derive(Default)]
 pub(in crate::shard) struct OtherLoads {
     all: Vec<StoreLoad>,

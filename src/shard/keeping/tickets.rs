@@ -117,19 +117,19 @@ impl Shard {
         self.core.keeper.as_ref()?.health.trouble()
     }
 
-    /// Makes another shard's ticket wait for what is noted now.
+    /// Makes another shard's ticket wait for the changes of this turn.
     pub(in crate::shard) fn owe(&mut self, to: Option<Awaited>) {
         self.tickets.owed.extend(to.map(Owed::Shard));
     }
 
-    /// Tells a caller when what is noted now is stored.
+    /// Tells a caller when the changes of this turn are stored.
     pub(crate) fn tell_when_stored(&mut self, caller: oneshot::Sender<()>) {
         if self.journal.is_some() {
             self.tickets.owed.push(Owed::Caller(caller));
         }
     }
 
-    /// Ends a span when what is noted now is stored.
+    /// Ends a span when the changes of this turn are stored.
     pub(in crate::shard) fn owe_span(&mut self, span: Box<ReceiveSpan>) {
         self.tickets.owed.push(Owed::Span(span));
     }

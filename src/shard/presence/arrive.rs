@@ -104,11 +104,11 @@ impl Shard {
             return Err(NoSession::Store);
         }
         let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
-        let begins_anew = connect.clean_start || !is_owner || has_ended;
+        let starts_clean = connect.clean_start || !is_owner || has_ended;
         // If only the record of an ended session remains, CONNACK does not wait for it.
         let was_durable = !has_ended && existing.is_some_and(|slot| self.is_durable(slot));
-        self.check_store(connect, (was_durable, begins_anew), &account, now)?;
-        if let Some(slot) = existing.filter(|_| !begins_anew)
+        self.check_store(connect, (was_durable, starts_clean), &account, now)?;
+        if let Some(slot) = existing.filter(|_| !starts_clean)
             && !self.recall(slot)
         {
             return Err(NoSession::Store);
@@ -118,7 +118,7 @@ impl Shard {
             self.note_reservation(up_to);
         }
         let was_online = self.is_online(&connect.client_id);
-        let existing = self.make_way(connect, begins_anew, now);
+        let existing = self.make_way(connect, starts_clean, now);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
         self.numbers.raise_version_floor(version - 1);
         if let Some(found) = self.slot_mut(slot) {
@@ -150,22 +150,22 @@ impl Shard {
     fn make_way(
         &mut self,
         connect: &AcceptedConnect,
-        begins_anew: bool,
+        starts_clean: bool,
         now: Timestamp,
     ) -> Option<u32> {
         let departure = Departure {
             code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
-            ends_session: begins_anew,
-            is_resumed: !begins_anew,
+            ends_session: starts_clean,
+            is_resumed: !starts_clean,
             ..Departure::unannounced(DisconnectReason::Takeovered)
         };
         self.replace_connection(connect, departure, now);
         // A session that ends with its connection has no slot any more.
         let existing = self.clients.get(&connect.client_id).copied();
-        if begins_anew && let Some(slot) = existing {
-            self.begin_anew(slot, now); // [MQTT-3.1.2-4]
+        if starts_clean && let Some(slot) = existing {
+            self.start_clean(slot, now); // [MQTT-3.1.2-4]
         }
-        existing.filter(|_| !begins_anew)
+        existing.filter(|_| !starts_clean)
     }
 
     /// Ends the present connection of the client, if it has one, in favor of the new one.
@@ -186,7 +186,7 @@ impl Shard {
     }
 
     /// Ends the former session of a client that connects.
-    fn begin_anew(&mut self, slot: u32, now: Timestamp) {
+    fn start_clean(&mut self, slot: u32, now: Timestamp) {
         if self.is_last_will(slot)
             && let Some(found) = self.slots.get_mut(slot as usize)
         {
@@ -234,12 +234,12 @@ impl Shard {
     fn check_store(
         &self,
         connect: &AcceptedConnect,
-        (was_durable, begins_anew): (bool, bool),
+        (was_durable, starts_clean): (bool, bool),
         account: &Account,
         now: Timestamp,
     ) -> Result<(), NoSession> {
         let is_durable = lasts(connect) || was_durable;
-        let may_come_back = |trouble| trouble == Trouble::Full && was_durable && !begins_anew;
+        let may_come_back = |trouble| trouble == Trouble::Full && was_durable && !starts_clean;
         if is_durable && self.trouble().is_some_and(|trouble| !may_come_back(trouble)) {
             return Err(NoSession::Store);
         }
@@ -299,7 +299,7 @@ impl Shard {
         let live_settings = begin_settings(&mut link, connect.settings, expiry_secs, now);
         let of_connection = (live_settings.as_deref(), connect.of_bridge);
         self.begin_session(prepared.slot, connect.will, of_connection, expiry_secs);
-        // All that CONNACK promises is noted by now; the last Will below is no part of it.
+        // All that CONNACK promises is noted by now; the last Will below is not part of it.
         let waits = prepared.was_durable || self.is_durable(prepared.slot);
         let gate = waits.then(|| self.gate_of_connect(prepared.slot)).flatten();
         if let Some(ticket) = gate {

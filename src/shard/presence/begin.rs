@@ -1,4 +1,4 @@
-//! What a session gets with a new connection, and notes for the store.
+//! The part of a session that begins with a new connection, and its notes for the store.
 
 use crate::{
     journal::Change,

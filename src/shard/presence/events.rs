@@ -64,7 +64,7 @@ impl Shard {
         self.announce(json::CLIENT_DISCONNECTED, slot, event, now);
     }
 
-    /// Notes who has changed a Keep Alive, and announces it.
+    /// Notes the author of a change of a Keep Alive, and announces the change.
     pub(crate) fn announce_keep_alive(
         &mut self,
         slot: u32,

@@ -27,7 +27,7 @@ pub(in crate::shard) struct Batches {
     all: Vec<Deliver>,
     /// The number of messages ever collected for durable sessions of other shards.
     awaited: u64,
-    /// Bytes of the changes that the other shards will make for what is collected now.
+    /// Bytes of the changes that the other shards will make for the messages collected now.
     announced: usize,
 }
 
@@ -46,12 +46,12 @@ impl Batches {
         self.awaited
     }
 
-    /// Returns the bytes of the changes that the other shards will make for what is collected now.
+    /// Returns the bytes of the changes that the other shards will make for the messages collected now.
     pub(in crate::shard) const fn announced(&self) -> usize {
         self.announced
     }
 
-    /// Returns whether another shard must store some of what is collected now.
+    /// Returns whether another shard must store a message that is collected now.
     pub(in crate::shard) fn has_awaited(&self) -> bool {
         self.all.iter().any(|batch| batch.is_awaited)
     }

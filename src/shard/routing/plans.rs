@@ -59,7 +59,7 @@ impl PlanCache {
         self.plans.len() >= PLANS_MAX || self.targets >= PLAN_TARGETS_MAX
     }
 
-    fn begin_anew(&mut self, generation: u64) {
+    fn forget_old_plans(&mut self, generation: u64) {
         self.plans.clear();
         self.targets = 0;
         self.generation = generation;
@@ -84,7 +84,7 @@ impl Shard {
     pub(in crate::shard) fn plan_of(&mut self, topic: &str, is_again: bool) -> Arc<Plan> {
         let generation = self.core.index.generation();
         if self.plans.generation != generation {
-            self.plans.begin_anew(generation);
+            self.plans.forget_old_plans(generation);
         }
         if let Some(plan) = self.plans.plans.get(topic) {
             return plan.clone();
@@ -94,7 +94,7 @@ impl Shard {
             return plan;
         }
         if self.plans.is_full() {
-            self.plans.begin_anew(generation);
+            self.plans.forget_old_plans(generation);
         }
         self.plans.targets += plan.targets_len();
         self.plans.plans.insert(topic.into(), plan.clone());

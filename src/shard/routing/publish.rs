@@ -55,7 +55,7 @@ impl Shard {
             self.note_read(slot, topic.len() + publish.payload.len());
         }
         self.metrics.messages_received[usize::from(qos.number())].add(1);
-        // What is noted between here and the acknowledgement must be stored before it.
+        // Changes that are noted from here on must be stored before the acknowledgement.
         let mark = self.mark();
         turn.span = self.span_of(slot, publish, topic);
         let reason = if recent.decision == Decision::Deny {
@@ -195,7 +195,7 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            // No caller waits for an answer, so the log tells what is not retained.
+            // No caller waits for an answer, so the log names the message that is not retained.
             let slot = publisher.filter(|place| place.host == self.host()).map(|place| place.slot);
             let _ = self.retain(publication, slot, now);
         }

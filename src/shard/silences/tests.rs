@@ -12,7 +12,7 @@ fn note(silences: &Silences, address: [u8; 4], survived_secs: u32, fatal_secs: O
     silences.note(address.into(), &LISTENER.into(), ended);
 }
 
-/// Returns what is advised after these connections: how many, the longest silence that each
+/// Returns the advice after these connections: how many, the longest silence that each
 /// survived, and the fatal one, in seconds.
 fn advised(connections: &[(usize, u32, Option<u32>)]) -> Option<(u16, AdviceCertainty)> {
     let silences = Silences::default();

@@ -33,7 +33,7 @@ impl Loads {
             for (at, (length, suffix)) in MEANS.iter().enumerate() {
                 let mean = &mut self.means[kind][at];
                 if let Some(before) = before.filter(|_| secs > 0.0) {
-                    #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
+                    #[expect(clippy::cast_precision_loss, reason = "a rate is not an exact number")]
                     let a_minute = count.saturating_sub(before[kind]) as f64 * 60.0 / secs;
                     *mean = a_minute + (-secs / length).exp() * (*mean - a_minute);
                 }

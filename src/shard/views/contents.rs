@@ -88,7 +88,7 @@ fn view(filter: Arc<str>, subscribed: SubscribedAs) -> SubscriptionView {
 struct QueueSearch {
     place: Place,
     is_durable: bool,
-    /// What the store must have written before its pages are up to date.
+    /// The ticket that the store must have written before its pages are up to date.
     written: Option<Ticket>,
     limit: usize,
     has_payloads: bool,

@@ -97,7 +97,7 @@ struct Examiner<'a> {
     sessions: Set<u64>,
     /// Sent messages, and whether each is released.
     sent: Map<(SessionNumber, QueuePlace), bool>,
-    /// What the queues contain about each numbered message.
+    /// The contents of the queues about each numbered message.
     references: Map<u64, References>,
     highest_message: u64,
     highest_revision: Revision,

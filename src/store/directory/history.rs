@@ -40,7 +40,7 @@ pub(super) struct HistoryGroup<'a> {
 }
 
 struct RingChange {
-    /// What the store has.
+    /// The place of the ring in the store.
     before: Option<RingPlace>,
     /// The ring; `None` if it is gone.
     now: Option<(ClientHistory, RingPlace)>,

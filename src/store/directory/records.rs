@@ -324,7 +324,7 @@ pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
     })
 }
 
-/// What a record in a queue begins with.
+/// The beginning of a record in a queue.
 struct QueuedHead {
     flags: Flags,
     size: usize,

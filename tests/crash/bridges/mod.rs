@@ -134,7 +134,7 @@ impl Round {
     }
 
     /// Waits until the bridge is connected and has its subscriptions, and so have the receivers: before
-    /// that, a broker has nobody for whom it would keep a message.
+    /// that, a broker has no session to keep a message for.
     fn wait_until_it_carries(&self) {
         let until = Instant::now() + PATIENCE;
         while self.stage.subscribed.load(Ordering::SeqCst) < 2 || !self.near.is_bridge_up() {

@@ -28,7 +28,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Messages in flight of one publisher.
 const WINDOW: usize = 24;
 /// Messages of one publisher to one topic that may be on their way: a broker that acknowledges messages in
-/// memory would have so many that a round takes minutes.
+/// memory would have such a number of them that a round takes minutes.
 const LEAD_MAX: usize = 3_000;
 
 /// Where clients of one broker find it now.

@@ -22,6 +22,15 @@ fn readme_has_at_most_900_words() {
     assert!(words <= 900, "{words} words");
 }
 
+/// A longer one is not read. Further terms stand where they are used.
+#[test]
+fn the_glossary_has_at_most_20_lines() {
+    let text = document("docs/architecture.md");
+    let glossary = between(&text, "\n## Glossary\n", "\n## ").next().unwrap();
+    let lines = glossary.lines().filter(|line| line.starts_with('|')).count();
+    assert!((10..=20).contains(&lines), "{lines} lines");
+}
+
 #[test]
 fn no_document_uses_a_banned_word() {
     let mut found = Vec::new();

@@ -175,7 +175,7 @@ async fn a_failure_counts_once_however_many_sources_there_are() {
 }
 
 #[tokio::test]
-async fn a_chain_without_accounts_refuses_whom_no_source_knows() {
+async fn a_chain_without_accounts_refuses_a_client_that_no_source_knows() {
     let chain = Chain::new().with(Source::new("own", Own::default()));
     assert_eq!(chain.authenticate(shown("cleo", "x")).await, BAD);
     assert_eq!(Chain::new().authenticate(nobody()).await, BAD);

@@ -101,7 +101,7 @@ async fn failures_are_answered_as_it_holds_now_and_count_on() {
 }
 
 #[tokio::test]
-async fn a_password_is_hashed_anew_when_it_is_remembered_for_another_time() {
+async fn a_password_is_hashed_again_when_it_is_remembered_for_another_time() {
     let authenticator = authenticator(config());
     let hashed = || authenticator.login_counts().hashed;
     for _ in 0..2 {
@@ -119,7 +119,7 @@ async fn a_password_is_hashed_anew_when_it_is_remembered_for_another_time() {
 }
 
 #[tokio::test]
-async fn so_many_logins_are_known_as_may_be_now() {
+async fn a_change_of_the_limit_of_known_logins_takes_effect() {
     let authenticator = authenticator(config());
     login(&authenticator, "ann", "secret").await.unwrap();
     assert_eq!(authenticator.login_counts().known, 1);

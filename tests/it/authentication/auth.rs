@@ -352,11 +352,11 @@ async fn an_auth_out_of_turn_is_a_protocol_error() {
     let mut unasked = let_in(&broker, "ann").await;
     unasked.send(answer("I am ann")).await;
     unasked.expect_disconnect(ReasonCode::ProtocolError).await;
-    let mut anew = let_in(&broker, "ann").await;
-    anew.send(again("hm")).await;
-    anew.expect(question()).await;
-    anew.send(again("I am ann")).await;
-    anew.expect_disconnect(ReasonCode::ProtocolError).await;
+    let mut fresh = let_in(&broker, "ann").await;
+    fresh.send(again("hm")).await;
+    fresh.expect(question()).await;
+    fresh.send(again("I am ann")).await;
+    fresh.expect_disconnect(ReasonCode::ProtocolError).await;
     let mut both = let_in(&broker, "ann").await;
     both.send(again("slow")).await;
     both.send(answer("I am ann")).await;

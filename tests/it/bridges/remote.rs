@@ -274,7 +274,7 @@ async fn the_keep_alive_of_the_other_broker_is_obeyed() {
 }
 
 #[actix_rt::test]
-async fn a_bridge_is_stopped_started_and_connected_anew_by_calls() {
+async fn a_bridge_is_stopped_started_and_reconnected_by_calls() {
     let network = Network::default();
     let mut server = network.server("remote");
     let broker =

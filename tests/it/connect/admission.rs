@@ -40,7 +40,7 @@ impl Authenticator for Slow {
 }
 
 #[actix_rt::test]
-async fn an_authenticator_that_hangs_is_not_waited_for_for_ever() {
+async fn an_authenticator_that_hangs_is_given_up() {
     let broker = world_with(|builder| builder.authenticator(Slow)).await;
     for version in VERSIONS {
         let mut client = Client::new(&broker, version);
@@ -157,7 +157,7 @@ async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
 
 /// The sockets send nothing, or one byte: they evict each other, and a client can always connect.
 #[actix_rt::test]
-async fn whoever_says_nothing_does_not_keep_a_client_out() {
+async fn a_silent_connection_does_not_keep_a_client_out() {
     let broker = listening(|limits| {
         limits.connections_max = 10;
         limits.connecting_max = 8;
@@ -186,7 +186,7 @@ async fn whoever_says_nothing_does_not_keep_a_client_out() {
 /// A client that waits for its password check waits for the broker, and idle sockets do not evict
 /// it.
 #[actix_rt::test]
-async fn whoever_waits_for_its_password_is_not_evicted_by_silence() {
+async fn a_client_that_waits_for_its_password_is_not_evicted_by_silent_ones() {
     let broker = world_with(|builder| {
         let mut limits = generous();
         limits.connecting_max = 2;

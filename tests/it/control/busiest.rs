@@ -75,7 +75,7 @@ async fn rates_are_those_since_an_earlier_question() {
 }
 
 #[actix_rt::test]
-async fn the_highest_come_first_and_only_so_many() {
+async fn the_highest_come_first_up_to_the_limit() {
     let broker = world().await;
     let mut clients = Vec::new();
     for number in 0..300 {

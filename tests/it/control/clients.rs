@@ -40,7 +40,7 @@ async fn a_connection_is_described_with_who_has_changed_its_keep_alive() {
     assert_eq!(since(found.last_packet_at_millis), 10);
     assert_eq!(since(found.deadline_millis), 10 + 180);
 
-    // The next connection begins anew.
+    // The next connection begins with the value of CONNECT.
     let _client = Client::connected(&broker, connect_in(V3_1_1, "c")).await;
     let found = broker.client("c").await.unwrap().unwrap();
     assert_eq!(found.keep_alive_changed_at_millis, None);

@@ -1,4 +1,4 @@
-//! Lists of clients: their order, their pages, and whom they show.
+//! Lists of clients: their order, their pages, and the clients that they show.
 
 use std::sync::Arc;
 
@@ -192,7 +192,7 @@ impl Authorizer for CarsInSight {
 }
 
 #[actix_rt::test]
-async fn a_list_and_a_count_have_whom_the_caller_may_observe() {
+async fn a_list_and_a_count_have_the_clients_that_the_caller_may_observe() {
     let broker = world_where(CarsInSight).await;
     let mut clients = Vec::new();
     for name in ["bus-1", "car-1", "car-2", "ship"] {
@@ -229,9 +229,9 @@ async fn sessions_of_the_store_are_listed_and_ended_ones_are_not() {
     powered.plug.pull();
     let powered = disk.power().await;
     assert_eq!(selected(&powered.broker, all()).await, ["a", "b"]);
-    let mut begins_anew = connect("a");
-    begins_anew.clean_start = true;
-    Client::connected(&powered.broker, begins_anew).await.leave().await;
+    let mut starts_clean = connect("a");
+    starts_clean.clean_start = true;
+    Client::connected(&powered.broker, starts_clean).await.leave().await;
     pass(secs(1)).await;
     assert_eq!(selected(&powered.broker, all()).await, ["b"]);
 }

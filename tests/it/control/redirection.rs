@@ -158,7 +158,7 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
 
 /// The result is no longer needed, and the shard has other work.
 #[actix_rt::test]
-async fn a_walk_ends_when_whoever_asked_has_gone() {
+async fn a_walk_ends_when_its_caller_has_gone() {
     let broker = world().await;
     let mut clients = Vec::new();
     for number in 0..1_000 {

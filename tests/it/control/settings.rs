@@ -301,7 +301,7 @@ async fn what_is_stored_for_one_user_is_bounded_by_what_holds_now() {
     let before = queued(&broker, "c").await;
     assert!(before > 100);
     change(&broker, |limits| limits.stored_bytes_per_user_max = 10);
-    send(4_096).await; // counted in steps of so many bytes
+    send(4_096).await; // counted in steps of this number of bytes
     assert!(queued(&broker, "c").await < 4_096, "{before}");
 }
 

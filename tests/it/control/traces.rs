@@ -461,7 +461,7 @@ async fn the_memory_of_a_trace_is_bounded_and_the_oldest_records_leave() {
 }
 
 #[actix_rt::test]
-async fn there_are_only_so_many_traces_in_all_and_of_one_caller() {
+async fn traces_are_limited_in_all_and_for_one_caller() {
     let broker = world_within(|limits| limits.traces_max = 4).await;
     let by = |name: &str| {
         let identity = Identity { username: Some(name.into()), ..Identity::default() };

@@ -46,7 +46,7 @@ async fn a_malformed_packet_and_a_protocol_error_end_the_connection() {
 /// [MQTT-4.13.2-1]
 /// Also for the client's own codes: 0x80 and above end the connection.
 #[actix_rt::test]
-async fn a_code_of_failure_closes_whoever_sends_it() {
+async fn a_code_of_failure_closes_its_sender() {
     let broker = world().await;
     for reason in [0x80, 0x81, 0x82, 0x83, 0x93, 0x97, 0x99] {
         let mut client = Client::connected(&broker, connect("c")).await;

@@ -112,7 +112,7 @@ async fn a_token_of_each_kind_of_key_is_checked_by_its_key() {
     }
 }
 
-/// A public key is no secret: whoever knows it could sign by it, if the token chose the algorithm.
+/// A public key is not secret: anybody could sign with it, if the token chose the algorithm.
 #[actix_rt::test]
 async fn the_algorithm_is_that_of_the_configuration() {
     let signer = Signer::new(Algorithm::RS256, &rcgen::PKCS_RSA_SHA256);

@@ -39,7 +39,7 @@ fn dropped(broker: &Broker) -> u64 {
 }
 
 #[actix_rt::test]
-async fn whoever_publishes_to_a_full_queue_waits_and_nothing_is_lost() {
+async fn a_publisher_to_a_full_queue_waits_and_nothing_is_lost() {
     const MESSAGES: u32 = 1000;
     let broker = holding().await;
     let mut slow = Client::connected(&broker, one_at_a_time("slow")).await;
@@ -193,7 +193,7 @@ async fn who_publishes_to_itself_does_not_wait_for_itself() {
 
 /// Each publishes to the other, and receives only if it is read itself.
 #[actix_rt::test]
-async fn two_that_publish_to_each_other_do_not_wait_for_ever() {
+async fn two_that_publish_to_each_other_do_not_wait_forever() {
     let broker = holding().await;
     let mut clients = Vec::new();
     for (client_id, filter) in [("a", "for/a"), ("b", "for/b")] {

@@ -24,7 +24,7 @@ const PIECE: u32 = 10;
 /// Maximum number of messages in the queue of one client, besides those in flight.
 const QUEUE: u32 = 32;
 const HOLD_SECS: u16 = 10;
-/// A shard that has so many bytes to handle is behind.
+/// A shard with this number of bytes to handle is behind.
 const BYTES_AHEAD_MAX: usize = 8 << 20;
 
 /// Two shards of a broker that holds publishers.

@@ -241,7 +241,7 @@ async fn the_sessions_of_an_account_that_is_gone_are_removed_in_portions() {
 }
 
 /// A session that has ended and has no more subscriptions is not the one that can make room. There are
-/// so many of them that the chores alone would come too late to the session whose room is needed.
+/// a number at which the chores alone would come too late to the session whose room is needed.
 #[actix_rt::test]
 async fn a_client_has_the_room_of_its_former_session_while_others_end_before_it() {
     const OTHERS: usize = 12;

@@ -38,7 +38,7 @@ fn rates_are_those_that_hold_now() {
 }
 
 #[test]
-fn metrics_are_shown_to_whom_they_are_now() {
+fn metrics_follow_a_change_of_their_access() {
     let rest = rest();
     let metrics = || rest.call("GET /metrics").status;
     let named = || {

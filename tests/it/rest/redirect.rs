@@ -25,7 +25,7 @@ fn one_client_is_sent_away() {
 }
 
 #[test]
-fn of_those_that_match_only_whom_the_caller_may_control_are_sent_away() {
+fn only_matching_clients_that_the_caller_may_control_are_sent_away() {
     let rest = rest();
     let body = r#"{"clients":"*","server_reference":"b c","permanent":true}"#;
     assert_eq!(post(&rest, body).body, r#"{"success":true,"redirected":3}"#);

@@ -122,7 +122,7 @@ fn only_administrators_see_and_change_rules() {
     }
 }
 
-/// Returns a question about `ann`, of whom everything is said.
+/// Returns a question about `ann` with all facts.
 fn known(mut question: Value) -> Value {
     let of_ann = json!({"username": "ann", "acl": [], "attributes": {}, "groups": []});
     question.as_object_mut().unwrap().extend(of_ann.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! `/api/v1/traces` on a real broker: who may trace whom, and the forms of what was recorded.
+//! `/api/v1/traces` on a real broker: the permissions for a trace, and the forms of its records.
 
 use async_trait::async_trait;
 use hearthmq::auth::{AuthenticationError, Authenticator, Credentials, Identity};

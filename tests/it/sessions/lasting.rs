@@ -131,7 +131,7 @@ async fn without_an_expiry_interval_the_session_ends_with_its_connection() {
 /// Clean Session of MQTT 3 concerns start and end of a session, Clean Start of MQTT 5.0 only the
 /// start.
 #[actix_rt::test]
-async fn clean_start_with_an_expiry_interval_begins_anew_and_is_kept() {
+async fn clean_start_with_an_expiry_interval_starts_a_session_that_is_kept() {
     let broker = world().await;
     let mut packet = connect_lasting("c", V5);
     packet.clean_start = true;

@@ -27,7 +27,7 @@ const HTTP: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const TLS: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
 
 #[actix_rt::test]
-async fn whoever_speaks_another_protocol_is_closed_at_once() {
+async fn a_peer_that_speaks_another_protocol_is_closed_immediately() {
     // A connection that waits for the time-out fails the test.
     let limits = Limits { connect_timeout_secs: 3_600, ..generous() };
     let broker = Broker::builder()

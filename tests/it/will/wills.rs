@@ -159,7 +159,7 @@ async fn disconnect_with_will_that_ends_the_session_sends_it_at_once() {
 }
 
 #[actix_rt::test]
-async fn whoever_kicks_a_client_decides_about_its_will() {
+async fn a_kick_decides_about_the_will_of_its_client() {
     let (broker, mut watcher) = watched().await;
     for (request, comes) in [(WillRequest::Publish, true), (WillRequest::Discard, false)] {
         for end_session in [false, true] {

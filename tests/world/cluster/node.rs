@@ -94,7 +94,7 @@ struct Running {
     reported: BTreeMap<NodeId, Sequence>,
     withdrawals: Withdrawals,
     catch_ups: CatchUps,
-    /// Whom to tell that a session is drained, how often it was told, and when it is told again.
+    /// The node to tell that a session is drained, how often it was told, and when it is told again.
     drained: BTreeMap<ClientKey, (NodeId, u32, u64)>,
     forwards: Forwards,
     lanes: BTreeMap<NodeId, Lane>,

@@ -95,7 +95,7 @@ impl FileAuthenticator {
     }
 }
 
-/// What the client presented beside the password, stored for the duration of an exchange.
+/// The credentials beside the password, stored for the duration of an exchange.
 pub(in crate::auth::builtin) struct Presented {
     client_id: Option<Box<str>>,
     username: Option<Box<str>>,

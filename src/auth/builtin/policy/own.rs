@@ -21,7 +21,7 @@ pub enum OwnRulesError {
     Invalid {
         /// The number of the rule, starting with 1.
         number: usize,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// There are too many rules, or they are too long.

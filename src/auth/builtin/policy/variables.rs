@@ -82,7 +82,7 @@ enum PatternPiece {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::auth) struct Template(Vec<PatternPiece>);
 
-/// What is wrong with the `${…}` of a text.
+/// The faults of a `${…}` in a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::auth) enum TemplateError {
     #[error("`${{` without `}}`")]

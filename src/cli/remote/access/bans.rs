@@ -17,7 +17,7 @@ pub(in crate::cli) enum BansCommand {
     Lift(LiftArguments),
 }
 
-/// Whom a ban keeps out.
+/// The clients that a ban keeps out.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Banned {

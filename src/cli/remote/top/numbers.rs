@@ -28,7 +28,7 @@ impl MetricSums {
     }
 }
 
-/// What is shown.
+/// The numbers that are shown.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TopNumbers {
     /// The answer of `/api/v1/node`; `null` if the account may not see it.

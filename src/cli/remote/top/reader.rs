@@ -16,7 +16,7 @@ use crate::cli::remote::{Remote, RemoteError, clients::query};
 /// The time between two questions.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
-/// What to ask for.
+/// The numbers to request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WantedNumbers {
     pub(super) sort: SortBy,

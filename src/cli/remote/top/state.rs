@@ -1,4 +1,4 @@
-//! What a person sees and has chosen, and what keys do. Knows neither the terminal nor the broker.
+//! The state of the screen, and the effect of keys. Knows neither the terminal nor the broker.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -12,7 +12,7 @@ pub(super) struct State {
     pub(super) selected: Option<(usize, String)>,
     /// The text of the filter while it is being written.
     pub(super) typed: Option<String>,
-    /// Whether what is shown stays as it is.
+    /// Whether the screen is frozen.
     pub(super) is_paused: bool,
     /// The last failure, while there is one.
     pub(super) failure: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct State {
     pub(super) scrolled: u16,
 }
 
-/// What follows a key.
+/// The action that follows a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AfterKey {
     /// Go on.

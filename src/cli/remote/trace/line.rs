@@ -23,7 +23,7 @@ pub(super) struct RecordLines {
     awaited: HashMap<(String, bool, &'static str, u64), u64>,
 }
 
-/// What acknowledges a packet, and in the same direction or not.
+/// The packet that acknowledges a packet, and whether it goes in the same direction.
 fn acknowledged_by(record: &Value) -> &'static [&'static str] {
     match record["kind"].as_str().unwrap_or_default() {
         "publish" if record["qos"] == 1 => &["puback"],

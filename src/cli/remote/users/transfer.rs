@@ -22,7 +22,7 @@ const LINES_AT_A_TIME: usize = 10_000;
 pub(in crate::cli) struct ImportArguments {
     /// The file with one account on each line [default: standard input]
     file: Option<PathBuf>,
-    /// What becomes of accounts that exist already
+    /// How to treat accounts that exist already
     #[arg(long, value_name = "WHAT", default_value = "fail")]
     existing: Existing,
     #[command(flatten)]

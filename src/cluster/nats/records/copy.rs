@@ -18,7 +18,7 @@ use crate::{
     records::{Record, RecordChange, RecordKey, Revision, Watch, Watched},
 };
 
-/// What a node knows of the bucket.
+/// The copy of the bucket in a node.
 #[derive(Default)]
 pub(super) struct RecordsCopy {
     records: BTreeMap<RecordKey, Record>,

@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 12;
 /// Maximum bytes of a part of a subject.
 const PART_BYTES_MAX: usize = 200;
 
-/// What a part that is a hash begins with.
+/// The prefix of a part that is a hash.
 const HASHED: &str = "==";
 
 /// A message of the bucket.
@@ -69,7 +69,7 @@ fn part(text: &str) -> String {
 }
 
 /// Returns the record that a key in the bucket names; `None` if it does not say, or names none. A record
-/// has one key: another writing of its names is none.
+/// has one key: another spelling of its names is invalid.
 pub(super) fn named(key: &str) -> Option<RecordKey> {
     let (namespace, part) = key.split_once('.')?;
     let name = RecordKey::new(&text(namespace)?, &text(part)?)?;

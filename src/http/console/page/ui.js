@@ -72,7 +72,7 @@ export function useNow(milliseconds = 1000) {
 
 // Calls.
 
-/** Makes a call, and again every so many milliseconds. What it has answered stays until the next answer. */
+/** Makes a call, and repeats it after each interval in milliseconds. What it has answered stays until the next answer. */
 export function useCall(path, { query, every, skip = false } = {}) {
   const key = skip ? "" : `${path} ${JSON.stringify(query ?? {})}`;
   const [state, setState] = useState({ key, loading: !skip });

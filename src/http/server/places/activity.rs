@@ -1,4 +1,4 @@
-//! What a connection is doing, as the connection itself reports it.
+//! The activity of a connection, as the connection itself reports it.
 //!
 //! A connection changes its state several times for each request, and the order in which connections
 //! are closed matters only when there are too many of them. So a report costs a few stores; the

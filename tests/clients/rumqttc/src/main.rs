@@ -183,9 +183,9 @@ async fn session() -> Outcome {
         expect("queued", after.receive().await?.payload, number.to_string())?;
     }
     after.end().await;
-    let anew = Client::connect("session", Options::default()).await?;
-    expect("session present after Clean Start", anew.session_present, false)?;
-    anew.end().await;
+    let again = Client::connect("session", Options::default()).await?;
+    expect("session present after Clean Start", again.session_present, false)?;
+    again.end().await;
     Ok(())
 }
 
