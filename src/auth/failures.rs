@@ -8,7 +8,7 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedLogins {
-    /// The address; of IPv6 the first one of its /64.
+    /// The address; for IPv6, the first address of its /64.
     pub address: IpAddr,
     /// Whether they were made over REST; otherwise over MQTT.
     pub is_rest: bool,

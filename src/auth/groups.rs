@@ -22,10 +22,10 @@ pub struct Groups(Option<Arc<[Box<str>]>>);
 pub struct GroupsError;
 
 impl Groups {
-    /// Creates groups. A name that is there twice counts once.
+    /// Creates groups. A repeated name counts once.
     ///
     /// # Errors
-    /// There are too many, or a name is empty, or they are too long.
+    /// There are too many groups, a name is empty, or the names are too long.
     pub fn new<N: Into<Box<str>>>(all: impl IntoIterator<Item = N>) -> Result<Self, GroupsError> {
         let (mut names, mut bytes) = (Vec::<Box<str>>::new(), 0);
         for name in all {

@@ -9,7 +9,7 @@ use super::{
     options::{Bridge, BridgeOptions},
     prime::limits,
     routes::Routes,
-    side::{Attach, LocalSide},
+    side::{BridgeConnect, LocalSide},
     topic::RetainedOf,
     translate::Translator,
 };
@@ -17,13 +17,13 @@ use crate::mqtt::{Decoded, Packet, ProtocolVersion, ReasonCode, RetainHandling, 
 
 /// Connects the session; returns its stream, what has come behind CONNACK, and whether the session
 /// was there.
-pub(super) async fn attach_session(
+pub(super) async fn connect_session(
     bridge: &Bridge,
     local: &dyn LocalSide,
-    attach: Attach,
+    options: BridgeConnect,
 ) -> Result<(DuplexStream, Vec<u8>, bool), BridgeTrouble> {
     let refused = |why: &dyn std::fmt::Display| BridgeTrouble::new(TroubleKind::LocalRefused, why);
-    let stream = local.attach(bridge, attach);
+    let stream = local.connect(bridge, options);
     let mut stream = stream.ok_or_else(|| refused(&"the broker has ended"))?;
     let mut received = Vec::new();
     loop {

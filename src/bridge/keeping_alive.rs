@@ -1,4 +1,4 @@
-//! When a bridge sends PINGREQ, and when it gives the other broker up.
+//! The Keep Alive of a bridge: the time of its PINGREQ, and the time at which a silent other broker is disconnected.
 
 use std::time::Duration;
 

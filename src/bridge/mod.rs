@@ -45,6 +45,6 @@ pub(crate) use self::{
     error::BRIDGES_MAX,
     grants::{BRIDGE_METHOD, BridgeAuthorizer, BridgeMethod, Granted},
     run::{BridgeParts, BridgeTask, WantedOfBridge},
-    side::{Attach, LocalLimits, LocalSide, OwnSubscription},
+    side::{BridgeConnect, LocalLimits, LocalSide, OwnSubscription},
     state::BridgeState,
 };

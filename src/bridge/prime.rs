@@ -10,7 +10,7 @@ use super::{
     fault::{BridgeTrouble, TroubleKind},
     options::Bridge,
     routes::{BridgeWish, Routes},
-    side::{Attach, LocalSide},
+    side::{BridgeConnect, LocalSide},
 };
 use crate::mqtt::{
     DecodeLimits, Decoded, Disconnect, DisconnectProperties, Packet, ProtocolVersion, ReasonCode,
@@ -71,8 +71,8 @@ async fn subscribe(
     stale: &[String],
 ) -> Result<(), BridgeTrouble> {
     let refused = |why: &dyn std::fmt::Display| BridgeTrouble::new(TroubleKind::LocalRefused, why);
-    let attach = Attach { receive_maximum: 1, forgets_incoming: false, peer: None };
-    let stream = local.attach(bridge, attach);
+    let options = BridgeConnect { receive_maximum: 1, forgets_incoming: false, peer: None };
+    let stream = local.connect(bridge, options);
     let mut stream = stream.ok_or_else(|| refused(&"the broker has ended"))?;
     let (mut bytes, mut subscribing) = (Vec::new(), Subscribing::default());
     let version = ProtocolVersion::V5;

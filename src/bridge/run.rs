@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address::BridgeAddress,
-    begin::{ConnectionBegin, attach_session},
+    begin::{ConnectionBegin, connect_session},
     connect::{BridgeGreeting, BridgeIntroduction, NoGreeting},
     dial::{BridgeStream, Dial},
     fault::{BridgeTrouble, TroubleKind},
@@ -28,7 +28,7 @@ use super::{
     prime::{LOCAL_TIME_MAX, prime},
     pump::{Pump, PumpStopped},
     routes::Routes,
-    side::{Attach, LocalSide},
+    side::{BridgeConnect, LocalSide},
     state::BridgeState,
     translate::{BridgeMemory, BridgeNote, LocalSideLimits, Translator},
 };
@@ -314,17 +314,18 @@ impl BridgeTask {
     async fn pass_on(&mut self, reached: ReachedBroker) -> BridgeAttempt {
         let ReachedBroker { stream, greeting, peer, address } = reached;
         let remote = greeting.remote;
-        let attach = Attach {
+        let options = BridgeConnect {
             receive_maximum: greeting.receive_maximum,
             forgets_incoming: !remote.session_present,
             peer,
         };
-        let attached =
-            timeout(LOCAL_TIME_MAX, attach_session(&self.bridge, &*self.parts.local, attach)).await;
+        let connected =
+            timeout(LOCAL_TIME_MAX, connect_session(&self.bridge, &*self.parts.local, options))
+                .await;
         let late =
             |_| Err(BridgeTrouble::new(TroubleKind::LocalRefused, "the session did not answer"));
-        let (local, behind, was_there) = match attached.unwrap_or_else(late) {
-            Ok(attached) => attached,
+        let (local, behind, was_there) = match connected.unwrap_or_else(late) {
+            Ok(connected) => connected,
             Err(fault) => return BridgeAttempt::Failed(fault, Duration::ZERO),
         };
         if !was_there {

@@ -10,7 +10,7 @@ use crate::mqtt::{QoS, SubscriptionOptions, Timestamp};
 
 /// How the session of a bridge gets a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Attach {
+pub(crate) struct BridgeConnect {
     /// Maximum number of messages in flight to the other broker.
     pub(crate) receive_maximum: u16,
     /// Whether Packet Identifiers of QoS 2 that the other broker has not released are forgotten,
@@ -41,7 +41,7 @@ pub(crate) struct OwnSubscription {
 pub(crate) trait LocalSide: Send + Sync {
     /// Gives the session of a bridge a connection; CONNACK is the first packet in the stream. `None`
     /// once the broker has ended.
-    fn attach(&self, bridge: &Bridge, attach: Attach) -> Option<DuplexStream>;
+    fn connect(&self, bridge: &Bridge, options: BridgeConnect) -> Option<DuplexStream>;
 
     /// Returns the limits in force.
     fn limits(&self) -> LocalLimits;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Broker, Running, StartError, settings::lock, shards::Threads};
 use crate::{
     bridge::{
-        Attach, BRIDGE_METHOD, BRIDGES_MAX, Bridge, BridgeError, BridgeParts, BridgeState,
+        BRIDGE_METHOD, BRIDGES_MAX, Bridge, BridgeConnect, BridgeError, BridgeParts, BridgeState,
         BridgeTask, Dial, Granted, LocalLimits, LocalSide, NetworkDial, OwnSubscription,
         WantedOfBridge,
     },
@@ -187,10 +187,12 @@ impl Broker {
         before: Option<(Bridge, Arc<BridgeMetrics>)>,
     ) -> RunningBridge {
         let core = &self.running.core;
+        // A call that stopped or started the bridge counts more than its configuration.
         let enabled = self.stored_enabled(bridge.name()).await;
         let enabled = enabled.unwrap_or_else(|| bridge.options_now().enabled);
         let (wanted, is_wanted) = watch::channel(WantedOfBridge { enabled, reconnects: 0 });
         let state = Arc::new(BridgeState::default());
+        // Counters of a replaced bridge go on, because they never fall.
         let metrics = before.as_ref().map(|(_, metrics)| Arc::clone(metrics));
         let metrics = metrics.unwrap_or_else(|| Arc::new(BridgeMetrics::new(bridge.name().into())));
         let stop = CancellationToken::new();
@@ -207,11 +209,13 @@ impl Broker {
             former: before.map(|(before, _)| before.in_topics_beyond(&bridge)).unwrap_or_default(),
         };
         core.system.set_value(&state_topic(&bridge), Some("0"));
+        // Before the other broker is reached, so that messages wait for it from now on.
         let mut task = BridgeTask::new(bridge.clone(), parts);
         if let Err(fault) = task.prime().await {
             let why = &*fault.message;
             tracing::warn!(bridge = bridge.name(), why, "a bridge has no session yet");
         }
+        // The end of the broker waits for the token.
         let (ends, ended) = oneshot::channel();
         let token = self.running.open.token();
         let run = move || {
@@ -281,7 +285,7 @@ struct HomeOfBridge(Weak<Running>);
 
 #[async_trait]
 impl LocalSide for HomeOfBridge {
-    fn attach(&self, bridge: &Bridge, attach: Attach) -> Option<DuplexStream> {
+    fn connect(&self, bridge: &Bridge, options: BridgeConnect) -> Option<DuplexStream> {
         let running = self.0.upgrade()?;
         let core = &running.core;
         let client_id: Arc<str> = bridge.local_client_id().into();
@@ -297,7 +301,7 @@ impl LocalSide for HomeOfBridge {
             will: None,
             session_expiry_secs: Some(NEVER_EXPIRES),
             settings: None,
-            receive_maximum: attach.receive_maximum,
+            receive_maximum: options.receive_maximum,
             maximum_packet_size: u32::MAX,
             topic_alias_maximum: 0,
             problem_information: false,
@@ -307,9 +311,9 @@ impl LocalSide for HomeOfBridge {
             has_certificate: false,
             certificate: None,
             enhanced: None,
-            of_bridge: Some(OfBridge { forgets_incoming: attach.forgets_incoming }),
+            of_bridge: Some(OfBridge { forgets_incoming: options.forgets_incoming }),
             wants_broker_id: false,
-            peer: attach.peer.unwrap_or(NO_PEER),
+            peer: options.peer.unwrap_or(NO_PEER),
             listener: LISTENER.into(),
         };
         let permit = Box::new(running.open.token());

@@ -68,10 +68,12 @@ impl Broker {
         threads: &Threads,
     ) -> Result<(), StartError> {
         let core = &self.running.core;
+        // Also without a webhook: those of the last run may have left events.
         forget_others(&*core.records, &webhooks).await;
         if webhooks.is_empty() {
             return Ok(());
         }
+        // All webhooks begin at the same place of the feed.
         let reset = reset(core);
         let from = behind(&reset);
         let parts = WebhookParts {
@@ -82,6 +84,7 @@ impl Broker {
             presence: Arc::new(FeedOf(Arc::downgrade(&self.running))),
             ending: core.ending.clone(),
         };
+        // A fault of one stops the start before any of them runs.
         let mut prepared = Vec::new();
         let mut all_metrics = Vec::new();
         let mut all_secrets = Vec::new();
@@ -99,6 +102,7 @@ impl Broker {
         let secrets = self.running.webhook_secrets.0.set(all_secrets);
         debug_assert!(secrets.is_ok(), "webhooks start once");
         core.metrics.set_webhooks(all_metrics);
+        // On a thread of their own, so that a slow endpoint costs the shards nothing.
         let run = move || prepared.into_iter().for_each(|webhook| drop(spawn(webhook.run())));
         match threads {
             Threads::Own => {

@@ -30,6 +30,7 @@ const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
 pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u64, Failure> {
     let mut lines = LineWriter { output, count: 0 };
     let output = &mut lines;
+    // First the numbers that are taken: an import must not give them out again.
     let bounds = store.bounds()?;
     let clock = bounds.clock.millis();
     let (versions, session, message) = (bounds.versions, bounds.session, bounds.message);
@@ -92,6 +93,7 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
         }
     })?;
     written?;
+    // Without this line, an export that was cut off could be taken for a whole one.
     let count = output.count;
     line(output, &json!({ "kind": "end", "lines": count }))?;
     output.output.flush()?;

@@ -1,7 +1,7 @@
-//! The answers of this node to other nodes that tried to give it a message: which it took, and which
-//! it will not take any more.
+//! The answers of this node to other nodes that tried to give it a message: the messages that it took, and those
+//! that it will not take any more.
 //!
-//! A copy of a message is at one node at a time. A node that gives it to another one and gets no answer
+//! A copy of a message is at one node at a time. A node that gives a copy to another node and gets no answer
 //! does not know which of the two has it, so it asks. The answer must be the same at any later time, also
 //! when the message has been delivered or passed on meanwhile. So it is stored with the message.
 //!
@@ -19,7 +19,7 @@ pub const ANSWERS_MAX: usize = 4_096;
 /// One attempt of a node to give away a copy of a message, or its question about the attempts so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyAttempt {
-    /// The number of the copy at this node: it may have several of one message, which came on different ways.
+    /// The number of the copy at this node, which may have several copies of one message by different ways.
     pub copy: u64,
     /// The number of the attempt. A node numbers all its copies and attempts, over all its lives.
     pub attempt: u64,
@@ -52,7 +52,7 @@ pub struct AttemptAnswers {
 }
 
 impl AttemptAnswers {
-    /// Returns whether this copy was taken. It is then this node's, or was.
+    /// Returns whether this copy was taken, so that it is or was at this node.
     pub fn is_taken(
         &self,
         from: &NodeId,
@@ -65,7 +65,7 @@ impl AttemptAnswers {
         has(attempt.copy) || (attempt.was_on_lane && has(LANE_COPY))
     }
 
-    /// Returns whether an attempt was answered with no, or a later one was.
+    /// Returns whether this attempt or a later one was refused.
     pub fn is_refused(
         &self,
         from: &NodeId,
@@ -88,7 +88,7 @@ impl AttemptAnswers {
         }
     }
 
-    /// Notes that the attempts so far were answered with no: those that are still on their way are refused.
+    /// Notes that the attempts so far were refused, and those that are still on their way.
     pub fn handle_refused(
         &mut self,
         from: &NodeId,

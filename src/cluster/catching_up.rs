@@ -1,15 +1,15 @@
-//! Order after a hand-over: mail that comes straight to the new owner waits until the previous holder has
+//! Order after a hand-over: mail that comes directly to the new owner waits until the previous holder has
 //! forwarded everything that comes before it.
 //!
-//! Publishers plan for the previous holder, then for both, then for the new owner. What the previous
-//! holder forwards is in order; what comes straight overtakes it. So it lies beside the queue until the
-//! previous holder says that its route is withdrawn and everything is forwarded; what came both ways is
-//! dropped by its identity. A previous holder that dies or does not answer ends the wait.
+//! Publishers plan for the previous holder, then for both nodes, then for the new owner. The previous holder
+//! forwards its mail in order; direct mail would overtake it. So direct mail waits beside the queue until the
+//! previous holder reports that its route is withdrawn and all its mail is forwarded. A message that came
+//! both ways is dropped once, by its identity. A previous holder that dies or does not answer ends the wait.
 //!
-//! If the session has left again meanwhile, what has waited is forwarded to it like mail behind a tombstone,
-//! whether the tombstone is still there or not: it is acknowledged.
+//! If the session has left again meanwhile, the waiting mail is forwarded to it like mail behind a tombstone,
+//! even if the tombstone is gone: this mail is acknowledged.
 //!
-//! Knows no sessions. The driver stores what waits here before it is acknowledged.
+//! Knows no sessions. The driver stores the waiting mail before it is acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -37,14 +37,14 @@ pub struct CatchUps {
 }
 
 impl CatchUps {
-    /// Begins to wait for the previous holder. What waits for an earlier one waits for this one too.
+    /// Begins to wait for the previous holder. Mail that waits for an earlier holder waits for this one too.
     pub fn begin(&mut self, key: ClientKey, previous: NodeId, now: Timestamp) {
         let mails = self.waiting.remove(&key).map_or_else(Vec::new, |earlier| earlier.mails);
         let deadline = now.plus_millis(CATCH_UP_MILLIS_MAX);
         self.waiting.insert(key, CatchUp { previous, deadline, mails });
     }
 
-    /// Returns whether mail that comes straight must wait, also after the session has left again.
+    /// Returns whether direct mail must wait, also after the session has left again.
     pub fn is_behind(&self, key: ClientKey) -> bool {
         self.waiting.contains_key(&key)
     }
@@ -60,14 +60,14 @@ impl CatchUps {
         }
     }
 
-    /// Takes in that the previous holder has forwarded everything; returns what has waited.
+    /// Notes that the previous holder has forwarded everything; returns the mail that has waited.
     pub fn handle_drained(&mut self, key: ClientKey, from: &NodeId) -> Vec<Mail> {
         let is_it = self.waiting.get(&key).is_some_and(|waiting| waiting.previous == *from);
         let waiting = if is_it { self.waiting.remove(&key) } else { None };
         waiting.map_or_else(Vec::new, |waiting| waiting.mails)
     }
 
-    /// Returns what waits for a node that is dead or does not answer.
+    /// Returns the mail that waits for a node that is dead or does not answer.
     pub fn poll_late(
         &mut self,
         lives: &dyn Lives,

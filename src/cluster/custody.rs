@@ -159,7 +159,7 @@ fn is_given_back(record: &OwnerRecord, me: &NodeId) -> bool {
     record.node == *me && record.hold == Hold::Holding && record.writer != *me
 }
 
-/// When the record of a doubtful session is looked at.
+/// When the record of a doubtful session is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
     pub(super) next_at: Timestamp,

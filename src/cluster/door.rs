@@ -1,5 +1,4 @@
-//! The door between the agreement of the cluster and NATS: what the core asks for, and what NATS
-//! promises in return.
+//! The door between the core of the cluster and NATS: the requests of the core, and the promises of NATS.
 //!
 //! The core has no I/O: it returns requests and takes results in. The driver carries them through a
 //! [`Nats`]. Knows no client of NATS; `cluster/nats` implements it, and the simulated world has a
@@ -51,7 +50,7 @@ pub enum BucketEvent {
 /// An event that a follower of a log receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Which node's subject.
+    /// The node on whose subject it is.
     pub node: NodeId,
     /// Its place in the whole log.
     pub sequence: Sequence,
@@ -96,8 +95,8 @@ pub struct AskedQuestion {
     pub reply_to: String,
 }
 
-/// NATS, as the cluster needs it. Only [`Nats::update`] and [`Nats::append`] decide anything: what is
-/// read may be from the past.
+/// NATS, as the cluster needs it. Only [`Nats::update`] and [`Nats::append`] decide anything: a read may
+/// return an old state.
 #[async_trait]
 pub trait Nats: Send + Sync + 'static {
     /// Writes a key if its revision is `expected`; revision 0 is an absent or removed key. Returns the
@@ -211,9 +210,9 @@ pub trait Nats: Send + Sync + 'static {
 pub struct KeyWrite {
     /// The number of the request.
     pub request: RequestNumber,
-    /// Where.
+    /// The bucket.
     pub bucket: Bucket,
-    /// Which key.
+    /// The key.
     pub key: String,
     /// Its new value.
     pub value: Bytes,

@@ -1,5 +1,5 @@
 //! Messages for one client that must follow its session: mail that came to a node which the session has
-//! left, what lies behind an offer, and mail that a dead node has not acknowledged.
+//! left, mail behind an offer, and mail that a dead node has not acknowledged.
 //!
 //! A message is here in the store of its node until another node has it. QoS 1 may go two ways. QoS 2
 //! goes on only when no node that may have had it is left to ask (the rules of `mod.rs`):
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::mqtt::{QoS, Timestamp};
 
-/// Number of messages that are on their way at a time.
+/// Maximum number of messages on their way at the same time.
 const UNDER_WAY_MAX: usize = 64;
 /// Time until a message is tried again.
 const AGAIN_MILLIS: u64 = 1_000;
@@ -49,7 +49,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Returns a message that no node has been sent.
+    /// Returns a message that was sent to no node.
     pub const fn new(key: ClientKey, mail: Mail) -> Self {
         Self { key, mail, tried: BTreeSet::new(), cleared: BTreeMap::new(), copy: 0, lane: None }
     }
@@ -89,7 +89,7 @@ pub enum ForwardStep {
     Store(ForwardNumber, Forward),
     /// Send it to the holder: then [`Forwards::handle_reply`].
     Send {
-        /// Which message.
+        /// The number of the message.
         number: ForwardNumber,
         /// The holder.
         to: NodeId,
@@ -97,17 +97,17 @@ pub enum ForwardStep {
         key: ClientKey,
         /// The message.
         mail: Mail,
-        /// Which attempt.
+        /// The number of the attempt.
         attempt: CopyAttempt,
         /// The term of the record by which the nodes that are owed were asked.
         term: Term,
     },
-    /// Ask a node whether it had the message. If not, it refuses the attempts so far, which may still be on
+    /// Ask a node whether it had the message. If not, the node refuses the attempts so far, which may still be on
     /// their way.
     Ask(ForwardNumber, NodeId, ClientKey, MessageId, CopyAttempt),
     /// Give it to the keeper of a dead node.
     Shadow {
-        /// Which message.
+        /// The number of the message.
         number: ForwardNumber,
         /// The keeper.
         keeper: NodeId,
@@ -117,7 +117,7 @@ pub enum ForwardStep {
         key: ClientKey,
         /// The message.
         mail: Mail,
-        /// Which attempt.
+        /// The number of the attempt.
         attempt: CopyAttempt,
     },
     /// Another node has it: remove it from the store.
@@ -262,7 +262,7 @@ impl Forwards {
         }
     }
 
-    /// Takes in the record of the owner, which may be from the past.
+    /// Handles the record of the owner, which may be old.
     pub fn handle_record(
         &mut self,
         number: ForwardNumber,
@@ -272,6 +272,7 @@ impl Forwards {
     ) {
         let next_attempt = self.next_attempt();
         let Some(waiting) = self.waiting.get_mut(&number) else { return };
+        // The answer to an earlier question is out of date.
         if waiting.asked.as_ref().is_none_or(|asked| asked.what != AskedFor::Record) {
             return;
         }
@@ -302,6 +303,7 @@ impl Forwards {
             let (node, what) = (node.clone(), AskedFor::Delivery);
             PendingAsk { node, what, attempt: next_attempt, term }
         };
+        // The normal case: the holder of the session lives.
         if !keepers.is_dead(&to) {
             forward.tried.insert(to.clone());
             let attempt = forward.attempt_to(&to, next_attempt);
@@ -309,6 +311,7 @@ impl Forwards {
             let step = ForwardStep::Send { number, to, key, mail, attempt, term };
             return self.ask(number, asked, step, now);
         }
+        // Its keeper takes the message, unless the dead node may have delivered it.
         let is_clear = forward.cleared.get(&to) == Some(&None) && !forward.tried.contains(&to);
         let Some(keeper) = keepers.keeper_of(&to) else { return };
         if is_qos2 && !is_clear {
@@ -338,7 +341,7 @@ impl Forwards {
         self.steps.push_back(step);
     }
 
-    /// Takes in the answer of a node to the attempt or question of this number. An answer to an earlier one
+    /// Handles the answer of a node to the attempt or question of this number. An answer to an earlier one
     /// tells nothing.
     pub fn handle_reply(
         &mut self,

@@ -1,8 +1,8 @@
 //! The messages that a session has had, of those that another copy may come of. It travels with the session.
 //!
-//! A message that went one way, into the queue of its session, has no second copy. So only these are here:
-//! what was planned for several nodes, and what lay in the queue at a hand-over. Both end with the
-//! hand-over, so the set is small; it has a bound all the same, and forgets the oldest first.
+//! A message that went one way, into the queue of its session, has no second copy. So this set has only
+//! messages that were planned for several nodes, and those in the queue at a hand-over. Both end with the
+//! hand-over, so the set is small. It has a bound nevertheless, and forgets the oldest message first.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::MessageId;
 
-/// Maximum number of messages in the set of one session. Of an older one, a copy that was held up since can be
+/// Maximum number of messages in the set of one session. A delayed copy of an older message can be
 /// delivered a second time.
 pub const HAD_MAX: usize = 4_096;
 

@@ -1,4 +1,4 @@
-//! A broker joins: it reaches NATS, however long that takes, and then begins its lives as a node.
+//! A broker joins a cluster: it tries to reach NATS without a time limit, and then begins its lives as a node.
 //!
 //! So a broker starts without NATS too, and joins later. Knows neither clients nor messages. Called by the
 //! broker.
@@ -32,8 +32,8 @@ pub struct ClusterSettings {
     pub directory: PathBuf,
 }
 
-/// The part of a broker that is a member of a cluster. It leaves with the value: it renews no lease any
-/// more, and the others declare it dead after that.
+/// The part of a broker that is a member of a cluster. When it is dropped, the broker leaves: it renews no
+/// lease, and the others declare it dead.
 #[derive(Debug)]
 pub struct ClusterMember {
     shared: Arc<SharedMember>,
@@ -101,7 +101,7 @@ struct Joining {
 }
 
 impl Joining {
-    /// Tries until it is a node.
+    /// Tries until NATS is reached and the node has begun.
     async fn join(&self) {
         loop {
             match self.attempt().await {
@@ -125,7 +125,7 @@ impl Joining {
         started.map_err(|error| format!("start the thread of the node: {error}"))
     }
 
-    /// Logs a fault when it is another one than before.
+    /// Logs a fault if it differs from the last one.
     fn tell(&self, fault: &str) {
         let mut last = self.shared.fault();
         if last.as_deref() != Some(fault) {

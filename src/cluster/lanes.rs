@@ -5,8 +5,8 @@
 //! one of the two lives ends, the lane ends with it, and the sender gets back what was not acknowledged.
 //!
 //! A lane is bounded in bytes: beyond that, [`Lane::has_room`] says so, and publishers are held or
-//! messages dropped, as the option `queue_full` says. An answer that is lost is made up for by the next
-//! one; a batch that is lost by sending again.
+//! messages dropped, as the option `queue_full` says. The next answer replaces a lost
+//! one; a lost batch is sent again.
 
 use std::{collections::VecDeque, mem};
 
@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 160;
 /// Bytes of an item beside topic and content.
 const ITEM_BYTES: usize = 80;
 
-/// Numbers what a publisher waits for: one part of its ticket.
+/// Numbers one part of a ticket, which a publisher waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartNumber(pub u64);
 
@@ -172,7 +172,7 @@ impl Lane {
         Some(MailBatch { from, from_incarnation, to_incarnation, first, items })
     }
 
-    /// Takes in an answer of the receiver. One of another life is ignored.
+    /// Handles an answer of the receiver. One of another life is ignored.
     pub fn handle_answer(&mut self, answer: &LaneAnswer, now: Timestamp) {
         let is_ours = answer.from_incarnation == self.to_incarnation
             && answer.to_incarnation == self.incarnation;
@@ -265,7 +265,7 @@ impl Inlet {
         self.from_incarnation
     }
 
-    /// Takes in a batch; returns its new items with their numbers, in order. Of a batch behind a gap
+    /// Handles a batch; returns its new items with their numbers, in order. Of a batch behind a gap
     /// nothing is taken: the sender sends again.
     ///
     /// # Errors
@@ -309,7 +309,7 @@ impl Inlet {
         wire::decode(&mem::take(&mut self.pieces)).map(Some)
     }
 
-    /// Takes in that everything up to a number is stored, or needs no storing.
+    /// Notes that everything up to a number is stored, or needs no storing.
     pub fn handle_stored(&mut self, up_to: u64) {
         if up_to > self.stored && up_to <= self.received {
             self.stored = up_to;

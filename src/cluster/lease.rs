@@ -1,19 +1,19 @@
-//! Leases: how a node shows that it lives, until when it may act, and how others see that it does not
-//! live any more.
+//! Leases: a node shows that it lives and until when it may act, and others see when it does not live any
+//! more.
 //!
 //! A lease is one key for each node in each of three buckets, led by different NATS servers. Knows no
 //! records of members and no clients. `members.rs` drives it.
 //!
-//! Two of three leases decide, so the end of one NATS server fences nobody. No clock but one's own is
-//! compared with anything, and no NATS TTL is used:
+//! Two of three leases decide, so the end of one NATS server fences no node. A node compares times of its own
+//! clock alone, and uses no TTL of NATS:
 //!
 //! - A node may act until the second-newest *sending* time of its acknowledged renewals + 4 s.
 //! - A node that has seen no newer revision for 6 s of its own clock writes "expired" over the revision
-//!   that it saw. That this write succeeds proves that there was no renewal.
+//!   that it saw. The success of this write proves that there was no renewal.
 //!
 //! A mark "expired" is final for its incarnation and *generation*: a node never renews over a mark of its
-//! own generation. It first raises the generation in its record of the bucket `members`, which makes
-//! each verdict void that was begun with older marks (`members.rs`). Without generations, a node that
+//! own generation. It first raises the generation in its record of the bucket `members`. This makes void
+//! each verdict that began with older marks (`members.rs`). Without generations, a node that
 //! renewed over one mark could be declared dead by a node that saw this mark late, beside a second one.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub const RENEW_EVERY_MILLIS: u64 = 2_000;
 /// Time from the sending of a renewal until its node must not act any more.
 pub const FENCE_AFTER_MILLIS: u64 = 4_000;
 /// Time without a newer revision after which another node may mark a lease. It exceeds the time to the
-/// fence by the time that a clock may run wrongly and that a decision may take to leave the node.
+/// fence by the possible error of a clock and the time that a decision may take to leave the node.
 pub const EXPIRE_AFTER_MILLIS: u64 = 6_000;
 /// Time to wait for the answer to a renewal before the next try.
 pub const ANSWER_WITHIN_MILLIS: u64 = 500;
@@ -41,7 +41,7 @@ const ASKED_MAX: usize = 16;
 /// The value of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Which life of the node.
+    /// The incarnation of the node.
     pub incarnation: Incarnation,
     /// How often this life has raised its generation.
     pub generation: u32,
@@ -90,7 +90,7 @@ impl OwnLeases {
         Self { incarnation, generation: 0, leases: Default::default() }
     }
 
-    /// Takes in the state of the own key.
+    /// Handles the state of the own key.
     pub(super) fn handle_seen(&mut self, bucket: u8, revision: Revision, there: Option<Lease>) {
         let Some(own) = self.leases.get_mut(usize::from(bucket)) else { return };
         if revision >= own.revision {
@@ -98,7 +98,7 @@ impl OwnLeases {
         }
     }
 
-    /// Takes in the result of a renewal.
+    /// Handles the result of a renewal.
     pub(super) fn handle_written(
         &mut self,
         request: RequestNumber,
@@ -201,7 +201,7 @@ impl ObservedLeases {
         }
     }
 
-    /// Takes in the state of a key.
+    /// Handles the state of a key.
     pub(super) fn handle_seen(
         &mut self,
         bucket: u8,

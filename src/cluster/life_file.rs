@@ -1,4 +1,4 @@
-//! The file with what a node must remember over its lives: the number of its store, and its incarnation.
+//! The file with the numbers that a node remembers over its lives: that of its store, and its incarnation.
 //!
 //! Does not know what an incarnation is for. The driver of a node begins each life with it.
 
@@ -20,7 +20,7 @@ pub struct LifeFile {
 }
 
 impl LifeFile {
-    /// Names the file in a directory. The caller has the directory for itself.
+    /// Names the file in a directory, which no other process uses.
     pub const fn new(directory: PathBuf) -> Self {
         Self { directory }
     }

@@ -38,7 +38,7 @@ impl Wire for Mail {
 pub enum LaneItem {
     /// A message.
     Mail(Mail),
-    /// The sender has applied the log of routes up to here: what it planned with older routes comes
+    /// The sender has applied the log of routes up to here: mail that it planned with older routes comes
     /// before this item.
     Applied(Sequence),
     /// Part of the encoding of an item that is too large for one batch.
@@ -49,7 +49,7 @@ pub enum LaneItem {
         #[serde(with = "octets")]
         bytes: Bytes,
     },
-    /// Something that is not sent again: QoS 0.
+    /// A message that is not sent again: QoS 0.
     Skipped,
 }
 
@@ -62,7 +62,7 @@ impl Wire for LaneItem {
 pub struct MailBatch {
     /// The sender.
     pub from: NodeId,
-    /// In which life.
+    /// Its incarnation.
     pub from_incarnation: Incarnation,
     /// The life that it is for: another one refuses it.
     pub to_incarnation: Incarnation,

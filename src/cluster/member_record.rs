@@ -18,7 +18,7 @@ pub enum MemberStanding {
     Joining,
     /// It acts for its clients while its leases last.
     Serving,
-    /// It acts no more; its keeper does what follows.
+    /// It does not act any more; its keeper acts for it.
     Dead,
 }
 
@@ -28,7 +28,7 @@ pub struct MemberRecord {
     /// The random number of its store: tells an older life of the same node from another process that
     /// was given the same name.
     pub store: u64,
-    /// Which life.
+    /// Its incarnation.
     pub incarnation: Incarnation,
     /// Raised when a lease was marked as expired: verdicts that were begun before are void.
     pub generation: u32,
@@ -64,7 +64,7 @@ pub(super) struct KnownMember {
     pub(super) since: Timestamp,
 }
 
-/// Which nodes live, for parts that need no more of the members.
+/// The living nodes, for parts that need no more of the members.
 pub trait Lives {
     /// Returns whether the record of a node says that it is dead.
     fn is_dead(&self, node: &NodeId) -> bool;

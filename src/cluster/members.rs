@@ -40,7 +40,7 @@ const OWN_AGAIN_MILLIS: u64 = 300;
 /// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipEvent {
-    /// The store is to be compared with the records of owners: then [`Membership::handle_prepared`].
+    /// The driver compares the store with the records of owners: then [`Membership::handle_prepared`].
     Prepare,
     /// This node serves.
     Served,
@@ -65,7 +65,7 @@ pub enum EndOfLife {
     Superseded(Incarnation),
 }
 
-/// Where this node is on the way to serving.
+/// The phase of this node on its way to serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifePhase {
     /// It writes its record, or waits for the end of an older process of its name.
@@ -129,13 +129,13 @@ impl Membership {
         }
     }
 
-    /// Returns which life this is.
+    /// Returns the incarnation of this life.
     pub const fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// Returns whether this node may let something leave now: a CONNACK, an acknowledgement, a delivery,
-    /// an answer to another node, a verdict. A node whose lease has run out ends by this question, so a
+    /// Returns whether this node may send now: a CONNACK, an acknowledgement, a delivery,
+    /// an answer to another node, a verdict. A node whose lease has run out ends at this check, so a
     /// process that was frozen notices before anything leaves.
     pub fn may_act(&mut self, now: Timestamp) -> bool {
         if self.phase == LifePhase::Serving && !self.leases.is_valid(now) {
@@ -154,7 +154,7 @@ impl Membership {
         self.members.get(node).map(|known| known.record.standing)
     }
 
-    /// Returns how far this life has come.
+    /// Returns the phase of this life.
     pub const fn phase(&self) -> LifePhase {
         self.phase
     }
@@ -193,7 +193,7 @@ impl Membership {
         serving.map(|(node, known)| (node, known.record.incarnation))
     }
 
-    /// Takes in a state of a lease that a watch shows. A value that cannot be read counts as none.
+    /// Handles a state of a lease that a watch shows. A value that cannot be read counts as none.
     pub fn handle_lease(
         &mut self,
         bucket: u8,
@@ -209,7 +209,7 @@ impl Membership {
         self.judge.leases.handle_seen(bucket, node, revision, lease, now);
     }
 
-    /// Takes in a record of a member that the watch shows.
+    /// Handles a record of a member that the watch shows.
     pub fn handle_member(
         &mut self,
         node: NodeId,
@@ -244,7 +244,7 @@ impl Membership {
         }
     }
 
-    /// Takes in the result of a write.
+    /// Handles the result of a write.
     pub fn handle_written(
         &mut self,
         request: RequestNumber,
@@ -382,7 +382,7 @@ impl Membership {
         record.incarnation == self.incarnation && record.store == self.store
     }
 
-    /// Takes in a record, of whichever node.
+    /// Handles a record of any node.
     fn know(&mut self, node: NodeId, revision: Revision, record: MemberRecord, now: Timestamp) {
         let before = self.members.get(&node);
         if before.is_some_and(|before| before.revision >= revision) {

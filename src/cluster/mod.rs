@@ -18,24 +18,24 @@
 //!    copy (`attempts`), and gives the same answer at any later time, also when it has delivered or passed on
 //!    the message. Without an answer, the first node asks before it tries elsewhere; *had* means that the copy
 //!    is not its own any more.
-//! 2. **A no lasts.** A node that answers with no, to an attempt or to a question, refuses the attempts so far,
-//!    which may still be on their way. An answer to an earlier attempt tells nothing about a later one.
-//! 3. **A copy that has no other goes straight into the queue of its session.** It was planned for one node, and
+//! 2. **A refusal is final.** A node that refuses an attempt, or denies in answer to a question, also refuses the
+//!    attempts so far, which may still be on their way. An answer to an earlier attempt tells nothing about a later one.
+//! 3. **A single copy goes directly into the queue of its session.** It was planned for one node, and
 //!    was in no queue that was handed over ([`Mail::is_alone`](lanes::Mail::is_alone)).
-//! 4. **A copy that may have another one is delivered only when no node is left that may have delivered
-//!    that one.** These are the nodes that the record of the owner owes a part of the session. Each of them is asked,
-//!    and its no counts for this term of the record: in a later one it may have been the owner in between, and
-//!    had the other copy meanwhile. The holder takes such a copy only if its sender asked by the holder's own record or
-//!    a later one; mail that was planned for it is forwarded to itself, and so asks too. A dead node that must be
-//!    asked is waited for.
-//! 5. **What a session has had travels with it** (`had`): of the messages that may have another copy. A hand-over
-//!    adds what lies in the queue, as that has two copies from then on. A node that a session has left keeps
-//!    what was delivered there, and forgets what it handed over or forwarded.
+//! 4. **One of several copies is delivered only when no node is left that may have delivered another one.**
+//!    These are the nodes that the record of the owner owes a part of the session. Each of them is asked,
+//!    and its denial counts for this term of the record: before a later term it may have been the owner, and
+//!    may have had another copy. The holder takes such a copy only if its sender asked by the holder's own record or
+//!    a later one; mail that was planned for it is forwarded to itself, and so asks too. If a node that must be
+//!    asked is dead, the copy waits for it.
+//! 5. **A list of the messages that a session has had travels with it** (`had`): those that may have another copy. A
+//!    hand-over adds the messages in the queue, which have two copies from then on. A node that a session has left
+//!    keeps the messages that were delivered there, and forgets those that it handed over or forwarded.
 //! 6. **A keeper gets a copy for a dead node only if there is no other and the dead node was never sent it.**
 //!
 //! The memory of a node for these rules is bounded: the answers to each other node, and the history of each session, to
-//! 4,096 each, the oldest forgotten first. A no that is forgotten becomes a no to all attempts of that age, which
-//! are made again. Of a *taken* or *had* that is forgotten, a copy that was held up since then can be delivered a second
+//! 4,096 each, the oldest forgotten first. A forgotten refusal becomes a refusal of all attempts of that age, which
+//! are made again. After a *taken* or *had* is forgotten, a copy that was delayed since then can be delivered a second
 //! time.
 
 pub mod attempts;

@@ -57,7 +57,7 @@ impl NodeId {
     /// Maximum bytes of a name.
     pub const BYTES_MAX: usize = 64;
 
-    /// Returns the name if it is one that a subject of NATS can carry.
+    /// Returns the name if it is valid in a subject of NATS.
     pub fn new(name: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let is_fit = (1..=Self::BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain);

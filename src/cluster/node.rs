@@ -1,4 +1,4 @@
-//! The driver of a node, as far as it goes: it joins the cluster, keeps its leases, judges the others, and
+//! The driver of a node, which is incomplete: it joins the cluster, keeps its leases, judges the others, and
 //! begins again as a new incarnation when its life has ended. No client and no message uses it yet.
 //!
 //! It carries the requests of `members.rs` to NATS and the results back, on a thread of its own, so that
@@ -42,14 +42,14 @@ use crate::{journal::Revision, mqtt::Timestamp};
 /// How long a record of a member waits for its answer.
 const RECORD_TIME_MAX: Duration = Duration::from_millis(1_500);
 
-/// Between the end of a life and the next one, so that a node that ends again and again does not fill the
-/// log.
+/// The pause between the end of a life and the next one, so that a node that ends repeatedly does not fill
+/// the log.
 const NEXT_LIFE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The knowledge of a node about a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
-    /// Which life.
+    /// Its incarnation.
     pub incarnation: Incarnation,
     /// The standing in its record.
     pub standing: MemberStanding,
@@ -64,11 +64,11 @@ pub struct MemberStatus {
 pub struct NodeStatus {
     /// Its name.
     pub node: NodeId,
-    /// Which life; 0 before the first one.
+    /// Its incarnation; 0 before the first one.
     pub incarnation: Incarnation,
-    /// How far this life has come.
+    /// The phase of this life.
     pub phase: LifePhase,
-    /// How the last life of this process ended, if one has ended.
+    /// How the last life of this process ended, if a life has ended.
     pub last_end: Option<EndOfLife>,
     /// The members, by name, also this node.
     pub members: BTreeMap<NodeId, MemberStatus>,
@@ -85,12 +85,12 @@ pub struct ClusterNode {
 /// The state that the thread of the node writes and all others read.
 #[derive(Debug, Default)]
 struct SharedNode {
-    /// Until when this node may act, in milliseconds of its clock; 0: not now.
+    /// The time until which this node may act, in milliseconds of its clock; 0: not now.
     acts_until: AtomicU64,
 }
 
 impl ClusterNode {
-    /// Begins to join. It goes on trying until it serves.
+    /// Begins to join, and tries until the node serves.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -305,7 +305,7 @@ impl<'a> Life<'a> {
     }
 }
 
-/// Makes a write, and returns what became of it.
+/// Makes a write, and returns its outcome.
 async fn written(driver: &Driver, write: KeyWrite) -> Written {
     let KeyWrite { request, bucket, key, value, expected } = write;
     let time_max = match bucket {

@@ -23,7 +23,7 @@ pub struct ClusterOptions {
     pub servers: Vec<String>,
     /// Separates several clusters of brokers on the same NATS servers.
     pub prefix: String,
-    /// How many NATS servers have each stream: 1, 3 or 5.
+    /// Number of NATS servers that store each stream: 1, 3 or 5.
     pub replicas: u8,
     /// User name for NATS; with `password_file`.
     pub user: String,

@@ -1,4 +1,4 @@
-//! The record that says which node owns a client identifier, and what nodes tell each other about it.
+//! The record with the owner of a client identifier, and the messages of nodes about it.
 //!
 //! Knows no protocol: `claims.rs` and `custody.rs` write and read it.
 
@@ -90,7 +90,7 @@ pub enum ReleaseReply {
 /// The request of a claimant to the previous holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRequest {
-    /// Which client.
+    /// The client.
     pub key: ClientKey,
     /// The term of the claim.
     pub term: Term,
@@ -109,7 +109,7 @@ pub struct AskNumber(pub u64);
 pub enum OlderCopy {
     /// It is part of the session: messages that are not in the session that was handed over are added behind it.
     Whole,
-    /// Only what lies behind the offer counts: another node has the rest.
+    /// Only the mail behind the offer counts: another node has the rest.
     BehindOffer,
 }
 

@@ -1,7 +1,7 @@
 //! The owner of each client identifier: claims of this node, requests of others to release one, and the fate of
 //! sessions that are doubtful after a start or a hand-over.
 //!
-//! The same for every session, whatever is in it: the shard has the messages. Knows no leases: the driver
+//! The contents of a session do not matter here: the shard has the messages. Knows no leases: the driver
 //! asks `Membership::may_act` before it lets a CONNACK or an answer leave. Time is an argument.
 //!
 //! A reconnect at home writes nothing. Otherwise a claim is a compare-and-set of the record, and if
@@ -72,9 +72,9 @@ pub enum OwnerStep {
     Drop(ClientKey),
     /// The claimant gave the session back: it is this node's in this term, without an offer.
     Regain(ClientKey, Term),
-    /// The session is gone. Forward what lies behind the offer, or all of it, to its owner.
+    /// The session is gone. Forward the mail behind the offer, or all of it, to its owner.
     Leave(ClientKey, Tombstone, LeftWhole),
-    /// A dead node had a part of the session: ask its keeper for what it has.
+    /// A dead node had a part of the session: ask its keeper for this part.
     Fetch(ClientKey, NodeId),
     /// Answer the CONNECT: the session is here, in this term.
     Admit(ConnectNumber, ClientKey, Term),
@@ -134,7 +134,7 @@ impl ClientOwners {
         self.steps.pop_front()
     }
 
-    /// Returns what this node has of a session.
+    /// Returns the custody of a session, if this node has it.
     pub fn custody(&self, key: ClientKey) -> Option<&Custody> {
         self.custodies.get(&key)
     }
@@ -154,7 +154,7 @@ impl ClientOwners {
         self.claims.len()
     }
 
-    /// Forgets where a session went: nothing comes for it any more.
+    /// Forgets where a session went: no mail for it comes here any more.
     pub fn forget_tombstone(&mut self, key: ClientKey) {
         self.tombstones.remove(&key);
     }
@@ -168,14 +168,14 @@ impl ClientOwners {
         }
     }
 
-    /// Takes in that a term has no more versions: the next CONNECT claims again.
+    /// Notes that a term has no more versions: the next CONNECT claims again.
     pub fn handle_versions_spent(&mut self, key: ClientKey) {
         if let Some(custody) = self.custodies.get_mut(&key) {
             custody.is_proven = false;
         }
     }
 
-    /// Takes in that a client has neither a connection nor a session any more.
+    /// Notes that a client has neither a connection nor a session any more.
     ///
     /// The record is removed only if a claim after the removal gets a higher term, which is at least the
     /// seconds since 1970.
@@ -192,7 +192,7 @@ impl ClientOwners {
         }
     }
 
-    /// Takes in a record that was read, or `None` for an absent or removed one.
+    /// Handles a record that was read, or `None` for an absent or removed one.
     pub fn handle_read(
         &mut self,
         key: ClientKey,
@@ -210,7 +210,7 @@ impl ClientOwners {
         }
     }
 
-    /// Takes in the result of a write; `None` is a conflict or an unknown outcome.
+    /// Handles the result of a write; `None` is a conflict or an unknown outcome.
     pub fn handle_written(
         &mut self,
         request: RequestNumber,

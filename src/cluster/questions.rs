@@ -19,7 +19,7 @@ use super::{
 pub struct NodeQuestion {
     /// The node that asks.
     pub from: NodeId,
-    /// In which life: a question of an earlier life than the known one is refused.
+    /// Its incarnation: a question of an earlier one than the known one is refused.
     pub incarnation: Incarnation,
     /// The question.
     pub body: QuestionBody,
@@ -42,12 +42,12 @@ pub enum QuestionBody {
         key: ClientKey,
         /// The message.
         mail: Mail,
-        /// Which attempt.
+        /// The number of the attempt.
         attempt: CopyAttempt,
         /// The term of the record by which the sender asked the nodes that are owed.
         term: Term,
     },
-    /// Did you have a message, or take this copy? If not, refuse the attempts so far.
+    /// Whether the node had a message, or took this copy. If not, it refuses the attempts so far.
     Past {
         /// The client of the session.
         key: ClientKey,
@@ -64,19 +64,19 @@ pub enum QuestionBody {
         key: ClientKey,
         /// The message.
         mail: Mail,
-        /// Which attempt.
+        /// The number of the attempt.
         attempt: CopyAttempt,
     },
-    /// The session was claimed: forward what you keep for it.
+    /// The session was claimed: the keeper forwards its messages for it.
     TakeShadows {
         /// The dead node.
         dead: NodeId,
         /// The client of the session.
         key: ClientKey,
     },
-    /// Where in the log are the routes of a session that you have?
+    /// The place in the log of the routes of a session that the node has.
     RoutesOf(ClientKey),
-    /// The old routes of a session that you have are withdrawn, and everything is forwarded.
+    /// The old routes of a session that the node has are withdrawn, and all its mail is forwarded.
     Drained(ClientKey),
 }
 

@@ -1,7 +1,7 @@
 //! Routes: which node has a subscriber for a Topic Filter.
 //!
 //! A node writes its filters to one log, in one order: a snapshot when it begins, then changes, and a new
-//! snapshot when the changes outgrow it. Every node applies the log, and says how far. Knows no clients:
+//! snapshot when the changes outgrow it. Every node applies the log, and reports its position. Knows no clients:
 //! a route names a node. Knows no index either: the driver passes the changes on to the router.
 //!
 //! SUBACK waits until every serving node has applied the filter, or a second has passed. Otherwise a
@@ -88,7 +88,7 @@ pub struct SubackNumber(pub u64);
 /// A SUBACK that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubackReady {
-    /// Which one.
+    /// The SUBACK.
     pub number: SubackNumber,
     /// Whether every serving node has applied the filters. Otherwise it is counted.
     pub is_everywhere: bool,
@@ -193,7 +193,7 @@ impl OwnRoutes {
         }
     }
 
-    /// Returns where in the log the last of these filters is; `None` if one is not written yet, or has no
+    /// Returns the place in the log of the last of these filters; `None` if one is not written yet, or has no
     /// subscriber here (yet).
     pub fn placed<'a>(&self, filters: impl IntoIterator<Item = &'a str>) -> Option<Sequence> {
         let placed = |filter: &str| self.filters.get(filter)?.placed;
@@ -229,7 +229,7 @@ impl OwnRoutes {
         Some(SubackReady { number, is_everywhere })
     }
 
-    /// Returns the entry to append, which is then sent at `now`.
+    /// Returns the entry to append, which counts as sent at `now`.
     pub fn poll_append(&mut self, now: Timestamp) -> Option<RouteAppend> {
         if self.in_flight.is_none() {
             let content = self.next_content()?;
@@ -386,6 +386,7 @@ impl RemoteRoutes {
         if *node == self.me {
             return Vec::new();
         }
+        // An entry that was written twice, or that an earlier life wrote late, changes nothing.
         let known = self.nodes.entry(node.clone()).or_default();
         let order = (entry.incarnation, entry.number);
         if order <= (known.incarnation, known.number) {
@@ -395,6 +396,7 @@ impl RemoteRoutes {
             known.staged = None;
         }
         (known.incarnation, known.number) = order;
+        // Only changes are returned, so that a repeated filter counts once.
         match entry.content {
             RouteContent::Changes(changes) => {
                 let is_new = |change: &FilterChange| {
@@ -430,14 +432,14 @@ fn differences(before: &BTreeSet<Box<str>>, now: &BTreeSet<Box<str>>) -> Vec<Fil
     changes.map(|(filter, is_added)| FilterChange { filter: filter.clone(), is_added }).collect()
 }
 
-/// How far each node has applied the log, as its lane says.
+/// The position in the log up to which each node has applied it, as its lane reports.
 #[derive(Debug, Default)]
 pub struct AppliedMarks {
     marks: BTreeMap<NodeId, (Incarnation, Sequence)>,
 }
 
 impl AppliedMarks {
-    /// Takes in the mark of a node, also of this one.
+    /// Handles the mark of a node, also of this one.
     pub fn handle_applied(&mut self, node: &NodeId, incarnation: Incarnation, sequence: Sequence) {
         let mark = self.marks.entry(node.clone()).or_default();
         *mark = (*mark).max((incarnation, sequence));

@@ -1,7 +1,7 @@
-//! A write whose outcome must be known: it is made again until its record is there, or a later one that
-//! shows that it never will be.
+//! A write whose outcome must be known: it is repeated until its record is there, or a later record shows that
+//! it never will be.
 //!
-//! A get decides nothing: it only shows that something *has* moved on. `claims.rs` uses it.
+//! A read decides nothing: it only shows that the record *has* changed. `claims.rs` uses it.
 
 use super::{
     names::{NodeId, RequestNumber},
@@ -62,7 +62,7 @@ impl Settling {
         Some(SettlingStep::Write(self.expected))
     }
 
-    /// Takes in the result of a write; `None` is a conflict or an unknown outcome.
+    /// Handles the result of a write; `None` is a conflict or an unknown outcome.
     pub(super) fn handle_written(
         &mut self,
         request: RequestNumber,
@@ -79,7 +79,7 @@ impl Settling {
         settled
     }
 
-    /// Takes in a record that is or was there. An older one tells nothing.
+    /// Handles a record that is or was there. An older one tells nothing.
     pub(super) fn handle_read(
         &mut self,
         revision: Revision,

@@ -1,4 +1,4 @@
-//! The encoding of what nodes tell each other and write to NATS: a version, a kind, then the fields.
+//! The encoding of all values that nodes send to each other and write to NATS: a version, a kind, then the fields.
 //!
 //! Decoding is total: any bytes are a value or a [`WireError`], and memory is taken only for bytes that
 //! are there. Knows no protocol; each type names its kind where it is defined.
@@ -25,7 +25,7 @@ pub enum WireError {
     /// A node of a later version wrote them.
     #[error("read version {0}, which is later than this node")]
     Version(u8),
-    /// They are something else.
+    /// They are a value of another kind.
     #[error("read kind {found} in place of {expected}")]
     Kind {
         /// The kind that the reader wanted.

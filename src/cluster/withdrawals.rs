@@ -1,7 +1,7 @@
 //! The old routes of sessions that have left: they stay, with the tombstone, until every serving node has
 //! applied the new ones.
 //!
-//! Otherwise a publisher's node could plan in the gap, find nobody, and acknowledge. The marks of applied
+//! Otherwise a publisher's node could plan in the gap, find no subscriber, and acknowledge. The marks of applied
 //! routes come on the lanes behind all mail that was planned before, so when all of them have come, no
 //! mail for the session comes here any more. Knows neither sessions nor lanes.
 
@@ -25,7 +25,7 @@ pub enum RouteReply {
     At(Sequence),
     /// It has the session, and not all its filters are in the log.
     Later,
-    /// It does not have the session; if it had it, this is where it went.
+    /// It does not have the session; `to` is the node to which the session went, if it had it.
     Gone(Option<(NodeId, Term)>),
 }
 
@@ -85,7 +85,7 @@ impl Withdrawals {
         self.waiting.insert(key, withdrawal);
     }
 
-    /// Takes in that the session is here again; returns the filters, which it goes on to use.
+    /// Notes that the session is here again; returns the filters, which it goes on to use.
     pub fn handle_back(&mut self, key: ClientKey) -> Option<Vec<Box<str>>> {
         self.waiting.remove(&key).map(|withdrawal| withdrawal.filters)
     }
@@ -100,7 +100,7 @@ impl Withdrawals {
         self.waiting.is_empty()
     }
 
-    /// Takes in the answer of the new owner.
+    /// Handles the answer of the new owner.
     pub fn handle_reply(&mut self, key: ClientKey, from: &NodeId, reply: RouteReply) {
         let Some(waiting) = self.waiting.get_mut(&key).filter(|waiting| waiting.to == *from) else {
             return;
@@ -115,7 +115,7 @@ impl Withdrawals {
         }
     }
 
-    /// Takes in that a later holder is in the record.
+    /// Notes that a later holder is in the record.
     pub fn handle_moved(&mut self, key: ClientKey, to: NodeId, term: Term) {
         if let Some(waiting) = self.waiting.get_mut(&key)
             && term > waiting.term
@@ -124,7 +124,7 @@ impl Withdrawals {
         }
     }
 
-    /// Returns the next thing to do. Withdraws routes whose time has come.
+    /// Returns the next step. Withdraws routes whose time has come.
     pub fn poll_step<'a, I: Iterator<Item = (&'a NodeId, Incarnation)>>(
         &mut self,
         own: &mut OwnRoutes,

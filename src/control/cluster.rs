@@ -36,7 +36,7 @@ labels! {
 pub struct ClusterView {
     /// How this broker stands in it.
     pub state: ClusterState,
-    /// The name of this broker in it.
+    /// The name of this broker in the cluster.
     pub node: String,
     /// Counts the lives of this broker in the cluster; 0 before the first.
     pub incarnation: u64,

@@ -295,13 +295,13 @@ impl ClientSession {
     }
 }
 
-/// Messages that did not reach a client.
+/// The messages of one reason that did not reach a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DroppedMessages {
-    /// Why.
+    /// The reason.
     pub reason: DropReason,
-    /// Their number.
+    /// The number of messages.
     pub messages: u64,
 }
 

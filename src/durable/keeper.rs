@@ -134,7 +134,7 @@ impl Keeper {
             && self.queue.holds(account, more, now, self.health.trouble().is_some())
     }
 
-    /// Returns whether this owner has so much on the way that it may begin nothing that needs the
+    /// Returns whether this owner has too much on the way to begin work that needs the
     /// store.
     pub(crate) fn is_exhausted_by(&self, account: &Account, now: Timestamp) -> bool {
         self.queue.is_exhausted_by(account, now)

@@ -1,7 +1,7 @@
-//! How much is on its way to the store, of all owners together and of each. An owner that has more
+//! Counts the bytes on their way to the store, of all owners together and of each. An owner that has more
 //! than its share on the way waits; the others do not wait for it.
 //!
-//! Counts bytes, and knows neither changes nor the store. The keeper counts with it, and shards ask
+//! Knows neither changes nor the store. The keeper counts with it, and shards ask
 //! before they handle a packet that needs the store.
 
 use std::{
@@ -20,17 +20,17 @@ use crate::{
 /// Maximum bytes of changes that wait for the store, before every packet that needs the store waits.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The bytes that one owner may have on the way, as part of [`BYTES_MAX`]: two groups of the writer, so that one owner
-/// alone can use all that the store can do.
+/// alone can keep the store busy.
 const OWNER_PART: usize = 8;
 /// The same while the store is behind.
 const OWNER_PART_BEHIND: usize = 16;
-/// An owner with a larger part of [`BYTES_MAX`] begins nothing more that needs the store: some of its changes come
+/// An owner with a larger part of [`BYTES_MAX`] begins no further work that needs the store: some of its changes come
 /// from no packet that could be held.
 const OWNER_PART_EXHAUSTED: usize = 4;
 /// The store is behind if its oldest change has waited for longer.
 const BEHIND_AFTER: Duration = Duration::from_millis(250);
 /// All limits are this many times larger while the store is in trouble: the broker then refuses durable messages, so
-/// acknowledgements of subscribers and retained messages of QoS 0 are left.
+/// only acknowledgements of subscribers and retained messages of QoS 0 remain.
 const TIMES_IN_TROUBLE: usize = 4;
 
 /// The changes on their way to the store.
@@ -90,13 +90,13 @@ impl StoreQueue {
         self.bytes() > BYTES_MAX * times(is_in_trouble)
     }
 
-    /// Returns whether any owner may have to wait, if the caller is about to add `more` bytes. It is not worth asking
-    /// for one owner otherwise.
+    /// Returns whether any owner may have to wait, if the caller is about to add `more` bytes. Otherwise, no
+    /// owner has to be asked.
     pub(crate) fn may_be_long(&self, more: usize) -> bool {
         self.bytes().saturating_add(more) > BYTES_MAX / OWNER_PART_BEHIND
     }
 
-    /// Returns whether packets of this owner that need the store must wait, if `more` bytes of it are about to be added.
+    /// Returns whether packets of this owner that need the store must wait, if the caller is about to add `more` bytes.
     pub(crate) fn holds(
         &self,
         account: &Account,
@@ -114,7 +114,7 @@ impl StoreQueue {
             || (is_above(OWNER_PART_BEHIND) && self.is_behind(now))
     }
 
-    /// Returns whether this owner has so much on the way that it may begin no session and no Will that needs the store.
+    /// Returns whether this owner has too much on the way to begin a session or a Will that needs the store.
     pub(crate) fn is_exhausted_by(&self, account: &Account, now: Timestamp) -> bool {
         account.store_waiting.used() > (BYTES_MAX / OWNER_PART_EXHAUSTED) as u64
             && self.is_behind(now)

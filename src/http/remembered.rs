@@ -1,6 +1,6 @@
 //! The credentials that were last accepted on a connection, stored in the connection's data.
 //!
-//! A caller that uses them again is not guessing passwords, so it is not locked out because others are. Where the
+//! A caller that uses them again does not guess passwords, so a lock-out of others does not concern it. Where the
 //! authenticator allows it, the identity behind them is remembered, too: then calls that follow each other are
 //! checked once in [`REMEMBERED`]. Called by `admission`.
 
@@ -32,7 +32,7 @@ pub(super) struct ShownLogin {
 }
 
 impl ShownLogin {
-    /// Returns it for a request from this address; `None` if the request has no credentials.
+    /// Returns the facts of a request from this address; `None` if the request has no credentials.
     pub(super) fn of(
         request: &HttpRequest,
         (from, rules): (IpAddr, ListenerLogins),
@@ -60,7 +60,7 @@ impl LastAccepted {
         self.0.borrow().as_ref().is_some_and(|accepted| accepted.shown.proof == shown.proof)
     }
 
-    /// Returns the identity that these credentials have proven a moment ago, unless something has changed since.
+    /// Returns the identity that these credentials proved a moment ago, unless accounts or rules have changed since.
     pub(super) fn identity(&self, shown: &ShownLogin, now: Timestamp) -> Option<Identity> {
         let accepted = self.0.borrow();
         let accepted = accepted.as_ref().filter(|accepted| accepted.shown == *shown)?;

@@ -1,4 +1,4 @@
-//! The versions of the protocol, and Packet Identifiers: what all parts of the codec share.
+//! The versions of the protocol and Packet Identifiers, which all parts of the codec share.
 
 use std::num::NonZeroU16;
 

@@ -1,6 +1,6 @@
 //! The thread that exports: metrics at an interval, spans in batches.
 //!
-//! A collector that does not answer holds up this thread and nobody else. A batch of spans is tried
+//! A collector that does not answer stops this thread alone. A batch of spans is tried
 //! again, as OTLP says, while the next ones wait in their bounded queue; metrics are sent again at the
 //! next interval.
 
@@ -51,7 +51,7 @@ pub(super) struct Exporter {
     ending: CancellationToken,
 }
 
-/// Why something was not exported.
+/// Why a batch was not exported.
 struct NotExported {
     why: String,
     /// Whether another attempt may succeed, and when.
@@ -84,7 +84,7 @@ impl Exporter {
         })
     }
 
-    /// Starts the thread; returns it, and what stops it.
+    /// Starts the thread; returns it, and the token that stops it.
     pub(super) fn start(self) -> Result<(thread::JoinHandle<()>, CancellationToken), OtlpError> {
         let ending = self.ending.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -224,11 +224,11 @@ impl Exporter {
         let (signal, collector) = (signal.name(), self.options.endpoint.host());
         match (outcome, trouble.is_some()) {
             (Err(why), false) => {
-                tracing::warn!(collector, signal, why = &*why, "the collector does not take data");
+                tracing::warn!(collector, signal, why = &*why, "the collector refuses data");
                 *trouble = Some(ToldTrouble);
             }
             (Ok(()), true) => {
-                tracing::info!(collector, signal, "the collector takes data again");
+                tracing::info!(collector, signal, "the collector accepts data again");
                 *trouble = None;
             }
             (Err(_), true) | (Ok(()), false) => {}

@@ -60,7 +60,7 @@ impl PreparedOtlp {
         Ok(Self { exporter, tracer })
     }
 
-    /// Returns what makes spans; `None` if nothing is traced.
+    /// Returns the tracer, which makes spans; `None` if nothing is traced.
     pub(crate) fn tracer(&self) -> Option<&Arc<Tracer>> {
         self.tracer.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Where metrics and traces are exported, which, and how they name this broker.
+//! The options of the export: the collector, the metrics and traces, and the name of this broker in them.
 
 use std::{
     fmt, io,

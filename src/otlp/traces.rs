@@ -8,10 +8,10 @@ use crate::spans::{SpanKind, SpanRecord, SpanValue};
 
 /// The flag of a trace that is recorded.
 const SAMPLED: u32 = 1;
-/// It is known whether the parent is in another process; and it is.
+/// Two flags: the place of the parent is known, and it is in another process.
 const KNOWS_PARENT: u32 = 0x100;
 const HAS_REMOTE_PARENT: u32 = 0x200;
-/// The code of a Status of something that has failed.
+/// The code of the Status of a failed operation.
 const STATUS_ERROR: i32 = 2;
 
 /// Returns the request that exports these spans.

@@ -51,7 +51,7 @@ pub(super) struct BacklogHolders {
 }
 
 impl BacklogHolders {
-    pub(super) fn hold(&mut self, place: Place) {
+    pub(super) fn begin(&mut self, place: Place) {
         if self.holders.insert(place) {
             self.order.push_back(place);
         }

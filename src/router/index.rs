@@ -110,7 +110,8 @@ impl Index {
     /// the online members, which may take them.
     pub fn note_holder(&self, filter: FilterParts<'_>, place: Place) -> Vec<Place> {
         let Some(share_name) = filter.share_name else { return Vec::new() };
-        self.write().change(filter.filter, |subscribers| subscribers.hold(share_name, place))
+        self.write()
+            .change(filter.filter, |subscribers| subscribers.begin_backlog(share_name, place))
     }
 
     /// Notes that the member at `place` has no more queued messages of a shared subscription. If

@@ -299,9 +299,9 @@ impl Subscribers {
 
     /// Notes that the member at `place` has queued messages of the group. Returns some of the
     /// online members.
-    pub(super) fn hold(&mut self, share_name: &str, place: Place) -> Vec<Place> {
+    pub(super) fn begin_backlog(&mut self, share_name: &str, place: Place) -> Vec<Place> {
         let Some(group) = self.group_mut(share_name) else { return Vec::new() };
-        group.backlog.hold(place);
+        group.backlog.begin(place);
         group.settle_tail();
         let there = group.members.as_slice().iter().map(|member| member.place);
         there.filter(|there| *there != place).take(TOLD_MAX).collect()

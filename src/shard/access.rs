@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Core {
-    /// Returns whether a ban keeps a client out, by the names that it gives. They are not proven yet.
+    /// Returns whether a ban keeps a client out, by its names, which are not proven yet.
     pub(crate) fn keeps_out(
         &self,
         connect: &Connect<'_>,

@@ -139,6 +139,7 @@ pub(crate) type ListenerLoginsByUrl = Vec<(Arc<str>, ListenerLogins)>;
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Result<Self, StoreError> {
         let retained = Arc::new(Retained::new(retained_limits(&parts.limits)));
+        // The numbers that the last run has used.
         let bounds = parts.store.as_ref().map(|store| store.bounds()).transpose()?;
         let bounds = bounds.unwrap_or_default();
         let disk_bytes = parts.store.as_ref().and_then(|store| store.disk_bytes_in_all());

@@ -1,8 +1,8 @@
 //! The spans of deliveries that have not ended.
 //!
-//! A subscriber may take its messages late, or never. So the spans that are open lie in one table, which
-//! has a bound in number and in time; a receipt has only the number of its span. A span that leaves the
-//! table early says that its message still waited.
+//! A subscriber may take its messages late, or never. So one table has the open spans, with a bound in
+//! number and in time; a receipt has only the number of its span. The span of a message that still waits
+//! when it leaves the table says so.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -5,7 +5,7 @@
 //!  └─ mqtt receive          until the broker may acknowledge the message
 //!      ├─ mqtt route        until each target has it, in its output or in a queue
 //!      │   └─ mqtt deliver  for each target: until the client has acknowledged it
-//!      └─ mqtt store        until the store has what the acknowledgement waits for
+//!      └─ mqtt store        until the changes are stored that the acknowledgement waits for
 //! ```
 
 use std::sync::{
@@ -138,7 +138,7 @@ impl MessageTrace {
         Some(Arc::new(Receipt::watched(Box::new(watcher), until)))
     }
 
-    /// Returns what the spans of this message that are messaging operations have in common.
+    /// Returns the attributes that all spans of messaging operations of this message have.
     fn attributes(
         &self,
         kind: &'static str,
@@ -188,7 +188,7 @@ impl ReceiveSpan {
         self.waits_since = Some(nanos_now());
     }
 
-    /// Ends the spans: the store has what the acknowledgement waits for.
+    /// Ends the spans: all changes that the acknowledgement waits for are stored.
     pub(crate) fn stored(mut self) {
         self.is_stored = true;
     }

@@ -1,11 +1,11 @@
-//! Traces: which messages and calls are traced, and the spans that are waiting to be exported.
+//! Traces: selects the messages and calls that are traced, and has the spans that wait for their export.
 //!
 //! ```text
 //! shards, HTTP workers ── spans ──▶ queue ──▶ exporter
 //!                 deliveries that have not ended ─┘
 //! ```
 //!
-//! A message is traced if its publisher says so, in the user property `traceparent` of MQTT 5.0; a call
+//! The broker traces a message if its publisher requests it by the user property `traceparent` of MQTT 5.0; a call
 //! of the REST interface by the header of this name. The queue is bounded: a span that finds no room is
 //! dropped and counted, and nobody waits. Knows no protocol by which spans are exported.
 

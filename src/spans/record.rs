@@ -23,7 +23,7 @@ pub(crate) struct SpanRecord {
     pub(crate) ended: u64,
     pub(crate) attributes: Vec<(&'static str, SpanValue)>,
     pub(crate) events: Vec<(&'static str, u64)>,
-    /// Why what it describes has failed, if it has.
+    /// The reason of a failure, if the operation failed.
     pub(crate) failed: Option<&'static str>,
 }
 

@@ -3,8 +3,8 @@
 //! Knows neither what is in a packet nor where the bytes come from. Used by the log of packets and by
 //! traces.
 
-/// Maximum bytes of a packet that are kept until it is complete: enough for its topic. Of a longer packet
-/// less is told.
+/// Maximum bytes of a packet that are kept until it is complete: enough for its topic. The record of a
+/// longer packet has less.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Finds packet boundaries in a stream of bytes.

@@ -91,7 +91,7 @@ pub(super) struct PacketPart {
 }
 
 impl PacketPart {
-    /// Returns what a line has of a connection that is followed from now on.
+    /// Returns the part of a line about a connection that is followed from now on.
     pub(super) fn of_connection(version: ProtocolVersion, keep_alive_secs: u16) -> Self {
         Self {
             protocol: Some(version.level()),
@@ -100,7 +100,7 @@ impl PacketPart {
         }
     }
 
-    /// Returns what a line has of a connection that was refused or has ended.
+    /// Returns the part of a line about a connection that was refused or has ended.
     pub(super) fn of_end(reason: &str, by: Option<&str>) -> Self {
         Self { reason: Some(reason.to_owned()), by: by.map(text), ..Self::default() }
     }
@@ -136,7 +136,7 @@ pub(super) const fn kind_of(first: u8) -> Option<TraceKind> {
     })
 }
 
-/// Whatever the broker has accepted is decoded.
+/// All packets that the broker has accepted are decoded.
 pub(super) const LIMITS: DecodeLimits = DecodeLimits {
     packet_bytes_max: u32::MAX,
     topic_bytes_max: u16::MAX,
@@ -183,7 +183,7 @@ fn shortened_publish(head: &[u8]) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// Returns what a line has of a packet of `length` bytes of which `head` is the beginning.
+/// Returns the part of a line about a packet of `length` bytes that begins with `head`.
 pub(super) fn packet_part(
     (head, length): (&[u8], usize),
     version: ProtocolVersion,

@@ -1,4 +1,4 @@
-//! Traces of clients: which there are, and which of them record a connection.
+//! Traces of clients: starts and ends them, and finds those that record a connection.
 //!
 //! A trace observes the stream of a connection, between the connection and its transport (`tap.rs`). A
 //! connection that no trace records has no observer, so traces of others cost it nothing. Connections
@@ -42,7 +42,7 @@ use crate::{
 
 /// How long the records of a trace stay after its end, unless a new trace needs the place.
 const KEPT_AFTER_SECS: u64 = 900;
-/// How long a reader that was waiting lets further records come.
+/// How long a reader that was waiting collects further records.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// All traces of a node.
@@ -93,7 +93,7 @@ impl Traces {
     /// Starts a trace. Connections that are there already are not observed yet.
     ///
     /// # Errors
-    /// There are as many as there may be, in all or of this caller.
+    /// The maximum number of traces exists already, in all or of this caller.
     pub(crate) fn start(&self, mut wanted: StartTrace) -> Result<Arc<Trace>, ControlError> {
         wanted.secs = wanted.secs.clamp(1, TRACE_SECS_MAX);
         let now = self.clock.now();
@@ -120,7 +120,7 @@ impl Traces {
         Ok(trace)
     }
 
-    /// Ends the traces whose time is over, and removes those that have been over for long.
+    /// Ends the traces whose time is over, and removes those that ended long ago.
     pub(crate) fn expire(&self, now: Timestamp) {
         if self.count.load(Relaxed) > 0 {
             self.expire_in(&mut self.all(), now);

@@ -9,7 +9,7 @@ use crate::mqtt::{
     AckProperties, ConnAckProperties, ConnectProperties, PublishProperties, UserProperties,
 };
 
-/// Filters, Reason Codes and the like of one packet that a line has.
+/// Maximum number of filters, Reason Codes and other items of one packet in a line.
 pub(super) const ITEMS_MAX: usize = 64;
 /// Bytes of a text that a line has.
 const TEXT_BYTES_MAX: usize = 4 * 1024;

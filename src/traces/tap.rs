@@ -32,7 +32,7 @@ use crate::{
     transport::{TlsFacts, Transport, absent},
 };
 
-/// Where a stream is when a trace begins to observe it.
+/// The position of a stream when a trace begins to observe it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct StreamPlace<'a> {
     /// Bytes that were read and not handled; the last packet may be incomplete.
@@ -113,7 +113,7 @@ struct Tapped {
     watch: TapWatch,
     received: Framer,
     sent: Framer,
-    /// Bytes that are still to be written of packets that are not recorded.
+    /// The number of unwritten bytes that belong to packets which are not recorded.
     skipped: usize,
     heads: Arc<Budget>,
     /// Memory for the beginnings of incomplete packets, while there are any.

@@ -1,4 +1,4 @@
-//! One trace: what it records, for how long, and its records.
+//! One trace: its clients, its duration, and its records.
 //!
 //! The records are a ring with a bound in bytes: the oldest leaves for a new one, and is counted. A reader
 //! is a position in it, so that nobody waits for a reader. Knows neither packets nor streams.
@@ -108,7 +108,7 @@ impl Trace {
         &self.id
     }
 
-    /// Returns whose packets it records.
+    /// Returns the clients whose packets it records.
     pub(crate) const fn target(&self) -> &TraceTarget {
         &self.target
     }
@@ -154,7 +154,7 @@ impl Trace {
     /// Returns whether the caller may observe a client.
     fn may_observe(&self, client_id: &str, rules: &dyn Authorizer) -> bool {
         let Some(caller) = &self.caller else { return true };
-        // What was loaded for the caller belongs to the rules of that time.
+        // The loaded permissions of the caller belong to the rules of that time.
         let is_outdated = !caller.identity.prepared.is_empty() && rules.generation() != self.rules;
         !is_outdated && caller.may_observe(rules, client_id)
     }

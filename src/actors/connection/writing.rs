@@ -29,6 +29,7 @@ impl Connection {
     ) -> Result<bool, Departure> {
         for _ in 0..TURNS_PER_WAKE {
             let now = shard.core.clock.now();
+            // Queued messages go into the output as far as the client takes them.
             let has_all = shard.pump(self.slot, now);
             let Some(slot) = shard.slot_mut(self.slot) else {
                 return Ok(true);
@@ -37,6 +38,7 @@ impl Connection {
                 return Ok(true);
             };
             let tally = link.take_tally();
+            // Nothing to write, but the portion of `pump` may have ended before the queue: then it continues.
             if !link.has_output() {
                 shard.count(self.slot, tally);
                 if has_all {
@@ -50,6 +52,7 @@ impl Connection {
             let outcome = poll_write_output(&mut *self.transport, task, link, &mut wrote);
             self.has_written |= wrote > 0;
             self.is_blocked = outcome.is_pending();
+            // A written buffer goes back to the shard; a part of one stays with the link.
             let finished = match outcome {
                 Poll::Pending => None,
                 Poll::Ready(Ok(())) => {

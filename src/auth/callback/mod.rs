@@ -362,6 +362,7 @@ impl Authenticator for HttpAuthenticator {
         let Some(service) = self.0.service.load_full() else {
             return Err(AuthenticationError::NotMine);
         };
+        // Without credentials that the body can carry, the service is not asked.
         let has_token = credentials.bearer.is_some() && service.body.has_token;
         let has_name = credentials.username.is_some() && credentials.bearer.is_none();
         if !(has_token || has_name) {
@@ -371,12 +372,14 @@ impl Authenticator for HttpAuthenticator {
         let key = service.cache.key_of(&body);
         let body = Bytes::from(body);
         let (address, name) = (credentials.peer.ip(), credentials.username.unwrap_or_default());
+        // Only a call counts as an attempt: a kept answer tells a guesser nothing new.
         let verdict = match service.cache.find(&key) {
             Some(verdict) => verdict,
             None => {
                 let delay = self.0.failures().admit(address, name, now()).delay()?;
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
+                    // Others may have failed meanwhile.
                     self.0.failures().admit(address, name, now()).delay()?;
                 }
                 let asked = service.ask(Origin::of(address), key, body.clone()).await;
@@ -394,6 +397,7 @@ impl Authenticator for HttpAuthenticator {
             ServiceVerdict::Deny => return Err(AuthenticationError::BadCredentials),
             ServiceVerdict::Ignore => return Err(AuthenticationError::NotMine),
         };
+        // The service may name another user than the client does.
         let applicant = Claimant {
             username: credentials.username.map(Into::into),
             certificate: credentials.certificate.cloned().map(Arc::new),

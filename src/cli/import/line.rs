@@ -226,10 +226,12 @@ fn add_session(session: SessionLine, group: &mut Vec<Change>) -> Result<(), &'st
         login: session.login.map(LoginOfSession::read).transpose()?,
     };
     group.push(Change::PutSession(number, Box::new(record)));
+    // A store would keep only the last of two.
     let filters: HashSet<&str> = session.subscriptions.iter().map(|it| &*it.filter).collect();
     if filters.len() < session.subscriptions.len() {
         return Err("a filter is there twice");
     }
+    // The same checks as for a SUBSCRIBE: the broker trusts what its store has.
     for subscription in session.subscriptions {
         validate_filter(&subscription.filter).map_err(|_| "filter is not a valid Topic Filter")?;
         identifiers(subscription.identifier.as_slice())?;

@@ -46,6 +46,7 @@ impl Seen {
         if self.has_ended {
             return Err("the line of the kind end is the last one".to_owned());
         }
+        // Each other kind of line must not repeat a key.
         let before = self.lines;
         self.lines += 1;
         match line {

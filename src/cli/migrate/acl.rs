@@ -109,12 +109,14 @@ pub(super) fn read_acl_file(
             _ => report.not_taken_at(&place, line, "neither user, topic nor pattern"),
         }
     }
+    // The rules of users come before those of patterns.
     let mut rules = Vec::new();
     for UserTopics { name, topics } in users {
         let own = topics.rules(priority::USER_DENY, priority::USER_ALLOW);
         rules.extend(own.map(|rule| rule.users([name.clone()])));
     }
     let (deny, allow) = (priority::PATTERN_DENY, priority::PATTERN_ALLOW);
+    // A client whose name has wildcards must not match the patterns of others.
     if !(patterns.is_empty() && named_patterns.is_empty()) {
         rules.extend(without_patterns());
     }

@@ -261,7 +261,7 @@ impl MosquittoBridge {
     fn take_line(&self, line: &Line, taken: &mut TakenBridge<'_>) {
         let path = || line.path().display().to_string();
         match line.name.as_str() {
-            // TakenBridge over elsewhere.
+            // Read elsewhere.
             "address"
             | "addresses"
             | "bridge_psk"

@@ -168,6 +168,7 @@ impl Listener {
                 report.not_taken(line, why);
             }
         }
+        // Another protocol has no counterpart, so the whole listener is left out.
         let is_websocket = match self.last("protocol") {
             None => false,
             Some(line) if line.value == "mqtt" => false,
@@ -177,6 +178,7 @@ impl Listener {
                 return None;
             }
         };
+        // A Unix socket has no layers and no certificates.
         if self.port == 0 {
             let path = self.host.clone()?;
             settings.push("mqtt", "unix", &path);
@@ -191,6 +193,7 @@ impl Listener {
             report.not_taken(line, "the listener used TLS-PSK, and is left out");
             return None;
         }
+        // As in Mosquitto, a certificate without its key means no TLS.
         let has_tls = self.last("certfile").is_some() && self.last("keyfile").is_some();
         if has_tls && !self.has_possible_names(has_rules, report) {
             return None;
@@ -212,6 +215,7 @@ impl Listener {
                 settings.push("mqtt", "websocket_origins", &origin.value);
             }
         }
+        // With these options the certificate is the login; otherwise clients show it beside a password.
         let wants_certificate = has_tls && self.flag("require_certificate");
         let is_name = wants_certificate
             && (self.flag("use_identity_as_username") || self.flag("use_subject_as_username"));

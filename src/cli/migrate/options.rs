@@ -64,6 +64,7 @@ const BESIDE_PAYLOAD: i64 = 8_192;
 /// Takes an option over that concerns all clients, or reports it.
 pub(super) fn take(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
     let limit = |key| Some(("limits", key));
+    // Options of one number are set at the end; the others return.
     let (place, max) = match line.name.as_str() {
         "max_inflight_messages" => {
             let number = unlimited(line, 65_535);

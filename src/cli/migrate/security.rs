@@ -94,6 +94,7 @@ impl Security {
         };
         let mut users = Vec::new();
         let mut rules = Vec::new();
+        // Accounts and rules come from up to three files.
         let dynamic = self.dynamic_security(report);
         let passwords = self.last("password_file");
         if let Some(line) = passwords {
@@ -108,6 +109,7 @@ impl Security {
             users.extend(taken.users);
             rules.extend(taken.rules);
         }
+        // Mosquitto's default: anonymous clients only on a local listener without accounts.
         let given = self.last("allow_anonymous").and_then(Line::flag);
         let anonymous =
             given.unwrap_or_else(|| is_local && passwords.is_none() && dynamic.is_none());
@@ -129,6 +131,7 @@ impl Security {
         for rule in rules.iter_mut().filter(|rule| !is_for_all && rule.listeners.is_none()) {
             rule.listeners = Some(only.clone());
         }
+        // The names that may connect. Those of certificates are not known in advance.
         let with_name = by_certificate || !users.is_empty();
         let named = match is_for_all || by_certificate {
             true => vec!["*".to_owned()],
@@ -143,6 +146,7 @@ impl Security {
             let is_kept = |rule: &NewRule| rule.clients.as_ref().is_none_or(begins);
             rules.retain(|rule| rule.effect == "deny" || is_kept(rule));
         }
+        // At last the rule that lets them connect, with the prefix of their identifiers.
         let fault = prefix.and_then(|(place, text)| Some((place, text, unnameable(text)?)));
         if let Some((place, text, why)) = fault {
             let what = format!("clientid_prefixes {text}");

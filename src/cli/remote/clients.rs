@@ -109,6 +109,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
         "QUEUED",
         "CONNECTED AT",
     ]);
+    // JSON is written page by page; a table needs all rows for the widths of its columns.
     let (mut left, mut cursor) = (arguments.limit, None);
     while left > 0 {
         let page = query(&[("cursor", cursor)]);

@@ -1,7 +1,7 @@
-//! `hearthmq top`: what the broker does now, and its busiest clients, renewed each second.
+//! `hearthmq top`: the present figures of the broker and its busiest clients, refreshed each second.
 //!
 //! Without a terminal, and with `--once`, it writes one table. Each second it asks for the metrics and for
-//! as many clients as the terminal has lines, so it costs the broker the same whatever clients there are.
+//! as many clients as the terminal has lines, so its cost does not depend on the number of clients.
 
 mod numbers;
 mod reader;
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::cli::Failure;
 
-/// Number of clients of a table, if the command line does not say.
+/// Number of clients of a table, without an option on the command line.
 const CLIENTS: u16 = 20;
 
 #[derive(Args)]
@@ -49,7 +49,7 @@ pub(in crate::cli) struct Arguments {
     remote: RemoteOptions,
 }
 
-/// By what clients are ordered.
+/// The order of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SortBy {
     /// Messages from the client in a second

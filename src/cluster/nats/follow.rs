@@ -36,7 +36,7 @@ use super::{
     write::is_removal,
 };
 
-/// Between two attempts to make a consumer.
+/// The pause between two attempts to make a consumer.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long the making of a consumer may take. JetStream may choose a dead server for it; the next one

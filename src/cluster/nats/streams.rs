@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long one attempt waits for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The text of a server about a subject that the user may not publish to. There is no other answer then.
+/// The text of a server about a subject that the user may not publish to. The server sends no other answer.
 const NOT_ALLOWED: &str = "Permissions Violation";
 
 /// Why a stream cannot be used.

@@ -20,7 +20,7 @@ use crate::cluster::settling::{Settled, Settling};
 
 /// Time to wait for a record that was asked for.
 pub(super) const READ_MILLIS: u64 = 1_000;
-/// Time after "later".
+/// The pause after the answer "later".
 const LATER_MILLIS: u64 = 200;
 
 /// A claim of this node.
@@ -70,7 +70,7 @@ const fn bucket_index(key: ClientKey) -> usize {
 }
 
 impl ClientOwners {
-    /// Takes in a CONNECT that is allowed. The answer is [`OwnerStep::Admit`] or [`OwnerStep::Refuse`].
+    /// Handles a CONNECT that is allowed. The answer is [`OwnerStep::Admit`] or [`OwnerStep::Refuse`].
     pub fn handle_connect(
         &mut self,
         key: ClientKey,
@@ -104,7 +104,7 @@ impl ClientOwners {
         self.begin_if_there_is_room(key, now);
     }
 
-    /// Takes in that the socket of a CONNECT is closed. A claim that is written goes on to its end.
+    /// Notes that the socket of a CONNECT is closed. A claim that is written goes on to its end.
     pub fn handle_connect_gone(&mut self, key: ClientKey, connect: ConnectNumber) {
         let Some(claim) = self.claims.get_mut(&key) else { return };
         claim.next = claim.next.filter(|(next, _)| *next != connect);
@@ -287,7 +287,7 @@ impl ClientOwners {
         self.set_step(key, ClaimStep::Claiming(Settling::new(record, revision, now)));
     }
 
-    /// Returns what becomes of an old copy of this node.
+    /// Returns the fate of an old copy of this node.
     fn own_copy(&self, key: ClientKey, found: Option<&OwnerRecord>) -> OlderCopy {
         let is_offered = |custody: &Custody| custody.state != CustodyState::Own;
         let is_ours =
@@ -299,7 +299,7 @@ impl ClientOwners {
         }
     }
 
-    /// Goes on after a write whose outcome is known.
+    /// Continues after a write whose outcome is known.
     fn go_on(&mut self, key: ClientKey, settled: Settled, now: Timestamp) {
         let Some(claim) = self.claims.get(&key) else { return };
         match (&claim.step, settled) {
@@ -345,7 +345,7 @@ impl ClientOwners {
         }
     }
 
-    /// Takes in the answer of the previous holder.
+    /// Handles the answer of the previous holder.
     pub fn handle_release_reply(
         &mut self,
         from: &NodeId,
@@ -389,7 +389,7 @@ impl ClientOwners {
         self.set_step(key, ClaimStep::Adopting { record, revision });
     }
 
-    /// Takes in that the copy is stored: it is in the hands of this node, whatever happens to it.
+    /// Notes that the copy is stored: it is in the hands of this node, whatever happens to it.
     pub fn handle_adopted(&mut self, key: ClientKey, term: Term, now: Timestamp) {
         let Some(claim) = self.claims.get(&key) else { return };
         let ClaimStep::Adopting { record, revision } = &claim.step else { return };

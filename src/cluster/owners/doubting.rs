@@ -10,7 +10,7 @@ use crate::cluster::custody::{Fate, PendingFate, fate_of, fate_of_pending};
 const LOOKS_MAX: usize = 64;
 /// Time until a record without an answer, or of the past, is read again.
 const LOOK_AGAIN_MILLIS: u64 = 1_000;
-/// Time until the record of a session that stays doubtful is looked at again.
+/// Time until the record of a session that stays doubtful is read again.
 const LOOK_EVERY_MILLIS: u64 = 4_000;
 
 impl ClientOwners {

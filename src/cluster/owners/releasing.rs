@@ -9,7 +9,7 @@ use super::{
 use super::{LeftWhole, Tombstone};
 
 impl ClientOwners {
-    /// Takes in the request of a node that has claimed a session. The driver has refused it if it is of
+    /// Handles the request of a node that has claimed a session. The driver has refused it if it is of
     /// an earlier life of that node.
     pub fn handle_release(&mut self, request: ReleaseRequest, ask: AskNumber, now: Timestamp) {
         let ReleaseRequest { key, term } = request;
@@ -37,7 +37,7 @@ impl ClientOwners {
         self.steps.push_back(OwnerStep::Answer(ask, reply));
     }
 
-    /// Takes in that the term and the position of an offer are stored; `None` if the client has no
+    /// Notes that the term and the position of an offer are stored; `None` if the client has no
     /// session that lasts. `has_rest` tells whether messages lie behind the position.
     pub fn handle_offered(&mut self, ask: AskNumber, copy: Option<(Bytes, bool)>) {
         let Some((key, term)) = self.offering.remove(&ask) else { return };
@@ -52,7 +52,7 @@ impl ClientOwners {
         self.answer(ask, reply);
     }
 
-    /// Takes in that the claimant has stored and confirmed the session.
+    /// Notes that the claimant has stored and confirmed the session.
     pub fn handle_confirmed(&mut self, from: NodeId, request: ReleaseRequest) {
         let ReleaseRequest { key, term } = request;
         let is_offered =

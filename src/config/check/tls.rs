@@ -55,6 +55,7 @@ fn check_listener(
             format!("write one of those in [mqtt] and [http]: {}", known.join(", ")),
         ));
     }
+    // Otherwise one of the two would win silently.
     if config.listeners[..number].iter().any(|before| before.is_for(address)) {
         return Err(Problem::new(
             &[&key("address")],
@@ -62,6 +63,7 @@ fn check_listener(
             "put all settings of one listener into a single [[listeners]] table",
         ));
     }
+    // From here on: combinations that an operator cannot have meant.
     let Some(own) = &listener.tls else { return Ok(()) };
     if !speaks_tls.any(|tls| tls) {
         return Err(Problem::new(

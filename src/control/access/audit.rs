@@ -43,7 +43,7 @@ impl AuditEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListAudit {
-    /// Those behind this number.
+    /// Only entries with a higher number.
     pub after: u64,
     /// Maximum number of entries.
     pub limit: usize,

@@ -75,7 +75,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "token_not_found", "No token has this name.")
     }
 
-    /// Nothing is counted for an address.
+    /// The broker counts no failed login for an address.
     pub(in crate::http) fn no_failed_logins() -> Self {
         let message = "No failed logins of this address, or of this user there, count now.";
         Self::new(StatusCode::NOT_FOUND, "no_failed_logins", message)

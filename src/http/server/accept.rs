@@ -284,6 +284,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             }
         });
     let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    // Deadlines of a head and of the end are here; all others are those of the watch.
     let (ending, for_calls) = (ending.clone(), ending.clone());
     let service = HttpService::build()
         .keep_alive(actix_http::KeepAlive::Os) // the watch ends idle connections
@@ -309,6 +310,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             }
         })
         .h1(map_config(app, |()| AppConfig::default()));
+    // One service for all connections of this worker.
     let service = service.new_service(()).await.ok()?;
     Some(Rc::new(move |stream, peer| {
         let ended = service.call((stream, Some(peer)));

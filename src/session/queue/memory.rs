@@ -78,14 +78,14 @@ impl Queue {
             && self.has_bytes_beside_others(self.bytes_fetched + self.in_flight.bytes + size)
     }
 
-    /// Returns whether the share has room for one message more than these of this queue.
+    /// Returns whether the owner's share has room for one more message, with `own` messages of this queue.
     fn has_owner_messages(&self, own: usize) -> bool {
         let InMemory { account, messages, .. } = &self.in_memory;
         let account = account.as_ref();
         account.is_none_or(|account| has_room(&account.queue_messages, *messages, own + 1))
     }
 
-    /// Returns whether the share has room for these bytes of this queue, beside those of the owner's other queues.
+    /// Returns whether the owner's share has room for `own` bytes of this queue, besides the owner's other queues.
     fn has_bytes_beside_others(&self, own: usize) -> bool {
         let InMemory { account, bytes, .. } = &self.in_memory;
         account.as_ref().is_none_or(|account| has_room(&account.queue_bytes, *bytes, own))

@@ -56,13 +56,13 @@ impl Shard {
         }
     }
 
-    /// Takes what other owners than the debtor have caused in this turn.
+    /// Takes the amounts that other owners than the debtor have caused in this turn.
     pub(in crate::shard) fn take_loads(&mut self) -> Vec<StoreLoad> {
         std::mem::take(&mut self.tickets.loads).all
     }
 
-    /// Lets the changes that `work` makes count for the owner of a slot, whatever the other changes of the turn
-    /// count for.
+    /// Lets the changes that `work` makes count for the owner of a slot, apart from the other changes of the
+    /// turn.
     pub(in crate::shard) fn charged_to<R>(
         &mut self,
         slot: u32,
@@ -82,7 +82,7 @@ impl Shard {
         result
     }
 
-    /// Returns the bytes of changes that this turn has made and that no account has yet.
+    /// Returns the bytes of this turn's changes that do not count in an account yet.
     fn noted_bytes(&self) -> usize {
         let noted = self.journal.as_ref().map_or(0, Journal::bytes);
         noted.saturating_sub(self.tickets.loads.bytes)
@@ -94,7 +94,7 @@ impl Shard {
         self.slot(slot).is_some_and(|found| self.owner_waits_for_store(&found.account, now))
     }
 
-    /// Returns whether what this owner does has to wait if it needs the store.
+    /// Returns whether work of this owner that needs the store has to wait.
     pub(in crate::shard) fn owner_waits_for_store(
         &self,
         account: &Account,

@@ -153,6 +153,7 @@ impl Shard {
         steps: &mut usize,
         now: Timestamp,
     ) -> bool {
+        // A client whose permissions could not be loaded keeps those that it has.
         let is_prepared = !rounds.unprepared.contains(&slot);
         self.end_if_banned(slot, rounds, now);
         let Some(found) = self.slot(slot) else { return false };

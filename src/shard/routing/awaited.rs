@@ -221,6 +221,7 @@ impl Shard {
         call: ReceiptCall,
         turn: &mut Turn<'_>,
     ) {
+        // As in `route`, but each delivery has a receipt, so each is a message of its own.
         let number = self.message_number(&message.publication(), plan, turn);
         let message = Message::clone(message).received(turn.now);
         let message = Arc::new(match number {

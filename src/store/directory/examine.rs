@@ -350,9 +350,11 @@ impl Examiner<'_> {
             }
             has_place.then_some(()).ok_or_else(no_place)
         });
+        // Each ring has removed its own places; the rest belongs to none.
         for _ in self.places.drain().chain(self.owner_places.drain()) {
             self.found.fault("histories: a place has no history");
         }
+        // The counts must be the sums of the rings that were read above.
         self.pass(Space::OwnerCounts, "owners of histories", |this, key, value| {
             let counted =
                 key.try_into().ok().and_then(|owner: OwnerKey| this.owners.remove(&owner));

@@ -22,6 +22,20 @@ fn readme_has_at_most_900_words() {
     assert!(words <= 900, "{words} words");
 }
 
+#[test]
+fn every_feature_of_the_library_is_documented() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let features = between(&manifest, "\n[features]\n", "\n[").next().unwrap();
+    let names = features.lines().filter_map(|line| Some(line.split_once(" = [")?.0));
+    // `default` is `cli`, and `outbound` belongs to others.
+    let names: BTreeSet<_> = names.filter(|name| !["default", "outbound"].contains(name)).collect();
+    assert!(names.len() > 10, "{names:?}");
+    let text = document("docs/embedding.md");
+    let has_row = |name: &&str| text.contains(&format!("\n| `{name}`"));
+    let missing: Vec<_> = names.into_iter().filter(|name| !has_row(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// A longer one is not read. Further terms stand where they are used.
 #[test]
 fn the_glossary_has_at_most_20_lines() {

@@ -11,7 +11,6 @@ use super::shares::{lasting, of, reached};
 use crate::support::{
     Client,
     disk::{Disk, until_written},
-    millis,
     packets::*,
     pass, secs, world_within,
 };

@@ -33,7 +33,7 @@ impl MetricSums {
 pub(super) struct TopNumbers {
     /// The answer of `/api/v1/node`; `null` if the account may not see it.
     pub(super) node: Value,
-    /// Those of now and of the moment before, and the seconds between them.
+    /// The present metrics, those before, and the seconds between them.
     pub(super) metrics: Option<(MetricSums, Option<(MetricSums, f64)>)>,
     /// The busiest clients.
     pub(super) clients: Vec<Value>,
@@ -67,6 +67,7 @@ impl TopNumbers {
                 text_of(&node["readiness"])
             ),
         }];
+        // The list of clients is shown without them.
         if self.metrics.is_none() {
             lines.push(
                 "the account may not see the metrics; it needs observe for all clients".into(),

@@ -72,7 +72,7 @@ impl TopReader {
         Ok(TopNumbers { node, metrics, clients, shown })
     }
 
-    /// Reads everything about a client, or why that cannot be.
+    /// Reads everything about a client, or the reason why it cannot be read.
     fn client(&self, client_id: &str) -> Result<Result<Value, String>, RemoteError> {
         let target = query(&[("id", Some(client_id.to_owned()))]);
         let target = format!("/api/v1/client?{}", target.trim_start_matches('&'));

@@ -1,6 +1,6 @@
 //! The terminal: keys, sizes, and new numbers, which another thread reads.
 //!
-//! Whatever ends the command, the terminal is as it was before: ratatui restores it after a panic too.
+//! However the command ends, the terminal is restored: ratatui does this after a panic too.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use super::{
     view,
 };
 
-/// How soon new numbers and signals are seen.
+/// The time between two looks for new numbers and signals.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 type NumbersRead = Result<TopNumbers, String>;
@@ -43,7 +43,7 @@ pub(super) fn show(reader: TopReader, wanted: WantedNumbers, first: TopNumbers) 
     ended
 }
 
-/// Returns what tells that a signal has come.
+/// Returns a flag that is set when a signal has come.
 fn watch_signals() -> Arc<AtomicBool> {
     let is_ended = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_ended);
@@ -105,7 +105,7 @@ fn run(
     Ok(())
 }
 
-/// Reads the numbers each second, and when something else is wanted, until nobody takes them.
+/// Reads the numbers each second, and after a change of the request, until the receiver has gone.
 fn read(
     mut reader: TopReader,
     mut wanted: WantedNumbers,

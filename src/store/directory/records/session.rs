@@ -47,6 +47,7 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
     let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
     let has_source = is_so(|login| login.source.is_some());
     let has_attributes = is_so(|login| !login.attributes.is_empty());
+    // The lowest version that has all parts of this record.
     let more = login.as_ref().map_or(Flags(0), more_of);
     writer.byte(match login {
         _ if more.0 != 0 => VERSION_WITH_MORE,
@@ -54,6 +55,7 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
         Some(_) => VERSION_WITH_LOGIN,
         None => VERSION,
     });
+    // The flags tell a reader which of the optional parts follow.
     let flags = Flags(0)
         .with(USERNAME, username.is_some())
         .with(ENDS_AT, ends_at.is_some())
