@@ -199,7 +199,9 @@ impl Source {
         let answer = match &outcome {
             Ok(_) => SourceAnswer::Allowed,
             Err(AuthenticationError::NotMine) => SourceAnswer::Passed,
-            Err(AuthenticationError::Unavailable) => SourceAnswer::Unavailable,
+            Err(AuthenticationError::Unavailable | AuthenticationError::Failed(_)) => {
+                SourceAnswer::Unavailable
+            }
             Err(_) => SourceAnswer::Refused,
         };
         let time = begun.elapsed();

@@ -22,6 +22,7 @@ mod enhanced;
 mod everybody;
 mod explained;
 mod failures;
+mod fault;
 mod groups;
 mod hidden_text;
 mod identity;
@@ -62,6 +63,7 @@ pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use everybody::{AllowAll, DenyAll};
 pub use explained::{Explanation, RulePlace, RuleText, RuleTextError, StoredRules};
 pub use failures::FailedLogins;
+pub use fault::AuthenticationFault;
 pub use groups::{Groups, GroupsError};
 pub use hidden_text::HiddenText;
 pub use identity::{ClientCertificate, Identity, Login, Renew, Renewal};
@@ -172,7 +174,7 @@ impl<'a> Credentials<'a> {
 }
 
 /// Why credentials were not accepted. No variant reveals whether the user exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthenticationError {
     /// Credentials are wrong, or missing where they are required.
@@ -198,6 +200,10 @@ pub enum AuthenticationError {
     /// The credentials could not be checked.
     #[error("credentials cannot be checked now")]
     Unavailable,
+    /// The same with its cause, which the log names and no client sees: see
+    /// [`AuthenticationFault::new`].
+    #[error("credentials cannot be checked now: {0}")]
+    Failed(#[from] AuthenticationFault),
     /// The authenticator does not know the client: the next one of its [`Chain`] is asked. If there
     /// is none, the client is refused as for [`AuthenticationError::BadCredentials`].
     #[error("user name or password is wrong")]

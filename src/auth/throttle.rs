@@ -328,7 +328,7 @@ impl Count {
     }
 }
 
-/// Counts by key, of a limited number.
+/// Counts by key, for a limited number of keys.
 struct Counts<K> {
     counts: HashMap<K, Count>,
     /// The keys of `counts`, each once, oldest first.

@@ -59,7 +59,7 @@ pub(crate) struct WaitingRoom<T> {
     shares: HashMap<(u128, Precedence), usize>,
     served: [LastTurns; 3],
     turns: u64,
-    /// Turns of logins without failures of their address.
+    /// Turns for logins from addresses without failures.
     turns_without_failures: usize,
     last_id: u64,
     /// For each precedence, whether its newest login comes next on a tie.

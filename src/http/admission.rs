@@ -437,5 +437,9 @@ fn refused(error: AuthenticationError, name: &str, address: IpAddr) -> ApiError 
         }
         AuthenticationError::NotAllowed => ApiError::forbidden(),
         AuthenticationError::Unavailable => ApiError::unavailable(),
+        AuthenticationError::Failed(fault) => {
+            tracing::debug!(%address, why = %fault, "credentials of a REST caller cannot be checked");
+            ApiError::unavailable()
+        }
     }
 }

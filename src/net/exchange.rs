@@ -11,7 +11,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    auth::{BoundedExchange, ExchangeStart, Identity, Step},
+    auth::{AuthenticationError, BoundedExchange, ExchangeStart, Identity, Step},
     metrics::ConnectRefusal,
     mqtt::{
         Auth, AuthProperties, Connect, Decoded, Packet, ProtocolVersion, ReasonCode, decode,
@@ -60,7 +60,7 @@ async fn talk(
     method: &str,
     newcomer: &mut Newcomer<'_>,
 ) -> Result<(Identity, Option<Vec<u8>>), Refusal> {
-    let failed = |error| Refusal::of_credentials(VERSION, error);
+    let failed = |error: AuthenticationError| Refusal::of_credentials(VERSION, &error);
     let mut step = exchange.step(connect.properties.authentication_data).await.map_err(failed)?;
     loop {
         newcomer.expect_silence()?;

@@ -376,14 +376,14 @@ async fn authenticate(
     let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));
     let Credentials { username, password, certificate, .. } = credentials;
     let shows_nothing = username.is_none() && password.is_none() && certificate.is_none();
-    let refused = |error| {
+    let refused = |error: AuthenticationError| {
         use AuthenticationError::{BadCredentials, NotMine};
         if shows_nothing && matches!(error, BadCredentials | NotMine) {
             // The client sent no user name or password that could be wrong.
             let (reason, counted_as) = (ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials);
             return Refusal::with(connect.version, reason, counted_as);
         }
-        let refusal = Refusal::of_credentials(connect.version, error);
+        let refusal = Refusal::of_credentials(connect.version, &error);
         let has_query = username.is_some_and(|name| name.contains('?'));
         match matches!(error, BadCredentials | NotMine) && has_query {
             true => refusal.told(&format_args!("{error}; the user name has a `?`, {SEE_OPTION}")),

@@ -83,7 +83,7 @@ impl Refusal {
     }
 
     /// Refuses because the credentials are wrong or cannot be checked.
-    pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
+    pub(super) fn of_credentials(version: ProtocolVersion, error: &AuthenticationError) -> Self {
         let code = match error {
             AuthenticationError::BadCredentials
             | AuthenticationError::NotMine
@@ -92,9 +92,11 @@ impl Refusal {
             AuthenticationError::NotAllowed | AuthenticationError::NoAccount => {
                 ReasonCode::NotAuthorized
             }
-            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
+            AuthenticationError::Unavailable | AuthenticationError::Failed(_) => {
+                ReasonCode::ServerUnavailable
+            }
         };
-        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(&error);
+        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(error);
         match error {
             AuthenticationError::TooManyAttempts { .. } => refusal.locked_out().because(
                 "too many failed attempts from this address, of this user or in total; try again \
@@ -109,7 +111,8 @@ impl Refusal {
             AuthenticationError::BadCredentials
             | AuthenticationError::NotMine
             | AuthenticationError::NotAllowed
-            | AuthenticationError::Unavailable => refusal,
+            | AuthenticationError::Unavailable
+            | AuthenticationError::Failed(_) => refusal,
         }
     }
 
@@ -137,5 +140,26 @@ impl Refusal {
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>) {
         let why = self.answer.as_ref().and_then(|answer| answer.why);
         self.refused.tell(core, subject, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Refusals of credentials.
+
+    use super::Refusal;
+    use crate::{
+        auth::{AuthenticationError, AuthenticationFault},
+        mqtt::ProtocolVersion,
+    };
+
+    #[test]
+    fn the_log_names_the_cause_of_a_login_that_could_not_be_checked_and_the_client_does_not_see_it()
+    {
+        let error = AuthenticationError::from(AuthenticationFault::new("the database has gone"));
+        let refusal = Refusal::of_credentials(ProtocolVersion::V5, &error);
+        let why = "credentials cannot be checked now: the database has gone";
+        assert_eq!(refusal.refused.why.as_deref(), Some(why));
+        assert!(refusal.answer.is_some_and(|answer| answer.why.is_none()));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows the errors of the operating system, but not the files of any store.
 
-use std::io;
+use std::{error::Error, io};
 
 /// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +87,21 @@ pub enum StoreError {
         /// The directory of the new store.
         path: String,
     },
+    /// A store of an application failed: see [`StoreError::other`].
+    #[error("the store failed: {0}")]
+    Other(#[source] Box<dyn Error + Send + Sync>),
     /// The store is being reopened after an error.
     #[error("the store in {path} is being opened again after an error; try again")]
     Reopening {
         /// The directory.
         path: String,
     },
+}
+
+impl StoreError {
+    /// Returns the error of a store of an application, for a cause that no other variant describes.
+    #[must_use]
+    pub fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(source.into())
+    }
 }

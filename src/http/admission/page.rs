@@ -101,7 +101,9 @@ async fn renewed(
     let asked = timeout(api.options().login_timeout, identity.renewal.renew()).await;
     match asked.ok().flatten() {
         // It is asked again at the next call, until the identity expires.
-        None | Some(Err(AuthenticationError::Unavailable)) => Ok(identity),
+        None | Some(Err(AuthenticationError::Unavailable | AuthenticationError::Failed(_))) => {
+            Ok(identity)
+        }
         Some(Err(error)) => {
             Err(refused(error, identity.username.as_deref().unwrap_or_default(), peer.ip()))
         }

@@ -164,7 +164,7 @@ impl Shard {
                     self.slot(slot).and_then(|found| found.presence.identity.source.clone());
                 self.replace_identity(slot, Identity { source, ..identity }, Some(proven))
             }
-            Err(AuthenticationError::Unavailable) => {
+            Err(AuthenticationError::Unavailable | AuthenticationError::Failed(_)) => {
                 let at = self.core.clock.now().plus_millis(ASK_AGAIN_MILLIS);
                 let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
                 if let Some(connected) = connected {
@@ -255,7 +255,7 @@ const fn protocol_error(clause: &'static str) -> Departure {
 
 /// Returns the departure of a client that failed to authenticate again. DISCONNECT has fewer reason
 /// codes than CONNACK.
-pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
+pub(crate) fn not_authenticated(error: AuthenticationError) -> Departure {
     let (code, why) = match error {
         AuthenticationError::BadCredentials
         | AuthenticationError::NotMine
@@ -267,7 +267,7 @@ pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
         AuthenticationError::TooManyAttempts { .. } => {
             (ReasonCode::ConnectionRateExceeded, "too many attempts to log in have failed")
         }
-        AuthenticationError::Unavailable => {
+        AuthenticationError::Unavailable | AuthenticationError::Failed(_) => {
             (ReasonCode::ServerBusy, "the credentials cannot be checked now")
         }
     };

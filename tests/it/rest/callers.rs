@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use hearthmq::{
     auth::{
-        AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, Credentials,
-        Decision, Identity, Preparation, PrepareError, PrepareRequest, Standing,
+        AccessRequest, Action, AuthenticationError, AuthenticationFault, Authenticator, Authorizer,
+        Credentials, Decision, Identity, Preparation, PrepareError, PrepareRequest, Standing,
     },
     mqtt::Timestamp,
 };
@@ -85,7 +85,9 @@ impl Authenticator for Accounts {
             }
             (Some("unloadable"), _) => "unloadable",
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
-            (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
+            (Some("unknowable"), _) => {
+                return Err(AuthenticationFault::new("the database has gone").into());
+            }
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
             _ => return Err(AuthenticationError::BadCredentials),
         };
