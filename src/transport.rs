@@ -18,7 +18,7 @@ use tokio::{
 /// A stream that is registered with the reactor of the thread that made it can let go of it and
 /// register with another; for streams that are not, both steps are nothing.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Lets go of this thread's reactor.
+    /// Leaves the reactor of this thread.
     ///
     /// # Errors
     /// If the operating system refuses.
@@ -123,7 +123,7 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static
     /// Returns whether the reactor has seen that the other side has closed its direction.
     fn has_peer_closed(&self, cx: &mut Context<'_>) -> bool;
 
-    /// Lets go of this thread's reactor.
+    /// Leaves the reactor of this thread.
     ///
     /// # Errors
     /// If the operating system refuses.

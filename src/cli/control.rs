@@ -29,7 +29,7 @@ use super::{Failure, export::export};
 
 const SOCKET: &str = "control.sock";
 const REQUEST: &str = "export";
-/// Time limit for the request, which a caller sends at once, and for each write of an export.
+/// Time limit for the request, which a caller sends immediately, and for each write of an export.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a caller waits for the first line: the broker first writes its changes to the store.

@@ -85,7 +85,7 @@ pub enum QuestionBody {
 pub enum QuestionReply {
     /// To [`QuestionBody::Release`].
     Release(ReleaseReply),
-    /// To mail, shadows and questions about the past.
+    /// The answer to mail, to a message for a keeper, and to a question about an earlier attempt.
     Forward(ForwardReply),
     /// To [`QuestionBody::RoutesOf`].
     Routes(RouteReply),

@@ -46,7 +46,7 @@ pub struct ClientFilter {
     pub keep_alive_secs_max: Option<u16>,
     /// The least time since the last packet of a connected client, in seconds.
     pub idle_secs_min: Option<u64>,
-    /// The least number of messages that wait in the queue.
+    /// The minimum number of messages that wait in the queue.
     pub queued_min: Option<usize>,
 }
 

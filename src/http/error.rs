@@ -448,7 +448,7 @@ pub(super) struct ErrorBody<'a> {
     /// A fixed word for the cause.
     #[schema(example = "unavailable")]
     code: &'static str,
-    /// A sentence with the fault and its remedy.
+    /// A sentence that says what was wrong and what is right.
     message: &'a str,
     #[serde(flatten)]
     #[schema(ignore)]

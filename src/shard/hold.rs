@@ -100,7 +100,7 @@ impl Shard {
         !std::mem::replace(&mut self.holding.is_looked_after, true)
     }
 
-    /// Marks a held connection to be examined, because something has changed for it.
+    /// Marks a held connection to be examined, because its reason to wait may have gone.
     pub(in crate::shard) fn look_at_held(&mut self, slot: u32) {
         self.holding.held.mark(slot);
     }

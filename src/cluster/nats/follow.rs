@@ -76,8 +76,8 @@ pub(super) struct StreamFollower {
     last: u64,
     /// The last sequence of the stream when the consumer was made, by its leader.
     until: u64,
-    /// Whether the last consumer gave nothing, although there is more. If the next one has nothing either,
-    /// it was cut off.
+    /// Whether the last consumer delivered nothing, although the stream has more. If the next one delivers
+    /// nothing either, the missing messages were cut off.
     is_quiet: bool,
     /// The log was cut off up to here.
     nothing_up_to: u64,

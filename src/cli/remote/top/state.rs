@@ -23,7 +23,7 @@ pub(super) struct State {
 /// The action that follows a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AfterKey {
-    /// Go on.
+    /// Continue.
     Stay,
     /// Ask the broker again now.
     Ask,
