@@ -159,7 +159,7 @@ fn a_webhook_that_cannot_be_used_stops_the_start_with_its_place() {
         ),
         (
             format!("name = \"A\"\n{url}\n{secret}"),
-            ":16:1: name of a [[webhook]]: \"A\" is no name",
+            ":16:1: name of a [[webhook]]: \"A\" is not a valid name of a webhook",
         ),
         (format!("name = \"a\"\n{url}"), "secrets of a [[webhook]]: there is none"),
         (
