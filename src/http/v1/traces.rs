@@ -201,19 +201,26 @@ pub(super) async fn start(request: HttpRequest, payload: Payload, api: Data<Api>
             return Err(ApiError::forbidden_to_administer());
         }
         let trace = in_time(&api, api.0.control.start_trace(wanted)).await?;
-        let secs = (trace.ends_at_millis - trace.started_at_millis) / 1_000;
-        let new = match trace.payloads {
-            true => format!("{secs} s with payloads"),
-            false => format!("{secs} s"),
-        };
-        tell_changed(&api, &caller, &trace, &new);
+        tell_changed(&api, &caller, &trace, (None, Some(&shown(&trace))));
         let (id, ends_at) = (trace.id, trace.ends_at_millis);
         Ok(Answer::json(&TraceStarted { success: true, id, ends_at }))
     };
     answer(&api, &request, RestRoute::Traces, pin!(call)).await
 }
 
-fn tell_changed(api: &Api, caller: &HttpCaller, trace: &TraceView, new: &str) {
+/// Returns what a trace records, for the audit log.
+fn shown(trace: &TraceView) -> String {
+    let secs = trace.ends_at_millis.saturating_sub(trace.started_at_millis) / 1_000;
+    let payloads = if trace.payloads { " with payloads" } else { "" };
+    format!("{secs} s{payloads}")
+}
+
+fn tell_changed(
+    api: &Api,
+    caller: &HttpCaller,
+    trace: &TraceView,
+    (old, new): (Option<&str>, Option<&str>),
+) {
     let network;
     let target = match &trace.target {
         TraceTarget::Client(client_id) => ChangedObject::Client(client_id),
@@ -223,8 +230,7 @@ fn tell_changed(api: &Api, caller: &HttpCaller, trace: &TraceView, new: &str) {
             ChangedObject::Address(&network)
         }
     };
-    let changed = Changed { call: "trace", target: Some(target), old: None, new: Some(new) };
-    caller.tell_changed(api, changed);
+    caller.tell_changed(api, Changed { call: "trace", target: Some(target), old, new });
 }
 
 fn request_of(wanted: NewTrace) -> Result<StartTrace, ApiError> {
@@ -400,7 +406,7 @@ pub(super) async fn end(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         Query::parse(request.query_string(), &[])?;
         let trace = found(&api, &request, &caller).await?;
         let trace = in_time(&api, api.0.control.end_trace(&trace.id)).await?;
-        tell_changed(&api, &caller, &trace, "none");
+        tell_changed(&api, &caller, &trace, (Some(&shown(&trace)), Some("none")));
         Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Trace, pin!(call)).await

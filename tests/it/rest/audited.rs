@@ -215,3 +215,14 @@ fn a_removed_message_and_forgotten_logins_are_noted() {
     let entry = noted(&live, "DELETE /api/v1/logins/127.0.0.1", "");
     assert_eq!(entry, ["127.0.0.1", "2 failed", "none"]);
 }
+
+#[test]
+fn the_end_of_a_trace_is_noted_with_what_it_was() {
+    let live = live();
+    let body = r#"{"client_id":"car-1","duration_seconds":60,"payloads":true}"#;
+    let started = json(&live.call_with("POST /api/v1/traces", body));
+    let last = audit(&live).pop().unwrap();
+    assert_eq!([text(&last, "old"), text(&last, "new")], ["-", "60 s with payloads"]);
+    let line = format!("DELETE /api/v1/traces/{}", started["id"].as_str().unwrap());
+    assert_eq!(noted(&live, &line, ""), ["car-1", "60 s with payloads", "none"]);
+}
