@@ -171,6 +171,7 @@ impl World {
     ) -> Verdict {
         let before = (self.disk.groups(), self.model.clone());
         if let Some(step) = during {
+            self.model.suspended_may_collect();
             Box::pin(self.play(step)).await?;
             for _ in 0..turns {
                 yield_now().await;

@@ -9,7 +9,7 @@ use hearthmq::{
     },
 };
 
-use super::{End, Model, Reply, Will, route::Sent};
+use super::{End, Model, Reply, TOLERANCE_MILLIS, Will, route::Sent};
 use crate::vocabulary::{BANS, Denied, FILTERS, NAMES, RULES, matches, overlap, split};
 
 /// The failure code of MQTT 3.1.1.
@@ -80,6 +80,7 @@ impl Model {
     /// session of a client that may not connect collects nothing.
     fn examine(&mut self) -> usize {
         let mut touched = 0;
+        let routed_before = self.routed;
         for client in 0..NAMES.len() {
             let may_connect = self.may_connect(client);
             let Some(session) = &mut self.sessions[client] else { continue };
@@ -90,9 +91,7 @@ impl Model {
                     client,
                     End::without_disconnect(DisconnectReason::NotAuthorized),
                 );
-                if let Some(session) = &mut self.sessions[client] {
-                    session.is_suspended = true;
-                }
+                self.suspend(client, routed_before);
                 continue;
             }
             session.is_suspended = false;
@@ -105,6 +104,32 @@ impl Model {
             }
         }
         touched
+    }
+
+    /// Notes that suspended sessions may collect what is published just now: a crash leaves it in the outbox of its
+    /// shard, and when another broker delivers it, their clients may be permitted again.
+    pub(crate) fn suspended_may_collect(&mut self) {
+        let until = self.now + TOLERANCE_MILLIS;
+        for session in self.sessions.iter_mut().flatten().filter(|it| it.is_suspended) {
+            session.may_be_there_until = until;
+        }
+    }
+
+    /// Suspends a session. The broker may do it before or after others whose Wills are published meanwhile: those
+    /// after `routed_before`.
+    fn suspend(&mut self, client: usize, routed_before: u64) {
+        let until = self.now + TOLERANCE_MILLIS;
+        let Some(session) = &mut self.sessions[client] else { return };
+        if !session.is_suspended {
+            session.may_be_there_until = until;
+        }
+        session.is_suspended = true;
+        for copy in session.copies.iter_mut().filter(|it| it.message.order > routed_before) {
+            copy.is_optional = true;
+        }
+        for group in self.groups.iter_mut().filter(|it| it.message.order > routed_before) {
+            group.is_optional |= group.members.iter().any(|(member, _)| *member == client);
+        }
     }
 
     /// Returns whether one of the rules denies this to a client.

@@ -20,7 +20,7 @@ use crate::vocabulary::split;
 impl Model {
     pub(super) fn route_to_groups(&mut self, message: &Rc<Message>, retain: bool) {
         let mut filters: Vec<&'static str> = Vec::new();
-        for session in self.sessions.iter().flatten().filter(|session| !session.is_suspended) {
+        for session in self.sessions.iter().flatten().filter(|it| it.may_collect(message)) {
             filters.extend(session.shared_matching(message.topic).map(|s| s.filter));
         }
         filters.sort_unstable();
@@ -35,13 +35,13 @@ impl Model {
         let (mut members, mut there) = (Vec::new(), Vec::new());
         let mut is_optional = false;
         for (at, session) in self.sessions.iter_mut().enumerate() {
-            let Some(session) = session.as_mut().filter(|session| !session.is_suspended) else {
+            let Some(session) = session.as_mut().filter(|it| it.may_collect(message)) else {
                 continue;
             };
             let own = session.subscriptions.iter().filter(|s| s.filter == filter);
             let own: Vec<_> = own.map(|s| (at, form(&[s], message.qos, retain))).collect();
             if !own.is_empty() {
-                is_optional |= session.cannot_take(message);
+                is_optional |= session.cannot_take(message) || session.is_suspended;
                 there.extend(session.link.as_ref().map(|_| at));
                 members.extend(own);
             }

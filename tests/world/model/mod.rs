@@ -385,6 +385,12 @@ impl Model {
 }
 
 impl Session {
+    /// Whether it collects this message, or may: the broker examines sessions in any order, so the Will of another
+    /// one may come before this one was suspended.
+    pub(super) fn may_collect(&self, message: &Message) -> bool {
+        !self.is_suspended || message.routed_at < self.may_be_there_until
+    }
+
     /// Whether a Will waits for the end of its connection, or for its time.
     pub(crate) fn has_will(&self) -> bool {
         self.delayed_will.is_some() || self.link.as_ref().is_some_and(|link| link.will.is_some())

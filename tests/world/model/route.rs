@@ -193,7 +193,7 @@ impl Session {
     /// Adds one delivery of the message for all matching plain subscriptions together: of the two
     /// ways of section 3.3.4, this broker sends a single copy.
     fn is_owed(&mut self, message: &Rc<Message>, retain: bool, is_own: bool) {
-        if self.is_suspended {
+        if !self.may_collect(message) {
             return;
         }
         let matching: Vec<&Subscription> = self
@@ -208,8 +208,9 @@ impl Session {
         let form = form(&matching, message.qos, retain);
         // QoS 0 is not stored for offline clients; the standard lets the server choose.
         if form.qos > QoS::AtMostOnce || self.link.is_some() {
+            let is_optional = self.is_suspended;
             let may_be_lost = message.routed_at < self.may_be_there_until;
-            self.copies.push(Copy { may_be_lost, ..Copy::new(message.clone(), form) });
+            self.copies.push(Copy { may_be_lost, is_optional, ..Copy::new(message.clone(), form) });
             if let Some(link) = &mut self.link {
                 link.is_behind = true;
             }
