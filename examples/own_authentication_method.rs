@@ -71,12 +71,12 @@ impl Exchange for Conversation {
             self.nonce = Some(nonce);
             return Ok(Step::Continue(Some(nonce.to_vec())));
         };
-        let wrong = AuthenticationError::BadCredentials;
-        let answer = data.ok_or(wrong)?;
-        let colon = answer.iter().position(|byte| *byte == b':').ok_or(wrong)?;
-        let name = str::from_utf8(&answer[..colon]).map_err(|_| wrong)?;
-        let key = self.keys.get(name).ok_or(wrong)?;
-        verify(key, &nonce, &answer[colon + 1..]).map_err(|_| wrong)?;
+        let wrong = || AuthenticationError::BadCredentials;
+        let answer = data.ok_or_else(wrong)?;
+        let colon = answer.iter().position(|byte| *byte == b':').ok_or_else(wrong)?;
+        let name = str::from_utf8(&answer[..colon]).map_err(|_| wrong())?;
+        let key = self.keys.get(name).ok_or_else(wrong)?;
+        verify(key, &nonce, &answer[colon + 1..]).map_err(|_| wrong())?;
         let identity = Identity { username: Some(name.into()), ..Identity::default() };
         Ok(Step::Done { identity, data: None })
     }
