@@ -72,7 +72,7 @@ impl Hooks for Listener {
 #[derive(Clone, Default)]
 pub(crate) struct Rules(Arc<Mutex<Option<(usize, &'static str)>>>);
 
-/// Asks these rules, and then those of the store, which each broker reads anew.
+/// Asks these rules, and then those of the store, which each broker reads again.
 struct AllRules(Rules, FilePolicy);
 
 impl AllRules {

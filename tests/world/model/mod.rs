@@ -215,16 +215,16 @@ impl Model {
 
     /// Handles CONNECT, section 3.1; returns whether the session is present.
     pub(crate) fn connected(&mut self, client: usize, connect: Connected) -> bool {
-        let begins_anew = connect.clean_start;
+        let starts_clean = connect.clean_start;
         self.end_connection(
             client,
             End {
-                ends_session: begins_anew,
-                is_resumed: !begins_anew,
+                ends_session: starts_clean,
+                is_resumed: !starts_clean,
                 ..End::without_disconnect(DisconnectReason::Takeovered)
             },
         );
-        if begins_anew {
+        if starts_clean {
             self.end_session(client); // [MQTT-3.1.2-4]
         }
         let session_present = self.sessions[client].is_some();
