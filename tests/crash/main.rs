@@ -32,6 +32,7 @@ mod round;
 mod stage;
 mod sticky;
 mod subscriber;
+mod unsynced;
 mod webhooks;
 mod wire;
 mod witness;
