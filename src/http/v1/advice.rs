@@ -37,7 +37,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(advice);
 }
 
-/// What is known of the connections from a network to a listener. Silences are in seconds.
+/// Measurements of the connections from a network to a listener. Silences are in seconds.
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeepAliveAdvice)]
 struct ShownAdvice<'a> {

@@ -39,7 +39,7 @@ struct AuditAnswer {
     number: u64,
     /// When it was made, in milliseconds since the Unix epoch.
     at: u64,
-    /// What was done: the name of a call, `reload`, or a topic under `$SETOPTS`.
+    /// The name of the call, `reload`, or a topic under `$SETOPTS`.
     #[schema(value_type = String)]
     action: Arc<str>,
     /// The user name of the caller.
@@ -54,12 +54,12 @@ struct AuditAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     listener: Option<Arc<str>>,
-    /// What was changed.
+    /// The thing that was changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     target: Option<Arc<str>>,
-    /// What the target is: `client_id`, `client_ids` (the first ones of a list), `clients` (a pattern), `username`, `rule`, `ban`, `token`, `topic`,
-    /// `certificate` or `address`.
+    /// The kind of the target: `client_id`, `client_ids` (the first ones of a list), `clients` (a pattern),
+    /// `username`, `rule`, `ban`, `token`, `topic`, `certificate` or `address`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     target_kind: Option<Arc<str>>,

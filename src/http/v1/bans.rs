@@ -49,7 +49,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(all).service(one);
 }
 
-/// A ban: one of `client_id`, `user` and `address` says whom it keeps out.
+/// A ban: exactly one of `client_id`, `user` and `address` names the clients that it keeps out.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewBan)]
@@ -72,7 +72,7 @@ struct BanBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Ban)]
 struct BanAnswer {
-    /// What the ban is of: `client_id`, `user` or `address`.
+    /// The kind of the banned value: `client_id`, `user` or `address`.
     kind: &'static str,
     /// The Client Identifier, the user name, their pattern, or the network.
     #[schema(value_type = String)]
@@ -129,7 +129,7 @@ struct BanInPath {
 struct BanDone {
     /// Always `true`.
     success: bool,
-    /// What the ban is of: `client_id`, `user` or `address`.
+    /// The kind of the banned value: `client_id`, `user` or `address`.
     kind: &'static str,
     /// The Client Identifier, the user name, their pattern, or the network.
     #[schema(value_type = String)]

@@ -81,7 +81,7 @@ pub(super) async fn read_any(
     reading.await.map_err(|_| ApiError::timeout())?
 }
 
-/// What has arrived of a body.
+/// The part of a body that has arrived.
 struct ArrivingBody {
     bytes: BytesMut,
     room: Option<OwnShare>,

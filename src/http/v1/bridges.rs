@@ -81,7 +81,7 @@ struct BridgeAnswer {
     client_id: String,
     /// Whether it is started.
     enabled: bool,
-    /// What it does: `stopped`, `connecting`, `connected`, or `waiting` for its next attempt.
+    /// The state of the bridge: `stopped`, `connecting`, `connected`, or `waiting` for its next attempt.
     #[schema(pattern = "^(stopped|connecting|connected|waiting)$")]
     state: &'static str,
     /// Since when, in milliseconds since the Unix epoch.
@@ -141,7 +141,7 @@ struct BridgeCountsAnswer {
     dropped: u64,
 }
 
-/// What waits for a bridge.
+/// The queue of a bridge.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BridgeQueued)]
 struct BridgeQueuedAnswer {

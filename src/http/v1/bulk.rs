@@ -1,4 +1,4 @@
-//! What calls about several clients have in common.
+//! Reads and answers lists, for all calls about several clients.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 

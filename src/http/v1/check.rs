@@ -110,9 +110,9 @@ struct CheckAnswer {
     /// `allow` or `deny`.
     #[schema(pattern = "^(allow|deny)$")]
     decision: &'static str,
-    /// What decides: `ban`, `account` for an account in the store that is disabled, `acl` for a rule of
-    /// the identity, `file`, `stored` or `application` for a rule, `no_rule` if none matches, `broker` for
-    /// topics where only the broker publishes, `authorizer` for that of an application.
+    /// The source of the decision: `ban`, `account` for an account in the store that is disabled, `acl` for
+    /// a rule of the identity, `file`, `stored` or `application` for another rule, `no_rule` if no rule
+    /// matches, `broker` for topics where only the broker publishes, `authorizer` for that of an application.
     by: &'static str,
     /// The line of the rule in the policy file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,9 +127,9 @@ struct CheckAnswer {
     /// The ban that decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     ban: Option<DecidingBan>,
-    /// What the broker does not know of the identity, because it may come from outside (a token, an HTTP
-    /// service, a database), and the question does not say it: `acl`, `attributes`, `groups`. It may
-    /// change the decision.
+    /// Parts of the identity that may change the decision and are not known: they may come from outside (a
+    /// token, an HTTP service, a database), and the question does not have them. `acl`, `attributes`,
+    /// `groups`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_known: Vec<&'static str>,
 }

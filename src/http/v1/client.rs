@@ -27,7 +27,7 @@ use crate::{
 
 /// Shows everything about a client.
 ///
-/// What is not known is left out.
+/// Members without a known value are left out.
 #[utoipa::path(
     get, path = "/clients/{client_id}", tag = "clients", operation_id = "showClient",
     params(ClientInPath),
@@ -83,7 +83,7 @@ fn example() -> serde_json::Value {
     })
 }
 
-/// A client in full. What is not known of it is left out.
+/// A client in full. Members without a known value are left out.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Client)]
 struct DetailedClient<'a> {
@@ -98,16 +98,16 @@ struct DetailedClient<'a> {
     node: &'a str,
     /// The number of connections of the Client Identifier so far.
     version: u64,
-    /// The present connection, or what is known of the last one.
+    /// The present connection, or the known values of the last one.
     connection: ConnectionPart<'a>,
-    /// What stays when the connection ends.
+    /// The part that stays when the connection ends.
     session: SessionPart,
     /// The last end of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_end: Option<EndPart<'a>>,
 }
 
-/// The present connection, or what is known of the last one.
+/// The present connection, or the known values of the last one.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientConnection)]
 struct ConnectionPart<'a> {
@@ -136,7 +136,7 @@ struct ConnectionPart<'a> {
     keep_alive: Option<KeepAlivePart<'a>>,
 }
 
-/// What TLS has shown of a client.
+/// The TLS connection of a client.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientTls)]
 struct TlsPart<'a> {
@@ -167,10 +167,10 @@ struct CertificatePart<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientKeepAlive)]
 struct KeepAlivePart<'a> {
-    /// What the client has asked for, in seconds.
+    /// The value in CONNECT, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<u16>,
-    /// What is in force, in seconds; 0: off.
+    /// The value in force, in seconds; 0: off.
     in_force: u16,
     /// The user name of the caller that changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,7 +205,7 @@ struct SessionPart {
     /// The full queue loses messages at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     losing: Option<LossPart>,
-    /// What callers have changed for the connection: the settings that count.
+    /// The settings in force that callers have changed for the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     settings: Option<SettingsPart>,
     /// The sticky settings of the client.
@@ -233,7 +233,7 @@ struct MessagesPart {
     oldest_since: Option<u64>,
 }
 
-/// What a full queue loses.
+/// Messages that were lost because the queue was full.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientLosses)]
 struct LossPart {

@@ -65,8 +65,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(list.route(web::get().to(list_clients)).route(web::head().to(list_clients)));
 }
 
-/// What the caller asks for: the body of a `POST`, or the parameters of a `GET`. A client must satisfy
-/// all that is given.
+/// Selects clients: the body of a `POST`, or the parameters of a `GET`. A client must satisfy
+/// all conditions that are given.
 #[derive(Default, Deserialize, IntoParams, ToSchema)]
 #[into_params(parameter_in = Query)]
 #[schema(as = ClientQuery)]
@@ -98,11 +98,11 @@ pub(super) struct Wanted {
     connected: Option<bool>,
     /// The URL of the listener of the last connection.
     listener: Option<String>,
-    /// Connected clients whose Keep Alive in force has at least so many seconds.
+    /// Connected clients whose Keep Alive in force has at least this number of seconds.
     #[schema(maximum = 65_535)]
     #[param(maximum = 65_535)]
     keep_alive_min: Option<u64>,
-    /// Connected clients whose Keep Alive in force has at most so many seconds.
+    /// Connected clients whose Keep Alive in force has at most this number of seconds.
     #[schema(maximum = 65_535)]
     #[param(maximum = 65_535)]
     keep_alive_max: Option<u64>,
@@ -158,7 +158,7 @@ pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpRe
 /// Lists clients that a body selects.
 #[utoipa::path(
     post, path = "/clients/query", tag = "clients", operation_id = "queryClients",
-    request_body(content = Wanted, description = "What to list.", example = json!(
+    request_body(content = Wanted, description = "The clients to list.", example = json!(
         {"client_ids": ["car-17", "nobody"], "connected": true, "fields": ["online"]})),
     responses(
         (status = 200, description = "A page of clients, or a line for each client.", content(

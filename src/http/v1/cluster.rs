@@ -59,7 +59,7 @@ struct ClusterAnswer {
 struct ClusterMemberAnswer {
     /// Its name.
     node: String,
-    /// What its record says: `joining`, `serving` or `dead`.
+    /// The state in its record: `joining`, `serving` or `dead`.
     #[schema(pattern = "^(joining|serving|dead)$")]
     state: &'static str,
     /// Counts its lives.

@@ -1,4 +1,4 @@
-//! What a session contains: `GET /api/v1/clients/{id}/subscriptions`, `GET` and
+//! The contents of a session: `GET /api/v1/clients/{id}/subscriptions`, `GET` and
 //! `DELETE /api/v1/clients/{id}/queue`.
 //!
 //! Looking needs `observe` for the client, clearing needs `control`. Payloads belong to others, so

@@ -21,7 +21,8 @@ const PAGE: &str = include_str!("docs/page.html");
 const OWN_SCRIPT: &str = include_str!("docs/page.js");
 const SCRIPT: &[u8] = include_bytes!("docs/openapi-explorer.min.js.gz");
 
-/// What a browser may load for the page: from this broker only. The script writes styles into the page.
+/// The Content-Security-Policy of the page: a browser loads from this broker only. Styles may be inline,
+/// because the script writes styles into the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";

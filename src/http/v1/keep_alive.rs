@@ -89,7 +89,7 @@ struct KeepAliveSelector<'b> {
     ttl_seconds: Option<&'b RawValue>,
 }
 
-/// What a call about several Keep Alives says: a list, or a selector.
+/// The body of a call that changes several Keep Alives: a list, or a selector.
 #[derive(ToSchema)]
 #[schema(as = KeepAliveChanges)]
 #[serde(untagged)]
@@ -120,7 +120,7 @@ struct KeepAliveResult<I> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     not_told: bool,
-    /// What may happen to a client that is not told.
+    /// The risk for a client that does not learn of the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
     /// Why nothing is changed.
@@ -215,7 +215,7 @@ async fn change_many(
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
-/// What a call has changed, for the audit log.
+/// The changes of a call, for the audit log.
 #[derive(Default)]
 struct NotedChanges {
     clients: JoinedTexts,

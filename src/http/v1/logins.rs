@@ -74,7 +74,7 @@ impl From<FailedLogins> for FailedAnswer {
     }
 }
 
-/// What is known of an address.
+/// The failed logins of an address.
 #[derive(Serialize, ToSchema)]
 struct FailedItems {
     /// The counts of all sources of identities: for MQTT and for REST.
@@ -121,7 +121,7 @@ fn place_of(key: &str) -> Option<(IpAddr, bool)> {
         ("username" = Option<String>, Query, description = "Only this user at the address."),
     ),
     responses(
-        (status = 200, description = "What is counted.", body = FailedItems, example = json!({"items":
+        (status = 200, description = "The counts of the address.", body = FailedItems, example = json!({"items":
             [{"address": "192.0.2.7", "over": "mqtt", "failures": 12, "refused_seconds": 41}]})),
         Fails<(Caller, Administration, Parameters)>,
     ),

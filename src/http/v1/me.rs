@@ -45,11 +45,11 @@ struct MeAnswer<'a> {
     address: String,
     /// The URL of the listener that accepted it.
     listener: &'a str,
-    /// What it may do.
+    /// The permissions of the caller.
     permissions: PermissionsPart,
 }
 
-/// What a caller may do to the client that the query names, or to all clients.
+/// The permissions of a caller for the client that the query names, or for all clients.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Permissions)]
 struct PermissionsPart {

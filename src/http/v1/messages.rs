@@ -1,7 +1,7 @@
 //! `GET /api/v1/messages`: the messages on some topics, as they are published. Needs the permission to
 //! subscribe.
 //!
-//! A message is read when the caller has taken those before it. What does not fit meanwhile is left out
+//! A message is read when the caller has taken those before it. Messages that do not fit meanwhile are left out
 //! and counted, so a slow caller holds neither memory nor publishers.
 
 use std::{convert::Infallible, pin::Pin, pin::pin, sync::Arc, time::Duration};
@@ -77,7 +77,7 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What a caller looks at.
+/// A caller that receives messages of a Topic Filter as events.
 struct MessageFollower {
     api: Arc<Api>,
     caller: HttpCaller,

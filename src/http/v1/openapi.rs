@@ -147,7 +147,7 @@ struct V1Calls;
         (name = "sessions", description = "Subscriptions and waiting messages of clients."),
         (name = "messages", description = "Publish; who receives a message; retained messages."),
         (name = "events", description = "Follow which clients are online."),
-        (name = "access", description = "Who may do what: rules, API tokens, bans, failed logins; and who has changed what."),
+        (name = "access", description = "Permissions and their changes: rules, API tokens, bans, failed logins, and the audit log."),
         (name = "users", description = "Accounts in the broker's store."),
         (name = "bridges", description = "Connections to other brokers."),
         (name = "certificates", description = "Certificates of connected clients, revoked ones, and pinned ones."),
@@ -157,7 +157,7 @@ struct V1Calls;
 )]
 struct AllCalls;
 
-/// What calls have in common.
+/// Adds the parts of the document that all calls have in common.
 struct InCommon;
 
 impl Modify for InCommon {

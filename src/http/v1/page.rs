@@ -106,7 +106,7 @@ pub(super) struct PageText {
     bytes: usize,
 }
 
-/// What follows the items of a page.
+/// The members of a page that follow its items.
 #[derive(Serialize)]
 struct PageEnd {
     #[serde(skip_serializing_if = "Option::is_none")]

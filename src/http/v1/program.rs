@@ -72,7 +72,7 @@ pub(super) async fn configuration(request: HttpRequest, api: Data<Api>) -> HttpR
     answer(&api, &request, RestRoute::Configuration, pin!(call)).await
 }
 
-/// What is logged.
+/// The levels of the log.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Log)]

@@ -168,7 +168,7 @@ impl From<Result<(String, Published), ApiError>> for PublishAnswer {
     }
 }
 
-/// What an error says of a message that was published.
+/// The members of an error about a message that was published.
 #[derive(Serialize)]
 struct PendingAnswer {
     message_id: String,

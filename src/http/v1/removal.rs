@@ -26,7 +26,7 @@ const READ_AT_A_TIME: usize = 1_000;
 /// Names whose records are removed at the same time.
 const REMOVED_AT_A_TIME: usize = 100;
 
-/// What is removed.
+/// Selects the clients to remove from.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only described here")]
@@ -38,7 +38,7 @@ pub(super) struct RemovalParameters {
     cursor: Option<String>,
 }
 
-/// What a call has removed.
+/// The result of a call that has removed something.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RemovedSome {
     /// Always `true`.

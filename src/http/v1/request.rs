@@ -165,7 +165,7 @@ async fn ask(
     }
 }
 
-/// What a caller must be permitted to get a reply.
+/// The permissions that a caller needs to get a reply.
 struct Permissions {
     topic: String,
     qos: QoS,

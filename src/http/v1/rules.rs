@@ -90,10 +90,10 @@ impl TryFrom<StoredRule> for RuleAnswer {
 pub(super) struct DescribedRule {
     /// Rules with a smaller one are evaluated first; 1000 if left out.
     priority: Option<i64>,
-    /// What happens if all conditions hold.
+    /// The decision if all conditions hold.
     #[schema(pattern = "^(allow|deny)$")]
     effect: String,
-    /// What the rule is about; all but `administer` if left out.
+    /// The actions that the rule decides about; left out: all but `administer`.
     #[schema(min_items = 1)]
     actions: Option<Vec<String>>,
     /// Patterns for Client Identifiers.

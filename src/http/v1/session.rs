@@ -35,7 +35,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(session);
 }
 
-/// What a person enters to log in.
+/// The user name and password of a login.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LoginForm)]

@@ -108,7 +108,7 @@ pub(super) struct SettingsPart {
 #[derive(Serialize, ToSchema)]
 #[schema(as = SettingsChange)]
 struct DescribedPatch {
-    /// What changes.
+    /// The members to change.
     #[serde(flatten)]
     change: DescribedUserPatch,
     /// Whether later connections have the settings too.
@@ -164,7 +164,7 @@ struct ChangedSettings {
     /// The node that has the connection, or has stored the settings.
     #[schema(value_type = String)]
     node: Arc<str>,
-    /// What is set now.
+    /// The settings after the call.
     settings: SettingsPart,
 }
 
@@ -175,7 +175,7 @@ struct ChangedSettings {
 #[utoipa::path(
     patch, path = "/clients/{client_id}", tag = "clients", operation_id = "changeSettings",
     params(ClientInPath),
-    request_body(content = DescribedPatch, description = "What changes.", example = json!({"message_rate": 50, "in_flight_max": 10})),
+    request_body(content = DescribedPatch, description = "The members to change.", example = json!({"message_rate": 50, "in_flight_max": 10})),
     responses(
         (status = 200, description = "The settings that the client has now.", body = ChangedSettings,
          example = json!({"success": true, "node": "hearthmq",
@@ -207,7 +207,7 @@ pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api
 #[utoipa::path(
     patch, path = "/user-settings/{username}", tag = "clients", operation_id = "changeUserSettings",
     params(UserInPath),
-    request_body(content = DescribedUserPatch, description = "What changes.", example = json!({"message_rate": 50, "in_flight_max": 10})),
+    request_body(content = DescribedUserPatch, description = "The members to change.", example = json!({"message_rate": 50, "in_flight_max": 10})),
     responses(
         (status = 200, description = "The settings that the user has now.", body = ChangedSettings,
          example = json!({"success": true, "node": "hearthmq",

@@ -17,7 +17,7 @@ use crate::{auth::Action, control::SettingsOf, told::ChangedObject};
 /// clients with certain identifiers.
 pub(super) const ANY_CLIENT: &str = "";
 
-/// Whose settings a call is about, and the client for which the caller needs the permission.
+/// The owner of the settings of a call, and the client for which the caller needs the permission.
 pub(super) type OwnerOfSettings = Result<(SettingsOf, Arc<str>), ApiError>;
 
 pub(super) fn of_client(request: &HttpRequest) -> OwnerOfSettings {

@@ -65,7 +65,7 @@ struct OfClient {
     /// The client.
     #[schema(value_type = String)]
     client_id: Arc<str>,
-    /// What its connections have.
+    /// The settings that its connections get.
     settings: SettingsPart,
     /// The user that has changed them last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ struct SettingsOfUser {
     /// The user name.
     #[schema(value_type = String)]
     username: Arc<str>,
-    /// What connections of the user have, unless their client has other settings.
+    /// The settings that connections of the user get, unless their client has settings of its own.
     settings: SettingsPart,
     /// The user that has changed them last.
     #[serde(skip_serializing_if = "Option::is_none")]

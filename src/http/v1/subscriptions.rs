@@ -47,7 +47,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(on).service(off);
 }
 
-/// What to subscribe to.
+/// The subscriptions to make.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SubscribeBody {
@@ -78,7 +78,7 @@ struct SubscribeItem {
     retain_handling: u8,
 }
 
-/// What to unsubscribe from.
+/// The subscriptions to remove.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UnsubscribeBody {

@@ -41,7 +41,7 @@ impl Fields {
     }
 }
 
-/// A client in a list. What is not known of it, and what the caller does not want, is left out.
+/// A client in a list. Members without a known value, and those that the caller does not want, are left out.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only described here; `ShownClient` writes it")]
 pub(super) struct ClientInList {
@@ -79,7 +79,7 @@ pub(super) struct ClientInList {
     version: Option<u64>,
 }
 
-/// A client, and the fields to show of it. What is not known of it is left out.
+/// A client, and the fields to show of it. Members without a known value are left out.
 pub(super) struct ShownClient<'a> {
     pub(super) client: &'a ClientSummary,
     pub(super) fields: Fields,

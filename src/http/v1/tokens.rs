@@ -55,7 +55,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 struct NewToken {
     /// Its name: 1 to 64 letters, digits, and characters of `-`, `_`, `.`.
     name: String,
-    /// What its callers may do: rules as in the policy. What they do not allow is denied.
+    /// Rules for its callers, as in the policy. The broker denies everything that no rule allows.
     #[schema(value_type = Vec<DescribedRule>, max_items = 63)]
     rules: Box<RawValue>,
     /// After this number of seconds it expires; left out: never.
@@ -70,7 +70,7 @@ struct TokenAnswer {
     /// Its name; the user name of its callers is `token:NAME`.
     #[schema(value_type = String)]
     name: Arc<str>,
-    /// What its callers may do.
+    /// Rules for its callers, as in the policy.
     #[schema(value_type = Vec<DescribedRule>)]
     rules: Box<RawValue>,
     /// The user name of the caller that has made it.

@@ -253,7 +253,7 @@ pub(super) async fn create_user(
 #[utoipa::path(
     patch, path = "/users/{name}", tag = "users", operation_id = "changeUser",
     params(AccountInPath, Preconditions),
-    request_body(content = UserPatch, description = "What changes.",
+    request_body(content = UserPatch, description = "The members to change.",
         example = json!({"disabled": true})),
     responses(
         (status = 200, description = "The account as it is now.", body = ChangedUser,

@@ -28,7 +28,7 @@ pub(super) const TIMEOUT: &str = "timeout_ms";
 /// How long a call waits that does not say so.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// What a call waits for, and how long.
+/// The deliveries that a call waits for, and the longest wait.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only described here")]
@@ -71,7 +71,7 @@ fn timeout_in(query: &Query<'_>) -> Result<Option<Duration>, ApiError> {
     Ok(query.number(TIMEOUT, 1..=max)?.map(Duration::from_millis))
 }
 
-/// What has become of the deliveries of one message.
+/// The outcomes of the deliveries of one message.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[schema(as = Deliveries)]
 pub(super) struct ShownDeliveries {

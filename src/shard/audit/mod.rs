@@ -226,7 +226,7 @@ impl AuditLog {
                 found.extend(block.filter(|content| content.number > question.after));
             }
             place = blocks.into_iter().next_back().map(|(name, _)| name);
-            // Blocks behind the last one may have entries between those that were found, but only so many.
+            // Blocks behind the last one may have entries between those that were found, but at most this number.
             if is_last || found.len() >= limit + COLLECTED_MAX {
                 break;
             }

@@ -20,11 +20,11 @@ pub(in crate::http::v1) struct ShownEvent {
     /// Its kind.
     #[schema(schema_with = kinds)]
     event: String,
-    /// What has happened.
+    /// The members of an event of this kind.
     data: EventData,
 }
 
-/// What has happened, by the kind of the event. `snapshot` has the same as `client_connected`.
+/// The members of an event, by its kind. `snapshot` has the same as `client_connected`.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only described here")]
@@ -187,7 +187,7 @@ struct ClientBannedEvent {
     /// `client.banned`.
     #[schema(schema_with = client_banned)]
     event: String,
-    /// What the ban is of: `client_id`, `user` or `address`.
+    /// The kind of the banned value: `client_id`, `user` or `address`.
     kind: String,
     /// The Client Identifier, the user name, their pattern, or the network.
     value: String,
@@ -332,7 +332,7 @@ pub(in crate::http::v1) struct ShownBatch {
 }
 
 fn presence() -> Schema {
-    one_of("What the message is about.", ["presence"])
+    one_of("The subject of the message.", ["presence"])
 }
 
 /// Returns the webhooks of the document, which utoipa cannot describe.

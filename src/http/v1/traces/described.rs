@@ -1,4 +1,4 @@
-//! What a caller sends for a trace, and the records of traces as programs see them.
+//! The body of a call that starts a trace, and the records of traces as programs see them.
 //!
 //! Records are only described here: `traces` writes them. A test compares both.
 

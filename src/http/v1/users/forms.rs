@@ -259,7 +259,7 @@ pub(super) fn attributes_of(attributes: BTreeMap<String, String>) -> Result<Attr
     Attributes::new(attributes).map_err(|error| ApiError::invalid_body(&error.to_string()))
 }
 
-/// What changes of an account: a member that is left out stays. `null` removes the limits.
+/// Changes of an account: a member that is left out stays. `null` removes the limits.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(as = UserChange)]

@@ -48,7 +48,7 @@ const LINES_AT_A_TIME: usize = 1_000;
 /// Imports under way at the same time.
 const IMPORTS_MAX: usize = 2;
 
-/// What has become of a line.
+/// The result of one line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineOutcome {
     Done(Imported),
@@ -160,7 +160,7 @@ struct Import {
     post, path = "/users/import", tag = "users", operation_id = "importUsers",
     params(
         ("existing" = Option<String>, Query, pattern = "^(fail|skip|replace)$",
-         description = "What becomes of accounts that exist already; default `fail`."),
+         description = "The treatment of accounts that exist already; default `fail`."),
     ),
     request_body(content = UserLine, content_type = "application/x-ndjson",
         description = "One account on each line.",
