@@ -1,7 +1,7 @@
 //! The command line: the commands of the program, and how it ends.
 //!
 //! Exit codes: 0 for success, 1 for failure (one line on standard error gives the reason), 2 for a
-//! wrong command line. Commands that ask a running broker have more (`remote.rs`). It is no failure if
+//! wrong command line. Commands that ask a running broker have more (`remote.rs`). It is not a failure if
 //! the reader of standard output, such as `head`, has enough.
 
 mod check;

@@ -134,7 +134,7 @@ impl KickOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KickReasonError {
-    /// The Reason Code is none of those that a server may send in DISCONNECT. [MQTT-3.14.2-1]
+    /// A server may not send the Reason Code in DISCONNECT. [MQTT-3.14.2-1]
     #[error("reason code 0x{:02x} is not allowed in a server's DISCONNECT", .0.number())]
     Code(ReasonCode),
     /// The Reason String is not an MQTT string.

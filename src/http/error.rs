@@ -208,7 +208,7 @@ impl ApiError {
         Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))
     }
 
-    /// A parameter of the query is none of those that the call has.
+    /// The query has a parameter that the call does not have.
     pub(super) fn unknown_parameter(known: &[&str]) -> Self {
         let message = match known {
             [] => "This call has no parameters in its query.".to_owned(),

@@ -397,7 +397,7 @@ impl Authenticator for HttpAuthenticator {
             ServiceVerdict::Deny => return Err(AuthenticationError::BadCredentials),
             ServiceVerdict::Ignore => return Err(AuthenticationError::NotMine),
         };
-        // The service may name another user than the client does.
+        // Without a user name in CONNECT, the service names the user.
         let applicant = Claimant {
             username: credentials.username.map(Into::into),
             certificate: credentials.certificate.cloned().map(Arc::new),

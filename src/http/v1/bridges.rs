@@ -333,7 +333,7 @@ pub(super) async fn reconnect(request: HttpRequest, api: Data<Api>) -> HttpRespo
     answer(&api, &request, RestRoute::BridgeReconnect, pin!(call)).await
 }
 
-/// Returns the name in the path. A name that must be percent-encoded is none of a bridge.
+/// Returns the name in the path. No bridge has a name that must be percent-encoded.
 fn name_in_path(request: &HttpRequest) -> &str {
     request.match_info().get("name").unwrap_or_default()
 }

@@ -166,7 +166,7 @@ pub(super) async fn busiest(request: HttpRequest, api: Data<Api>) -> HttpRespons
             FindBusiest::new(by.unwrap_or(BusyBy::MessagesIn), limit).by(caller.as_data());
         if let Some(pattern) = query.text("client_id")? {
             let error = |error| {
-                ApiError::invalid_parameter("client_id", &format!("is no pattern: {error}"))
+                ApiError::invalid_parameter("client_id", &format!("is not a pattern: {error}"))
             };
             wanted = wanted.matching(ClientPattern::new(&pattern).map_err(error)?);
         }

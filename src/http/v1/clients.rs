@@ -292,7 +292,7 @@ impl Wanted {
     fn question(self) -> Result<ListClients, ApiError> {
         let pattern = |pattern: String| {
             let error = |error| {
-                ApiError::invalid_parameter("client_id", &format!("is no pattern: {error}"))
+                ApiError::invalid_parameter("client_id", &format!("is not a pattern: {error}"))
             };
             ClientPattern::new(&pattern).map_err(error)
         };

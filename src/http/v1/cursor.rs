@@ -29,7 +29,7 @@ pub(super) fn key_of(cursor: &str) -> Result<Arc<str>, ApiError> {
     key().ok_or_else(invalid)
 }
 
-/// Returns the error about a text that is no cursor of the call.
+/// Returns the error about a text that is not a cursor of the call.
 pub(super) fn invalid() -> ApiError {
     ApiError::invalid_parameter("cursor", "must be the next of an answer")
 }

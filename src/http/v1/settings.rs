@@ -40,7 +40,7 @@ const BODY_BYTES_MAX: usize = 4 * 1024;
 /// Parses a JSON merge patch (RFC 7396): a member that is left out stays, and `null` removes it.
 ///
 /// # Errors
-/// A member is unknown, or is no number in its range: the error names it.
+/// A member is unknown, or is not a number in its range: the error names it.
 fn change_of(mut patch: Map<String, Value>) -> Result<SettingsChange, ApiError> {
     let change = SettingsChange {
         session_expiry_secs: take(&mut patch, "session_expiry_interval")?,

@@ -236,7 +236,7 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
     answer(&api, &request, RestRoute::Token, pin!(call)).await
 }
 
-/// Returns the name of the token that a call is about. A name that is not UTF-8 is none of a token.
+/// Returns the name of the token that a call is about. No token has a name that is not UTF-8.
 fn name_of_call(request: &HttpRequest) -> Result<String, ApiError> {
     name_in(request, "name", ApiError::token_not_found)
 }

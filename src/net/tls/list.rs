@@ -41,7 +41,7 @@ pub enum RevocationListError {
 /// signed it, and it must not be older than the `former` list.
 ///
 /// # Errors
-/// The list is none of these.
+/// The text is not a revocation list, no authority has signed it, or it is older than the former one.
 pub fn check_revocation_list(
     bytes: &[u8],
     authorities: &[PathBuf],

@@ -1,4 +1,4 @@
-// Who may do what: rules, tokens, bans, failed logins; and who has changed what.
+// Permissions and their changes: rules, tokens, bans, failed logins, and the audit log.
 
 import { call, part } from "./api.js";
 import { button, etag, remove, touched } from "./changes.js";

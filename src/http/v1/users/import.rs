@@ -59,9 +59,9 @@ enum LineOutcome {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineError {
     Users(UsersError),
-    /// The line is no account in JSON.
+    /// The line is not the JSON of an account.
     NotAnAccount,
-    /// A secret is no SHA-256, or there are more than two.
+    /// A secret is not a SHA-256, or there are more than two.
     Secrets,
     /// Groups or attributes are too many or too long, or two passwords are given.
     Properties,
