@@ -123,6 +123,7 @@ async fn recover(
     listener: &impl AsRawFd,
     accept_and_close: impl FnOnce(),
 ) {
+    // Without a waiting client, an eviction would free a descriptor for nobody.
     if shortage::is_of_files(error) && !shortage::is_somebody_waiting(listener) {
         return sleep(PAUSE_AFTER_FAILURE).await;
     }
@@ -131,6 +132,8 @@ async fn recover(
     if !shortage::is_of_files(error) {
         sleep(PAUSE_AFTER_FAILURE).await;
     } else if parts.admission.evict_one() {
+        // Preferred to the spare file, which only closes
+        // the waiting client: now it can be accepted.
         sleep(PAUSE_AFTER_EVICTION).await;
     } else if !parts.admission.shortage.with_spare_file(accept_and_close) {
         sleep(PAUSE_AFTER_FAILURE).await;
@@ -143,6 +146,7 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
 }
 
 async fn begin_connection<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
+    // One load for the whole connection, so that a reload in between does not mix two settings.
     let settings = parts.settings.load_full();
     let whose = match settings.layers.proxy {
         None => Whose::Of(peer.ip()),
@@ -158,9 +162,11 @@ async fn begin_connection<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc
         }
     };
     parts.metrics.sockets_accepted.increment(parts.kind);
+    // The time runs from here, not from the end of TLS, so slow layers cannot prolong it.
     let connect_by = parts.core.connect_by();
     let token = parts.open.token();
     let parts = Arc::clone(parts);
+    // A task of its own: a slow handshake must not keep the next connection waiting.
     actix_rt::spawn(async move {
         let arrival =
             pin!(arrive(stream, peer, (admitted, token), connect_by, (&parts, &settings)));
@@ -245,10 +251,12 @@ async fn layer<S: Transport>(
     mut admitted: Admitted,
     layers: &Layers,
 ) -> Result<Layered, Refused> {
+    // First, because the header comes before TLS, and limits need the address of the client.
     if let Some(proxy) = &layers.proxy {
         let named = proxy.read_peer(&mut stream, *peer).await;
         let refused = |error| Refused::because(ConnectRefusal::ProxyProtocol, error);
         *peer = canonical(named.map_err(refused)?);
+        // Before TLS: an address with too many connections costs no handshake.
         admitted.count_for(peer.ip())?;
     }
     let (transport, certificate) = match &layers.tls {
@@ -259,6 +267,7 @@ async fn layer<S: Transport>(
             (within(stream, layers, has_certificate).await?, certificate)
         }
     };
+    // A client that has passed all layers is evicted after those that have not.
     admitted.reach(Stage::Speaking);
     Ok(Layered { transport, peer: *peer, certificate, admitted })
 }

@@ -129,6 +129,7 @@ impl ListenerLimits {
         if quota != self.rate.load().as_ref().map(|rate| rate.quota) {
             self.rate.store(quota.map(AddressRate::new));
         }
+        // Evicts immediately, because nothing else looks at these limits until the next connection.
         self.before().connecting.set_places(
             limits.connecting_places() as usize,
             limits.connecting_places_of_one_address() as usize,
@@ -179,6 +180,7 @@ impl ListenerLimits {
         let network = whose.network();
         let address = match whose {
             Whose::Of(_) => {
+                // First, because a refusal needs no cleanup yet: no seat is taken.
                 before.count(network, self.by_address_max.load(Ordering::Relaxed))?;
                 Some(network)
             }
@@ -187,6 +189,7 @@ impl ListenerLimits {
         let seat = Arc::new(Seat::default());
         let place = before.connecting.enter(network, whose.is_own(), Arc::clone(&seat));
         let state = State::Connecting(place);
+        // Without a known address there is no rate to count the connection in, until `count_for`.
         let has_knocked = address.is_none();
         let admitted = Admitted { admission: self.clone(), address, state, has_knocked };
         Ok((admitted, Eviction(seat)))
@@ -240,6 +243,7 @@ impl Admitted {
     /// Counts a connection for this address once a balancer has named it.
     pub(crate) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectRefusal> {
         let address = network_of(address);
+        // From now on the rate of the named address applies; that of the balancer never did.
         self.has_knocked = false;
         let mut before = self.admission.before();
         before.count(address, self.admission.by_address_max.load(Ordering::Relaxed))?;
@@ -264,6 +268,7 @@ impl Admitted {
         let rate = self.admission.rate.load();
         let Some(AddressRate { limiter, .. }) = rate.as_deref() else { return Ok(()) };
         let checks = self.admission.checks.fetch_add(1, Ordering::Relaxed);
+        // The limiter never forgets an address by itself, and strangers choose their addresses.
         if checks.is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
             limiter.retain_recent();
         }
@@ -284,6 +289,8 @@ impl Admitted {
     /// of clients that wait for the broker.
     pub(crate) async fn ask<F: Future>(&mut self, answer: F) -> F::Output {
         let mut answer = pin!(answer);
+        // Polled once first: most answers are in memory,
+        // and then the lock for another room is not taken.
         let at_once = std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
         if let Poll::Ready(answer) = at_once {
             return answer;
@@ -301,6 +308,8 @@ impl Admitted {
     pub(crate) fn accept(&mut self) -> Result<(), ConnectRefusal> {
         let accepted = &self.admission.accepted;
         let connections_max = self.admission.connections_max.load(Ordering::Relaxed);
+        // Added before the comparison: two threads that
+        // compare first could both take the last place.
         if accepted.fetch_add(1, Ordering::Relaxed) >= connections_max {
             accepted.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsMax);
@@ -329,6 +338,8 @@ impl Drop for Admitted {
         if matches!(self.state, State::Accepted) {
             self.admission.accepted.fetch_sub(1, Ordering::Relaxed);
         }
+        // Nothing is counted under the lock then; many
+        // connections end at the same time at a shutdown.
         if self.address.is_none() && !is_connecting {
             return;
         }

@@ -37,6 +37,8 @@ pub(super) async fn run(
         let refusal = Refusal::with(VERSION, reason, ConnectRefusal::BadCredentials);
         return Err(refusal.told(&"unknown authentication method"));
     };
+    // The time of CONNECT includes the exchange: a
+    // client cannot hold its place by answering slowly.
     let connect_by = newcomer.connect_by;
     let talk = talk(exchange, connect, method, newcomer);
     let Ok(outcome) = timeout_at(connect_by, talk).await else {
@@ -63,6 +65,7 @@ async fn talk(
     let failed = |error: AuthenticationError| Refusal::of_credentials(VERSION, &error);
     let mut step = exchange.step(connect.properties.authentication_data).await.map_err(failed)?;
     loop {
+        // Before each step of the server, because the client may send only when it is its turn.
         newcomer.expect_silence()?;
         match step {
             Step::Done { identity, data } => return Ok((identity, data)),
@@ -106,6 +109,7 @@ impl Newcomer<'_> {
         loop {
             match decode(self.read_ahead, VERSION, &limits) {
                 Ok(Decoded::Packet { packet, length }) => {
+                    // Copied, because the packet borrows the buffer that is drained next.
                     let data = answer(&packet, method)?.map(<[u8]>::to_vec);
                     self.read_ahead.drain(..length);
                     return Ok(data);
@@ -115,6 +119,8 @@ impl Newcomer<'_> {
                 Err(error) => return Err(malformed(error.reason()).told(&error)),
             }
             read_more(self.transport, self.read_ahead).await?;
+            // Counted after each read: the client is not
+            // authenticated yet and may send a packet of any size.
             if !self.room.has(self.read_ahead.len()) {
                 return Err(Refusal::for_want_of_room());
             }

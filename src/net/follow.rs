@@ -61,6 +61,8 @@ impl Who {
         let PacketLine { name, packet_id, topic, qos, dup, retain, reason, connect } =
             packet_line(head, bytes, self.version);
         if let Some((client_id, version)) = connect {
+            // Later packets are decoded by the version in
+            // CONNECT, and their lines have its identifier.
             (self.client_id, self.version) = (Some(cut(client_id).into_owned()), Some(version));
         }
         let (topic, reason) =
@@ -131,6 +133,8 @@ impl AsyncWrite for Followed {
         let Self { transport, who, sent, .. } = self.get_mut();
         let polled = Pin::new(&mut **transport).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(mut written)) = polled {
+            // A write may end inside a piece, so each piece is
+            // cut at the bytes that are still unaccounted for.
             for piece in bufs {
                 let (part, _) = piece.split_at(piece.len().min(written));
                 sent.take(part, |head, bytes| who.tell("sent", head, bytes));

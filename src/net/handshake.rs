@@ -85,6 +85,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
         mut admitted,
         open,
     } = arrival;
+    // Before the first read, so that the log has CONNECT too.
     transport = follow(transport, peer, &listener);
     let (mut room, mut buffer) = (Room::new(Arc::clone(&core.incomplete_packets)), Vec::new());
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
@@ -94,6 +95,8 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     // No CONNECT within a reasonable time (section 3.1.4).
     let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
     let read = read.unwrap_or_else(timed_out).and_then(|length| {
+        // After CONNECT is complete, so that silent
+        // sockets do not use up the rate of their address.
         admitted.knock().map_err(|refused| Refusal::for_rate(&buffer, refused))?;
         Ok(length)
     });
@@ -109,12 +112,14 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
             return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };
+    // Taps before the credentials are checked, because a trace also records refused CONNECTs.
     if core.traces.is_any() {
         let name = certificate.as_ref().ok().and_then(Option::as_ref);
         let name = name.map(|certificate| &*certificate.common_name);
         transport = core.traces.tap_newcomer(transport, &buffer, (peer, name));
     }
     let mut read_ahead = buffer.split_off(length);
+    // CONNECT stays buffered until the client is accepted; bytes read ahead count in addition.
     room.keep(length);
     let newcomer = Newcomer {
         transport: &mut *transport,
@@ -194,6 +199,7 @@ async fn read_connect(
 ) -> Result<usize, Refusal> {
     let limits = connect_limits(core);
     loop {
+        // Only the length is read here; CONNECT is decoded once, by the caller.
         if let Some(length) = whole_length(buffer) {
             return Ok(length);
         }
@@ -203,6 +209,7 @@ async fn read_connect(
         }
         read_more(transport, buffer).await?;
         if !room.has(buffer.len()) {
+            // Older versions have no Return Code for a quota, so their connection is only closed.
             return Err(match refusal_version(buffer) {
                 Some(ProtocolVersion::V5) => Refusal::for_want_of_room(),
                 _ => Refusal::silent(ConnectRefusal::IncompletePacketBytesMax),
@@ -239,12 +246,14 @@ async fn accept_connect(
 ) -> Result<AcceptedConnect, Refusal> {
     let Newcomer { core, peer, listener, .. } = newcomer;
     let version = connect.version;
+    // Cheap checks come first; those that compute or wait for another service follow.
     refuse_at_the_door(connect, &newcomer)?;
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(connect, core)?;
     if core.keeps_out(connect, &client_id, newcomer.certificate, peer.ip()) {
         return Err(Refusal::banned(version)); // before a password is hashed
     }
+    // Noted before the check: a change of accounts during it makes the login be checked again.
     let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
     let has_certificate = newcomer.certificate.is_some();
     let (mut identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
@@ -255,24 +264,27 @@ async fn accept_connect(
     if identity.has_expired(core.clock.now()) {
         return refused("the credentials have expired");
     }
+    // Before any rule is asked, because the authorizer may need loaded rules for `Connect` too.
     identity.prepared = newcomer.prepare(&identity, &client_id, version).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
         let request = AccessRequest { identity, client_id, peer, listener, action };
         core.authorizer.authorize(&request) == Decision::Allow
     };
+    // Checked now, because a client cannot be told any more when its Will is published.
     let may_publish_will = connect.will.as_ref().is_none_or(|will| {
         let &LastWill { topic, qos, retain, .. } = will;
         !is_of_the_broker(topic) && allows(Action::Publish { topic, qos, retain })
     });
     if !allows(Action::Connect) {
-        return refused("no rule allows to connect with this client identifier");
+        return refused("no rule allows to connect with this client identifier"); // [MQTT-3.1.4-2]
     }
     if !may_publish_will {
         return refused("no rule allows to publish the Will");
     }
     newcomer.check_pin(&client_id, version, is_assigned).await?;
     let certificate = seat_of(&newcomer, &client_id, &identity);
+    // Last, so that a refused client never takes a place from an accepted one.
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
         is_assigned,
@@ -320,6 +332,7 @@ fn refuse_at_the_door(connect: &Connect<'_>, newcomer: &Newcomer<'_>) -> Result<
     if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
         return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
     }
+    // A look without taking a place: it spares a full broker the check of a password.
     if newcomer.admitted.finds_all_taken() {
         return Err(Refusal::for_want_of_places(version, ConnectRefusal::ConnectionsMax));
     }
@@ -329,6 +342,7 @@ fn refuse_at_the_door(connect: &Connect<'_>, newcomer: &Newcomer<'_>) -> Result<
 /// Returns the client's own identifier, or assigns one where the version allows it.
 fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     let is_empty = connect.client_id.is_empty();
+    // Another client with this name would take over the session of a bridge.
     if connect.client_id.starts_with(BRIDGE_CLIENTS) {
         let reason = ReasonCode::ClientIdentifierNotValid;
         let counted_as = ConnectRefusal::ClientIdentifier;
@@ -353,6 +367,7 @@ fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
         let counted_as = ConnectRefusal::ClientIdentifier;
         return Err(Refusal::with(connect.version, reason, counted_as));
     }
+    // A random identifier, so that no session has it already. [MQTT-3.2.2-16]
     Ok(if is_empty { assigned_client_id().into() } else { connect.client_id.into() })
 }
 
@@ -371,6 +386,7 @@ async fn authenticate(
     let credentials = newcomer.credentials(connect, client_id);
     let core = newcomer.core;
     let time_max = Duration::from_secs(core.limits_now().authentication_secs_max.into());
+    // A bound of its own: an authenticator of the application may never answer.
     let checking = core.authenticator.authenticate(credentials);
     let identity = tokio::time::timeout(time_max, newcomer.admitted.ask(checking)).await;
     let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));
@@ -462,12 +478,15 @@ async fn refuse(
     count: CountRefusal<'_>,
 ) {
     count(refusal.refused.counted_as);
+    // A client that is told of its refusal is evicted before all others that still wait.
     admitted.reach(Stage::Leaving);
     if let Some(answer) = &refusal.answer {
         let bytes = answer.encode();
         let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
     }
+    // A refusal always ends the connection, also where no answer was sent. [MQTT-3.2.2-7]
     let is_shut = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
+    // Only a client that was sent an answer can lose it by a reset.
     if refusal.answer.is_some() && matches!(is_shut, Ok(Ok(()))) {
         linger(transport).await;
     }

@@ -176,6 +176,7 @@ impl Listener {
             TransportKind::InProcess => return IN_PROCESS.to_owned(),
         };
         let path = self.layers.websocket.as_ref().map_or("", WebSocketOptions::path);
+        // The bound address has the port that the system chose if the configured port is 0.
         match bound {
             Some(address) => format!("{scheme}://{address}{path}"),
             None => format!("{scheme}://{self}{path}"),
@@ -259,6 +260,8 @@ pub(crate) fn bind(listener: &Listener) -> Result<Bound, BindError> {
         Endpoint::Address(address) => {
             let mut resolved = address.to_socket_addrs().map_err(BindError::NotFound)?;
             let not_found = || BindError::NotFound(io::ErrorKind::NotFound.into());
+            // One address only: a name with several would
+            // need a listener for each, and a URL for each.
             let address = resolved.next().ok_or_else(not_found)?;
             let bound = bind_tcp(address, listener.tcp_keep_alive_secs);
             bound.map(Bound::Tcp).map_err(BindError::Refused)
@@ -278,6 +281,7 @@ fn bind_tcp(address: SocketAddr, keep_alive_secs: u16) -> io::Result<TcpListener
         // `[::]` means every address of the machine, IPv4 included, as for HTTP.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
+    // tokio expects a socket that does not block.
     socket.set_nonblocking(true)?;
     // Small packets are sent immediately; the broker batches its writes itself. Accepted sockets
     // inherit the option from the listener, which saves a system call for each connection.

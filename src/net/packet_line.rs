@@ -32,10 +32,12 @@ pub(super) fn packet_line(
     version: Option<ProtocolVersion>,
 ) -> PacketLine<'_> {
     let name = name_of(head.first().copied().unwrap_or_default());
+    // Only the beginning of a large packet is kept for the log; it cannot be decoded as a whole.
     if head.len() < length {
         return PacketLine { topic: topic_of(head), ..PacketLine::named(name) };
     }
     let version = version.unwrap_or(ProtocolVersion::V3_1_1);
+    // The session enforces the limits; the log also shows packets that it refuses.
     let limits = DecodeLimits {
         packet_bytes_max: u32::MAX,
         topic_bytes_max: u16::MAX,
@@ -60,6 +62,7 @@ impl PacketLine<'_> {
 
     fn of_publish(name: &'static str, publish: &Publish<'_>) -> Self {
         let alias = publish.properties.topic_alias;
+        // A PUBLISH with an alias may have no topic, and the log does not track aliases.
         let topic = match (publish.topic, alias) {
             ("", Some(alias)) => format!("(alias {alias})"),
             (topic, _) => topic.to_owned(),
@@ -114,6 +117,7 @@ fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> PacketLine<'a> {
 }
 
 fn joined<'f>(filters: impl Iterator<Item = &'f str>) -> String {
+    // A client may send thousands of filters in one packet.
     filters.take(FILTERS_MAX).collect::<Vec<_>>().join(" ")
 }
 

@@ -32,10 +32,13 @@ impl Newcomer<'_> {
         };
         let (name, bounds) = (certificate.common_name.as_str(), pin_bounds(&core.limits_now()));
         let compared = core.pins.compare(client_id, (name, &facts), bounds, core.clock.now());
+        // A first pin is stored before the client is accepted, and the store may be slow.
         let compared = tokio::time::timeout_at(self.connect_by, self.admitted.ask(compared)).await;
         let outcome = compared.unwrap_or(Err(PinRefusal::Unavailable)).map_err(|refusal| {
             let shown = &facts.serial_number;
             match refusal {
+                // The serial number is for the log alone: it
+                // tells the operator which certificate was tried.
                 PinRefusal::Other => refused(refusal)
                     .told(&format_args!("{OTHER}; the one shown has the serial number {shown}")),
                 PinRefusal::Missing

@@ -64,10 +64,12 @@ impl ProxyProtocol {
         stream: &mut S,
         from: SocketAddr,
     ) -> Result<SocketAddr, ProxyError> {
+        // Before a byte is read: a stranger could name any address in the header.
         if !self.trusts(from.ip()) {
             return Err(ProxyError::NotTrusted(from));
         }
         let header = read_header(stream).await?;
+        // The other fields are not used: the broker has not verified what they say.
         let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
         let (header, _) = ProxyHeader::parse(&header, config)?;
         Ok(header.proxied_address().map_or(from, |address| address.source))
@@ -80,12 +82,14 @@ async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Pr
     if header != SIGNATURE[..1] && header != *b"P" {
         return Err(ProxyError::Missing);
     }
+    // Both versions have at least these bytes, so no byte of the client is read here.
     header.resize(TEXT_BYTES_MIN, 0);
     stream.read_exact(&mut header[1..]).await?;
     if header.starts_with(SIGNATURE) {
         header.push(stream.read_u8().await?);
         let rest =
             usize::from(u16::from_be_bytes([header[FIXED_BYTES - 2], header[FIXED_BYTES - 1]]));
+        // Before memory is reserved: the sender chooses this length.
         if FIXED_BYTES + rest > HEADER_BYTES_MAX {
             return Err(ProxyError::TooLong(FIXED_BYTES + rest));
         }

@@ -84,6 +84,7 @@ impl Refusal {
 
     /// Refuses because the credentials are wrong or cannot be checked.
     pub(super) fn of_credentials(version: ProtocolVersion, error: &AuthenticationError) -> Self {
+        // An unknown user (`NotMine` at the end of the chain) gets the code of a wrong password.
         let code = match error {
             AuthenticationError::BadCredentials
             | AuthenticationError::NotMine
@@ -96,6 +97,8 @@ impl Refusal {
                 ReasonCode::ServerUnavailable
             }
         };
+        // The error itself goes to the log alone. Clients
+        // learn only reasons that reveal no account.
         let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(error);
         match error {
             AuthenticationError::TooManyAttempts { .. } => refusal.locked_out().because(

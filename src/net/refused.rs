@@ -32,6 +32,7 @@ impl Refused {
 
     /// Writes the refusal to the log, and announces it; `answered` is the Reason String that the client received.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>, answered: Option<&str>) {
+        // The reason for the log is more exact than the one that the client received.
         let why = self.why.as_deref().or(answered);
         core.trace_refused(subject, self.counted_as.name());
         if self.is_locked_out {

@@ -231,6 +231,7 @@ fn build(
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
         TlsVersion::V1_3 => &[&TLS13],
     };
+    // Files are read here, not at the first client, so that an error stops the start or the reload.
     let own = own::certified_key(config, &provider)?;
     let verifier = client_verifier(config, &provider)?;
     let verifier = verifier
@@ -258,6 +259,7 @@ fn client_verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Verifier>, TlsError> {
     if config.client_auth == ClientAuth::None {
+        // A CA without a request for certificates is a mistake: the operator believes in a check.
         return match config.client_ca.is_empty() && config.crl.is_empty() {
             true => Ok(None),
             false => Err(TlsError::UnusedClientCa),
@@ -271,6 +273,7 @@ fn client_verifier(
                 .map_err(|source| TlsError::Certificate { path: path.clone(), source })?;
         }
     }
+    // Without a CA, every certificate would be refused.
     if roots.is_empty() {
         return Err(TlsError::NoClientCa);
     }

@@ -232,6 +232,8 @@ impl NewcomerRoom {
         let first = of_lowest.next()?;
         match first.is_read {
             true => Some(first),
+            // An unread connection may have its CONNECT in the
+            // socket, so one that stayed silent goes first.
             false => of_lowest.find(|other| other.is_read).or(Some(first)),
         }
     }

@@ -78,6 +78,8 @@ impl Seat {
             }
         });
         std::future::poll_fn(|cx| {
+            // Checked first, so that an evicted connection
+            // does nothing more, even if it could go on.
             if self.is_taken_away() {
                 return Poll::Ready(None);
             }
@@ -88,6 +90,7 @@ impl Seat {
             if !self.is_read() && turns.as_mut().poll(cx).is_ready() {
                 self.is_read.store(true, Relaxed);
             }
+            // Registered before the second look, so that an eviction in between is not missed.
             self.waker.register(cx.waker());
             match self.is_taken_away() {
                 true => Poll::Ready(None),

@@ -84,6 +84,7 @@ pub fn client_certificate(
     let certificate = parse(der)?;
     let mut common_names = certificate.subject().iter_common_name();
     let common_name = common_names.next().ok_or(ClientCertificateError::NoCommonName)?;
+    // Two names would leave it open which of the two users the client is.
     if common_names.next().is_some() {
         return Err(ClientCertificateError::SeveralCommonNames);
     }
@@ -92,6 +93,7 @@ pub fn client_certificate(
     if common_name.is_empty() {
         return Err(ClientCertificateError::NoCommonName);
     }
+    // Names of accounts have no such characters, so no account could match.
     if common_name.chars().any(char::is_control) {
         return Err(ClientCertificateError::InvalidCommonName);
     }
@@ -125,6 +127,7 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
         GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
             Some((*text).to_owned())
         }
+        // 4 bytes are IPv4, 16 are IPv6 (RFC 5280, 4.2.1.6).
         GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
             Ok(bytes) => Some(IpAddr::from(bytes).to_string()),
             Err(_) => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),

@@ -21,12 +21,14 @@ const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// # Errors
 /// As [`TlsSource::open`](super::TlsSource::open): the files cannot be used.
 pub fn examine(config: &TlsConfig) -> Result<Vec<String>, TlsError> {
+    // The same code as a start, so that `check-config` accepts exactly what starts.
     build(config, &RevokedHere::default())?;
     let now = ASN1Time::now();
     let mut lines = Vec::new();
     for (number, der) in certificates(&config.certificate)?.iter().enumerate() {
         let Ok((_, certificate)) = parse_x509_certificate(der) else { continue };
         lines.extend(time_of(&config.certificate, &certificate, now));
+        // Only the first one is the broker's own; clients have the others as authorities.
         if number == 0 && certificate.version() == X509Version::V1 {
             lines.push(format!(
                 "{}: the certificate is X.509 version 1, which clients built with rustls \
@@ -47,6 +49,7 @@ pub fn examine(config: &TlsConfig) -> Result<Vec<String>, TlsError> {
             read_pem(path, "revocation list", "BEGIN X509 CRL")?;
         for der in lists {
             let Ok((_, list)) = parse_x509_crl(&der) else { continue };
+            // Only a warning: refusing every client because a list is late would be worse.
             if let Some(until) = list.next_update().filter(|until| *until < now) {
                 lines.push(format!(
                     "{}: the next update of the revocation list was due on {until}; it stays in use, \

@@ -52,6 +52,8 @@ pub fn check_revocation_list(
     let name = || list.issuer().to_string();
     let mut is_known = false;
     let mut is_signed = false;
+    // All of them are tried, because two authorities
+    // may have the same name while a key is replaced.
     for path in authorities {
         for authority in read_pem::<CertificateDer<'_>>(path, "certificate", "BEGIN CERTIFICATE")? {
             let Ok(authority) = parse(&authority) else { continue };
@@ -70,6 +72,7 @@ pub fn check_revocation_list(
         let former = der_of(former)?;
         let former = parse_list(&former)?;
         let is_same_issuer = former.issuer().as_raw() == list.issuer().as_raw();
+        // An older list that somebody replays would make revoked certificates valid again.
         if !is_same_issuer || list.last_update() < former.last_update() {
             return Err(RevocationListError::Replaced);
         }

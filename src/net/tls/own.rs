@@ -53,11 +53,13 @@ fn ocsp_response(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
     }
     let der = read(path)?;
     // OCSPResponse ::= SEQUENCE { responseStatus ENUMERATED { successful (0) }, … } (RFC 6960, 4.2.1)
+    // A length above 127 has its number of bytes in the first byte (X.690, 8.1.3.5).
     let after_length = match der.get(1) {
         Some(length @ 0x81..=0x84) => 2 + usize::from(length - 0x80),
         _ => 2,
     };
     let status = der.get(after_length..after_length + 3);
+    // Only `successful` is sent: clients would refuse the certificate with another status.
     if der.first() != Some(&0x30) || status != Some(&[0x0a, 0x01, 0x00][..]) {
         return Err(TlsError::OcspResponse { path: path.to_owned() });
     }

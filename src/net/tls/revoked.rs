@@ -35,9 +35,11 @@ impl RevocationVerifier {
         end_entity: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
     ) -> Result<(), Error> {
+        // Most brokers have no revoked certificate; then nothing is parsed.
         let Some(revoked) = self.revoked.get().filter(|revoked| !revoked.is_empty()) else {
             return Ok(());
         };
+        // The operator may have revoked an authority in between; then all its certificates go too.
         for der in [end_entity].into_iter().chain(others) {
             let certificate = parse(der).map_err(|_| CertificateError::BadEncoding)?;
             let serial_number = hexadecimal(certificate.raw_serial());

@@ -29,9 +29,11 @@ pub(in crate::net) async fn secure<S: Transport>(
     source: &TlsSource,
     admitted: &mut Admitted,
 ) -> Result<(Secured<S>, Shown), Refused> {
+    // Taken together, so that a reload in between is noticed by the next verification.
     let (settings, trust) = source.begin();
     let handshake = async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        // A valid ClientHello shows a TLS client, so silent sockets are evicted before it.
         admitted.reach(Stage::Speaking);
         // Before the expensive part of the handshake.
         if let Err(refused) = admitted.knock() {

@@ -186,6 +186,7 @@ impl Trust {
         let settings = self.source.0.present.load();
         let [end_entity, intermediates @ ..] = chain else { return Ok(()) };
         let number = self.source.number_of(&settings);
+        // Checked for each client at each reload of rules, so unchanged settings must cost nothing.
         if number == self.verified_by.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -193,6 +194,7 @@ impl Trust {
             Some(verifier) => {
                 verifier.verify_client_cert(end_entity, intermediates, UnixTime::now())?;
             }
+            // The files do not ask for certificates any more, so nothing vouches for this one.
             None if settings.files.is_some() => {
                 return Err(CertificateError::UnknownIssuer.into());
             }

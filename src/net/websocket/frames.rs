@@ -85,6 +85,7 @@ impl Deframer {
                     Ok(taken) => read += taken,
                     Err(code) => found.end = Some(End::Failed(code)),
                 }
+                // Also after a header: a frame without a payload is complete with it.
                 self.finish_frame(&mut found);
                 continue;
             };
@@ -92,6 +93,8 @@ impl Deframer {
             unmask(&mut rest[..length], &mut frame.mask);
             frame.left -= length as u64;
             if frame.kind == FrameKind::Data {
+                // Payloads move down over headers that were read,
+                // so they are contiguous without another buffer.
                 bytes.copy_within(read..read + length, found.data_bytes);
                 found.data_bytes += length;
             } else {
@@ -110,6 +113,7 @@ impl Deframer {
         self.head[before..before + taken].copy_from_slice(&bytes[..taken]);
         let mut cursor = Cursor::new(&self.head[..before + taken]);
         let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
+        // The rest of the header comes with the next read; until then these bytes are kept.
         let Some((header, length)) = parsed else {
             self.head_bytes = before + taken;
             return Ok(taken);
@@ -117,6 +121,7 @@ impl Deframer {
         let header_bytes = cursor.position() as usize;
         self.head_bytes = 0;
         self.begin_frame(&header, length)?;
+        // Bytes of an earlier read are in the header too, but not in `bytes`.
         Ok(header_bytes - before)
     }
 

@@ -48,6 +48,8 @@ pub(crate) fn hosted<E>(
     let feed = async move {
         let moving = async {
             while let Some(Ok(chunk)) = payload.next().await {
+                // Waits while the channel is full, so that the
+                // HTTP server stops reading from the client.
                 if to_broker.send(chunk).await.is_err() {
                     return;
                 }
@@ -55,6 +57,8 @@ pub(crate) fn hosted<E>(
         };
         tokio::select! {
             () = moving => {}
+            // The connection may end while the client sends
+            // nothing; then `next` would never return.
             () = to_broker.closed() => {}
         }
     };

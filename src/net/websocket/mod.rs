@@ -125,6 +125,7 @@ impl<S: Transport> WebSocket<S> {
     /// Takes over pings, close frames and errors.
     fn take_note(&mut self, found: Deframed) {
         // No frame may follow a close frame. (RFC 6455, 5.5.1)
+        // Only the last ping is answered, as the standard allows, so pings need no queue.
         if found.ping.is_some() && matches!(self.sending.close, Close::Open) {
             self.sending.ping = found.ping;
         }
@@ -187,6 +188,7 @@ impl FrameOutput {
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        // A control frame may stand between two data frames, but not inside one. (RFC 6455, 5.4)
         while !self.is_in_frame() {
             let (frame, written) = &mut self.control;
             if *written < frame.len() {
@@ -194,6 +196,7 @@ impl FrameOutput {
                 *written += ready!(wrote).and_then(not_zero)?;
                 self.is_unflushed = true;
             } else if let Some(payload) = self.ping.take() {
+                // A pong comes before a close frame, because no frame may follow a close frame.
                 self.control = (frames::pong(&payload), 0);
             } else if let Close::Due(code) = self.close {
                 self.control = (frames::close(code), 0);
@@ -216,6 +219,8 @@ impl FrameOutput {
         cx: &mut Context<'_>,
         payload: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // One frame for the whole payload. Its length is
+        // fixed by its header, so a later call continues it.
         if !self.is_in_frame() {
             let (header, length) = frames::binary_header(payload.len());
             (self.header, self.header_left, self.payload_left) =
@@ -235,6 +240,8 @@ impl FrameOutput {
             let of_header = wrote.min(header.len());
             self.header_left.0 += of_header;
             self.payload_left -= wrote - of_header;
+            // Zero would mean the end of the stream; if
+            // only header bytes went out, the loop goes on.
             if wrote > of_header {
                 return Poll::Ready(Ok(wrote - of_header));
             }
@@ -256,11 +263,14 @@ impl<S: Transport> AsyncRead for WebSocket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Before reading, so that a client that only sends pings gets its pongs.
         this.answer(cx);
         for _ in 0..READS_PER_POLL {
             match this.end {
                 _ if buf.remaining() == 0 => return Poll::Ready(Ok(())),
                 None => {}
+                // A close with unread input would reset the
+                // connection, and the close frame could be lost.
                 Some(_) if this.is_over => return this.poll_rest(cx, buf),
                 Some(End::Closed(_)) => {
                     this.is_over = true;
@@ -286,6 +296,7 @@ impl<S: Transport> AsyncRead for WebSocket<S> {
                 return Poll::Ready(Ok(()));
             }
         }
+        // A client that sends only empty or control frames gives the thread back after some reads.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

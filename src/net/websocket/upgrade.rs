@@ -219,6 +219,7 @@ impl UpgradeRequest<'_> {
         if !self.items("sec-websocket-version").eq(["13"]) {
             return Err(UpgradeRefusal::UnsupportedVersion);
         }
+        // Before the key: a foreign page learns nothing more about its request.
         if !self.is_from(pages) {
             return Err(UpgradeRefusal::ForbiddenOrigin);
         }
@@ -290,6 +291,7 @@ pub(crate) async fn accept<S: Transport>(
         Ok((accepted, _)) => accepted.answer(),
         Err(refusal) => refusal.answer(),
     };
+    // One answer for both outcomes; only an accepted client must also have received it.
     let written = stream.write_all(answer.as_bytes()).await;
     let flushed = stream.flush().await;
     match outcome {
@@ -313,6 +315,7 @@ async fn read_head<S: Transport>(
 ) -> Result<Result<usize, UpgradeRefusal>, ConnectRefusal> {
     const END: &[u8] = b"\r\n\r\n";
     loop {
+        // The end may be split over two reads, so its first bytes are searched again.
         let seen = bytes.len().saturating_sub(END.len() - 1);
         bytes.reserve(READ_BYTES);
         let read = stream.read_buf(bytes).await.map_err(|_| ConnectRefusal::Closed)?;
@@ -324,6 +327,7 @@ async fn read_head<S: Transport>(
         if let Some(end) = bytes[seen..].windows(END.len()).position(|window| window == END) {
             return Ok(Ok(seen + end + END.len()));
         }
+        // After the search: a request that ends within the last read is accepted.
         if bytes.len() >= REQUEST_BYTES_MAX {
             return Ok(Err(UpgradeRefusal::TooLong));
         }
@@ -345,6 +349,7 @@ fn decide(
         Err(httparse::Error::TooManyHeaders) => return Err(UpgradeRefusal::TooLong),
         Ok(_) | Err(_) => return Err(UpgradeRefusal::Malformed),
     }
+    // A client library may add a query; the path alone chooses the listener.
     let (path, _query) =
         parsed.path.map_or(("", ""), |target| target.split_once('?').unwrap_or((target, "")));
     if path != options.path {
