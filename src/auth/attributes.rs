@@ -37,6 +37,7 @@ impl Attributes {
             let (name, value): (Box<str>, Box<str>) = (name.into(), value.into());
             bytes += name.len() + value.len();
             map.insert(name, value);
+            // Checked for each pair: the source may be a service that sends an endless list.
             if map.len() > ATTRIBUTES_MAX || bytes > BYTES_MAX {
                 return Err(AttributesError);
             }

@@ -88,6 +88,7 @@ impl Breaker {
                 state.failed.clear();
                 return state.open_until.take().map_or(Turned::No, |_| Turned::Closed);
             }
+            // One stranger must not open the breaker for all by logins that make the service fail.
             CallOutcome::Failed if state.failed.contains(&origin) => {}
             CallOutcome::Failed | CallOutcome::Unreachable => {
                 if state.failed.len() < FAILURES_MAX {
@@ -98,12 +99,14 @@ impl Breaker {
         let now = Instant::now();
         if state.failed.len() < FAILURES_MAX {
             let is_told = state.told_at.is_some_and(|at| now.duration_since(at) < TOLD_FOR);
+            // The first failure is logged, and then not again for a time, however many logins fail.
             if state.failed.len() > 1 || is_told {
                 return Turned::No;
             }
             state.told_at = Some(now);
             return Turned::Failing;
         }
+        // A failed trial call prolongs the pause, and is not logged as a second opening.
         match state.open_until.replace(now + PAUSE) {
             None => Turned::Open,
             Some(_) => Turned::No,

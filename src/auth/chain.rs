@@ -204,6 +204,7 @@ impl Source {
             }
             Err(_) => SourceAnswer::Refused,
         };
+        // Passed answers count too: a slow source delays the clients of all sources behind it.
         let time = begun.elapsed();
         self.metrics.note(answer, time);
         let (source, answer) = (&*self.name, answer.name());
@@ -231,6 +232,8 @@ impl Authenticator for Chain {
         for (source, may_pass) in self.in_order(credentials.may_pass) {
             match source.ask(Credentials { may_pass, ..credentials }).await {
                 Err(AuthenticationError::NotMine) => {}
+                // A token or a service names its user itself,
+                // and must not name one of an earlier source.
                 Ok(identity) if self.is_of_earlier(source, &identity) => {
                     return Err(AuthenticationError::NotAllowed);
                 }
@@ -238,6 +241,7 @@ impl Authenticator for Chain {
                 Err(error) => return Err(error),
             }
         }
+        // Nobody knew the client; for a chain inside a chain this passes, otherwise it refuses.
         Err(unknown(credentials.may_pass))
     }
 

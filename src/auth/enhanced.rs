@@ -161,6 +161,8 @@ impl BoundedExchange {
             tracing::debug!("authentication exchange exceeds its limits");
             return Err(AuthenticationError::NotAllowed);
         };
+        // Counted before the step, so that a method that
+        // never ends costs a bounded number of calls.
         self.left = ExchangeBounds { rounds_max, bytes_max };
         let step = self.exchange.step(data).await?;
         let (Step::Continue(data) | Step::Done { data, .. }) = &step;

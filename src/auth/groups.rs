@@ -34,6 +34,7 @@ impl Groups {
             if name.is_empty() || bytes > BYTES_MAX {
                 return Err(GroupsError);
             }
+            // Kept sorted, so that a repeated name is found without another set.
             let Err(at) = names.binary_search(&name) else { continue };
             names.insert(at, name);
             if names.len() > GROUPS_MAX {

@@ -93,6 +93,7 @@ impl FromStr for Network {
             .filter(|bits| *bits <= bits_max)
             .ok_or(NetworkError::Malformed)?;
         let network = masked(address, prefix_bits);
+        // `10.1.2.3/8` is usually a typing mistake, and would cover a whole network.
         if network != address {
             return Err(NetworkError::HostBits(network, prefix_bits));
         }

@@ -92,10 +92,13 @@ pub(crate) async fn prepare_each(
     while preparations.peek().is_some() {
         let (begun, before) = (Instant::now(), results.len());
         let by = begun + patience.left;
+        // In portions, so that a walk along many sessions does not flood what the authorizer asks.
         let some = preparations.by_ref().take(AT_THE_SAME_TIME_MAX);
         let some =
             some.map(|(at, preparation)| async move { (at, in_time(preparation, by).await) });
         results.extend(join_all(some).await);
+        // Any success renews the patience; a service that
+        // is down costs it once, not once for each portion.
         patience.left = match results[before..].iter().any(|(_, result)| result.is_ok()) {
             true => patience.time,
             false => patience.left.saturating_sub(begun.elapsed()),

@@ -209,6 +209,7 @@ impl FailureThrottle {
         guess: Option<Guess>,
         now: Instant,
     ) -> Option<Lockout> {
+        // A device that repeats one wrong password is not a guesser.
         if guess.is_some_and(|guess| self.is_repeated(&key, guess)) {
             return None;
         }
@@ -368,6 +369,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         if failures_max == 0 || self.entries_max == 0 {
             return false;
         }
+        // Room is made before the entry exists, so that it cannot evict itself.
         if !self.counts.contains_key(&key) {
             self.make_room(now, window);
             self.in_order.push_back(key);
@@ -386,6 +388,8 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         let is_one_too_many = count.failures >= failures_max;
         if is_one_too_many {
             count.refused_until = Some(now + refusal);
+            // Counting starts over after the refusal;
+            // otherwise one more failure would refuse again.
             count.failures = 0;
         }
         is_one_too_many
@@ -411,6 +415,8 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         if self.in_order.len() < self.entries_max {
             return;
         }
+        // Bounded: entries in use get another chance, but
+        // a flood of new keys must not make this a walk.
         for passed_over in 0..=Self::SECOND_CHANCES {
             let Some(oldest) = self.in_order.pop_front() else {
                 return;

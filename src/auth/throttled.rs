@@ -80,6 +80,7 @@ impl ThrottledExchange {
 impl Exchange for ThrottledExchange {
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         let delay = self.admit()?;
+        // Only the first step waits: a guess is a whole exchange.
         if !std::mem::replace(&mut self.has_begun, true) && !delay.is_zero() {
             tokio::time::sleep(delay).await;
             // Failures of other exchanges may have been counted meanwhile.

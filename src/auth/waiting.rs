@@ -122,6 +122,7 @@ impl<T> WaitingRoom<T> {
     ) -> Option<Entered<T>> {
         let levels = origin.levels();
         let held = self.shares.get(&(levels[2], precedence)).copied().unwrap_or(0);
+        // One address cannot fill the room, whatever its precedence.
         if held >= self.share(precedence) {
             return None;
         }
@@ -172,6 +173,8 @@ impl<T> WaitingRoom<T> {
 
     fn next_of(&mut self, precedence: Precedence) -> Option<T> {
         let is_newest_next = &mut self.is_newest_next[precedence as usize];
+        // The network that was served longest ago comes
+        // first, so a large one cannot crowd out others.
         let rank = |(_, waiting): &(usize, &WaitingLogin<T>)| {
             let [region, site, address] = [0, 1, 2].map(|i| self.served[i].of(waiting.levels[i]));
             let age = if *is_newest_next { u64::MAX - waiting.id } else { waiting.id };
@@ -196,6 +199,7 @@ impl<T> WaitingRoom<T> {
         let begin = (self.last_id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as usize;
         let looked_at = (0..LOOKED_AT.min(len)).map(|i| (begin + i * len / LOOKED_AT) % len);
         let held = |levels: [u128; 3]| [0, 1, 2].map(|level| self.held(level, levels));
+        // A sample instead of all: displacing must stay cheap while strangers fill the room.
         let worst = looked_at.max_by_key(|at| held(waiting[*at].levels))?;
         let ranks_behind = match last.cmp(&precedence) {
             Ordering::Greater => true,

@@ -106,6 +106,7 @@ impl Accounts {
             let (span, UserName(name)) = (entry.name.span(), entry.name.into_inner());
             let name: Arc<str> = name.into();
             let at = accounts.users.len();
+            // A second entry would decide silently which password counts.
             if accounts.by_name.insert(Arc::clone(&name), at).is_some() {
                 let problem = format!("user `{name}` is listed twice; keep one of the two");
                 return Err(FileError::invalid(path, text, span, &problem));
@@ -124,6 +125,7 @@ impl Accounts {
         }
         let iterations =
             accounts.users.iter().filter_map(|user| Some(user.scram.as_ref()?.iterations()));
+        // A name without keys gets one of these counts, so that its challenge does not stand out.
         accounts.scram_iterations = iterations.collect::<BTreeSet<_>>().into_iter().collect();
         Ok(accounts)
     }

@@ -86,6 +86,7 @@ impl Attempts {
         let entries_max = config.verified_entries_max;
         let memory = Memory {
             verified: VerifiedCredentials::new(entries_max, time_to_live),
+            // One for MQTT and one for REST.
             failures: [(); 2].map(|()| FailureThrottle::new(config.throttle.clone())),
             recent: RecentPlaces::new(entries_max, time_to_live),
             known: KnownLogins::new(config.known_logins_max),
@@ -112,6 +113,7 @@ impl Attempts {
         for failures in &mut memory.failures {
             failures.set_config(now.throttle.clone());
         }
+        // Removed from the store after the lock is given back; writing must not delay logins.
         let removed = memory.known.set_max(now.known_logins_max);
         drop(memory);
         if let Some(ledger) = self.ledger.get() {
@@ -168,6 +170,7 @@ impl Attempts {
                 None => failures.forget(address, now),
                 Some(name) => {
                     let key = failures.key(address, name);
+                    // Read before `was_right` clears them.
                     let failed = failures.failures_of_pair(&key, is_rest, now);
                     failures.was_right(&key);
                     failed.failures > 0 || failed.refused_secs > 0
@@ -194,10 +197,12 @@ impl Attempts {
     ) -> Result<Verdict, AuthenticationError> {
         let (now, guess) = (now(), guess_of(digest));
         let mut memory = self.memory();
+        // A remembered answer costs no hash, and opens no guess.
         if let Some(verdict) = memory.recall(who, digest, now)? {
             return Ok(verdict);
         }
         let guesses = memory.open.entry(who.pair).or_default();
+        // The same password from many devices is one guess, as it is one failure.
         match guesses.iter_mut().find(|(other, _)| *other == guess) {
             Some((_, attempts)) => *attempts += 1,
             None => guesses.push((guess, 1)),
@@ -236,6 +241,7 @@ impl Attempts {
             return Precedence::Known;
         }
         let other = &memory.failures[usize::from(!who.is_rest)];
+        // Failures over the other protocol do not refuse, but they do cost the better place.
         let in_other = other.key(who.address, &who.name);
         match of_pair.has_failed(&who.pair, now) || other.has_failed(&in_other, now) {
             true => Precedence::Failed,
@@ -249,11 +255,13 @@ impl Attempts {
         let mut memory = self.memory();
         memory.counts.hashed += u64::from(digest.is_some());
         if right {
+            // SCRAM has no digest: its proof is of one exchange and cannot be recognized later.
             if let Some(digest) = digest {
                 memory.verified.insert(*digest, now);
             }
             memory.was_right(who, now);
             let key = known::key(&who.name, who.pair.0);
+            // The store is written without the lock, which every login needs.
             let to_keep = memory.known.was_right(key, now);
             drop(memory);
             self.keep(key, &to_keep);
@@ -272,6 +280,8 @@ impl Attempts {
     fn note_wrong(&self, who: &Applicant, guess: Option<Guess>) {
         let now = now();
         let mut memory = self.memory();
+        // Also for a client that was right a moment ago,
+        // so that its exemption is no free way to guess.
         memory.recent.was_wrong(&who.place, now);
         let lockout = memory.failures_mut(who).guessed(who.pair, guess, now);
         match lockout {
@@ -280,6 +290,7 @@ impl Attempts {
             Some(Lockout::Address) => memory.counts.address_lockouts += 1,
         }
         let secs = memory.failures(who).refused_for(&who.pair, now).unwrap_or(0);
+        // The log line is written without the lock: a slow log must not hold up logins.
         drop(memory);
         if let Some(lockout) = lockout {
             self.lock_outs.tell(&LockOut {
@@ -345,7 +356,10 @@ impl Memory {
         now: Instant,
     ) -> Result<Option<Verdict>, AuthenticationError> {
         let guess = guess_of(digest);
+        // First: a refused pair learns nothing, not even from a remembered answer.
         self.check_refusal(who, now)?;
+        // A device that repeats one wrong password makes no
+        // progress, so it is neither hashed nor counted.
         if self.failures(who).is_repeated(&who.pair, guess) {
             self.counts.repeated += 1;
             return Ok(Some(Verdict::Wrong(self.failures(who).delay_of_repeated())));
@@ -354,10 +368,13 @@ impl Memory {
         if let Some(open) = self.open.get(&who.pair)
             && !goes_on
             && open.iter().all(|(other, _)| *other != guess)
+            // Guesses under way count as failures: otherwise
+            // a volley could try more than the limit allows.
             && open.len() >= self.failures(who).guesses_left(&who.pair, now)
         {
             return Err(self.refuse(SECS_UNTIL_GUESSES_ARE_CHECKED));
         }
+        // After all refusals, so that the memory never lets in a client that a hash would not.
         if self.verified.contains(digest, now) {
             self.was_right(who, now);
             return Ok(Some(Verdict::Right));

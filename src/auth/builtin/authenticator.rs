@@ -160,6 +160,7 @@ impl FileAuthenticator {
         if credentials.bearer.is_some() {
             return false; // It has no tokens.
         }
+        // Only the file is asked: accounts in the store have a source of their own in the chain.
         let has_account = |name: &str| self.has_user(name);
         let Some(certificate) = credentials.certificate else {
             // A client is anonymous only if no other authenticator knows it.
@@ -181,6 +182,7 @@ impl FileAuthenticator {
         credentials: &Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
         let name = certificate.common_name.as_str();
+        // Two names for one client: rules for one of them would apply to the other.
         if credentials.username.is_some_and(|username| username != name) {
             return Err(AuthenticationError::OtherThanCertificate);
         }
@@ -189,6 +191,7 @@ impl FileAuthenticator {
         let needs_account = of_listener.unwrap_or(config.certificate_needs_account);
         let of_file = self.accounts.load().get(name).map(|user| user.is_disabled);
         let stored = self.stored_account(name);
+        // The file comes first, as at a login by password.
         match of_file.or_else(|| stored.as_ref().map(|user| user.is_disabled)) {
             Some(true) => return Err(AuthenticationError::NotAllowed),
             None if needs_account => return Err(AuthenticationError::NoAccount),
@@ -196,6 +199,8 @@ impl FileAuthenticator {
         }
         let mut credential = None;
         if !config.certificate_is_enough {
+            // The password is checked where the account is; a
+            // name without one goes to the file, and fails there.
             match self.stored.get().filter(|_| stored.is_some()) {
                 Some(users) => credential = users.check_shown(credentials, name).await?.credential,
                 None => drop(self.check_password(credentials, name, credentials.password).await?),
@@ -250,6 +255,7 @@ impl FileAuthenticator {
         let password = password.ok_or(AuthenticationError::BadCredentials)?;
         let accounts = self.accounts.load_full();
         let user = accounts.get(name);
+        // A name without an account gets the hash of another one, so that both take the same time.
         let of_store = match user {
             Some(_) => None,
             None => self.stored.get().and_then(|stored| stored.decoy(name)),
@@ -259,6 +265,7 @@ impl FileAuthenticator {
         let who = self.check.attempts.applicant(shown, name);
         let compared = Compared { stored, account_exists: user.is_some(), on_weak: None };
         match (self.check.verify(who, password, compared).await?, user) {
+            // Only after the right password: others must not learn that the account exists.
             (true, Some(user)) if user.is_disabled => Err(AuthenticationError::NotAllowed),
             (true, Some(user)) => Ok(Arc::clone(&user.name)),
             (false, _) | (true, None) => Err(AuthenticationError::BadCredentials),
@@ -283,6 +290,7 @@ impl Authenticator for FileAuthenticator {
         }
         let config = self.config.load_full();
         let anonymous = credentials.rules.anonymous.unwrap_or(config.anonymous);
+        // A name with an account is never anonymous, so that nobody gets by without its password.
         let is_anonymous = |name: &str| {
             anonymous
                 && config.anonymous_with_name
@@ -360,6 +368,7 @@ impl Authenticator for FileAuthenticator {
             // It never had an account, and may get one.
             None if is_by_certificate && !identity.needs_account => Standing::Suspended,
             None => Standing::Gone,
+            // Changed since the login: a new password ends connections with the former one.
             Some(user) if user.changed > since => Standing::Changed,
             Some(_) => Standing::Good,
         }

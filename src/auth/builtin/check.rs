@@ -87,6 +87,8 @@ impl PasswordCheck {
         compared: Compared<'_>,
     ) -> Result<bool, AuthenticationError> {
         let Compared { stored, account_exists, on_weak } = compared;
+        // With the stored hash in it: after a change of
+        // the password, a remembered digest fits no more.
         let digest = self.digest_key.digest(who.name(), stored.as_str(), password);
         let (delay, _open) = match self.attempts.judge(&who, &digest)? {
             Verdict::Right => return Ok(true),
@@ -96,7 +98,9 @@ impl PasswordCheck {
             }
             Verdict::Open(delay, open) => (delay, open),
         };
+        // Before the queue for a hash, so that a guesser waits without taking a place there.
         wait(delay).await;
+        // After the delay, because other logins of the pair may have changed it.
         let precedence = self.attempts.precedence(&who);
         let turn = self.hashing.turn(precedence, who.origin()).await;
         let turn = turn.map_err(|TurnedAway| AuthenticationError::Unavailable)?;
@@ -125,6 +129,7 @@ impl PasswordCheck {
 
     /// Refuses a wrong device secret: counts it as a failure, and waits for the delay of earlier ones.
     pub(super) async fn refuse_secret(&self, who: Applicant, secret: &[u8]) -> AuthenticationError {
+        // No stored hash takes part: a device secret is compared by itself.
         let digest = self.digest_key.digest(who.name(), "", secret);
         match self.attempts.judge(&who, &digest) {
             Err(error) => error,

@@ -93,6 +93,7 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
         let target = follow_links(path)?;
         let directory = directory_of(&target);
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        // In the same directory, because a rename is atomic only inside one file system.
         let mut temporary_name = std::ffi::OsString::from(".");
         temporary_name.push(name);
         temporary_name.push(format!(".{}.tmp", std::process::id()));
@@ -100,6 +101,7 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
         write_synced(&temporary, text, &target)
             .and_then(|()| fs::rename(&temporary, &target))
             .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        // The new name is durable only after its directory is synced.
         fs::File::open(directory)?.sync_all()
     };
     replace().map_err(|source| FileError::Unwritable { path: path.to_owned(), source })
@@ -114,6 +116,7 @@ pub(super) fn lock_beside(path: &Path) -> Option<fs::File> {
 
 fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
+    // Links are followed by hand, so that the rename replaces the file and not the link.
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
             Ok(target) => path = directory_of(&path).join(target),
@@ -141,6 +144,7 @@ fn directory_of(path: &Path) -> &Path {
 fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
     drop(fs::remove_file(temporary)); // a killed process of the same id may have left one
     let mut file =
+        // Readable by nobody else from its first byte: the text has hashes.
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(text.as_bytes())?;
     match fs::metadata(target) {
@@ -168,6 +172,7 @@ fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
+    // Before the rename, or a power cut could leave the new name with an empty file.
     file.sync_all()
 }
 

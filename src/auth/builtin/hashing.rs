@@ -93,6 +93,7 @@ impl Hashing {
         let class = Class::of(precedence);
         let (place, comes) = {
             let mut state = self.turns.state();
+            // Without a queue, a free turn is taken immediately.
             if state.take(class) {
                 return Ok(self.turns.turn(class));
             }
@@ -105,6 +106,7 @@ impl Hashing {
             (WaitingPlace { turns: &self.turns, id: entered.id }, comes)
         };
         let turn = comes.await;
+        // Held until here, so that a login that gives up leaves the room.
         drop(place);
         turn.map_err(|_| TurnedAway)
     }
@@ -123,6 +125,8 @@ impl Hashing {
             Box::new(move || {
                 let _entered = runtime.enter();
                 let outcome = work();
+                // Before the outcome is sent, so that the next
+                // hash does not wait for the reader of this one.
                 drop(turn);
                 drop(sender.send(outcome));
             }),
@@ -172,6 +176,7 @@ impl HashingTurns {
             };
             let Some(next) = next else { return false };
             state.taken[class as usize] += 1;
+            // Given back, because a turn that cannot be sent takes the lock again below.
             drop(state);
             match next.send(self.turn(class)) {
                 Ok(()) => return true,

@@ -70,6 +70,8 @@ impl ScramKeys {
         iterations: NonZeroU32,
     ) -> Self {
         let mut salted = [0; DIGEST_BYTES];
+        // Normalized, because two devices may send the
+        // same characters in different forms (RFC 4013).
         let password = prepared(password);
         pbkdf2::derive(PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
         let client_key = hmac(&salted, b"Client Key");
@@ -131,6 +133,7 @@ impl FromStr for ScramKeys {
             })
         };
         let keys = parts().ok_or(ScramKeysError::Malformed)?;
+        // A file may come from elsewhere: too few iterations are weak, too many stop clients.
         if SCRAM_ITERATIONS.contains(&keys.iterations) {
             Ok(keys)
         } else {

@@ -115,10 +115,12 @@ impl KnownLogins {
 
     /// Puts a pair at the end and returns the one that was evicted for it.
     fn insert(&mut self, key: LoginKey, noted_at: Option<Instant>) -> Option<LoginKey> {
+        // A known pair moves to the end, as the one that was seen last.
         self.take_out(&key);
         let share = (self.pairs_max / SHARE_OF_A_USER).max(1);
         let of_user = self.by_user.get(&user_of(&key));
         let oldest_of_user = of_user.filter(|all| all.len() >= share).and_then(BTreeSet::first);
+        // A user beyond its share evicts its own oldest pair, never that of another user.
         let oldest = match oldest_of_user {
             Some(number) => self.in_order.get(number).copied(),
             None if self.pairs.len() >= self.pairs_max => self.in_order.values().next().copied(),

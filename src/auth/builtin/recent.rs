@@ -62,6 +62,7 @@ impl RecentPlaces {
             recent.until = until;
             return;
         }
+        // The oldest entry loses its exemption, which only makes its client wait like others.
         if self.in_order.len() >= self.entries_max
             && let Some(oldest) = self.in_order.pop_front()
         {

@@ -114,6 +114,7 @@ impl Tokens {
             Arc::new(KnownToken { name: name.into(), hash, rules, expires_at, used, since });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(former) = known.by_name.insert(Arc::clone(&token.name), Arc::clone(&token)) {
+            // The former secret of this name must not find the token any more.
             known.by_hash.remove(&former.hash);
         }
         known.by_hash.insert(hash, token);
@@ -208,6 +209,7 @@ impl Authenticator for TokenAuthenticator {
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
         let secret = credentials.bearer.filter(|secret| secret.starts_with(PREFIX.as_bytes()));
+        // Tokens are for REST alone: an MQTT client that shows one is left to other sources.
         let Some(secret) = secret.filter(|_| credentials.client_id.is_none()) else {
             return Err(AuthenticationError::NotMine);
         };

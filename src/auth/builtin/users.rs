@@ -179,6 +179,7 @@ impl StoredUsers {
         let found = account.and_then(|(_, user)| Some((user.secret_with(&hash)?, user)));
         let Some((id, user)) = found else {
             let who = self.check.attempts.applicant(shown, name);
+            // The same answer, count and delay, whether the account or the secret is missing.
             return Err(self.check.refuse_secret(who, secret).await);
         };
         self.admit(name, id, user)
@@ -197,6 +198,7 @@ impl StoredUsers {
         let stored = own.as_ref().map(|own| &own.hash).or(decoy.as_ref());
         let compared = Compared {
             stored: stored.unwrap_or_else(|| self.check.nobody()),
+            // With a decoy the hash is computed, but can never be right.
             account_exists: own.is_some(),
             on_weak: user.as_ref().and_then(|user| self.replacing(name, revision, user)),
         };
@@ -222,6 +224,8 @@ impl StoredUsers {
             let Ok(hash) = hash.parse() else { return };
             own.hash = hash;
             user.password = Some(own);
+            // Only if the account is still at this revision:
+            // a change by a caller is not overwritten.
             records.replace(&name, revision, &user);
         }))
     }
@@ -233,6 +237,7 @@ impl StoredUsers {
         credential: u64,
         user: StoredUser,
     ) -> Result<Identity, AuthenticationError> {
+        // After the credential was right, so that others do not learn of the account.
         if user.is_disabled {
             return Err(AuthenticationError::NotAllowed);
         }

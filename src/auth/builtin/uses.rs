@@ -83,6 +83,7 @@ impl CredentialUses {
     pub(super) fn take_changed(&self, count: usize) -> Vec<(usize, Vec<u8>)> {
         let mut buckets = self.lock();
         let mut changed = Vec::new();
+        // Buckets are made at the first use; until then there is nothing to store.
         if buckets.all.is_empty() {
             return changed;
         }

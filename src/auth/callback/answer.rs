@@ -64,6 +64,8 @@ struct Said {
 /// The service has failed, or its answer cannot be understood.
 pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<ServiceVerdict, String> {
     let status = answer.status;
+    // These say that the service could not decide. A
+    // refusal made of them would lock out good clients.
     if status.is_server_error()
         || status.is_redirection()
         || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
@@ -71,6 +73,7 @@ pub(super) fn verdict(form: AnswerForm, answer: &ServiceAnswer) -> Result<Servic
         return Err(said(status));
     }
     match (form, status) {
+        // No content, no properties: the client is allowed as it is.
         (_, StatusCode::NO_CONTENT) => Ok(ServiceVerdict::Allow(Box::default())),
         (AnswerForm::Status, status) if status.is_success() => {
             Ok(ServiceVerdict::Allow(Box::default()))
@@ -91,6 +94,7 @@ fn by_json(body: &[u8]) -> Result<ServiceVerdict, String> {
         "deny" => return Ok(ServiceVerdict::Deny),
         "ignore" => return Ok(ServiceVerdict::Ignore),
         other => {
+            // The text goes into the log, and its length is the choice of the service.
             let other: String = other.chars().take(20).collect();
             return Err(format!("its result {other:?} is unknown"));
         }
@@ -99,6 +103,7 @@ fn by_json(body: &[u8]) -> Result<ServiceVerdict, String> {
         said.client_attrs.into_iter().flatten().filter_map(|(name, value)| match value {
             Value::String(text) => Some((name, text)),
             Value::Number(_) | Value::Bool(_) => Some((name, value.to_string())),
+            // An attribute is one text; structures could not stand in a rule.
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         });
     #[expect(
@@ -124,6 +129,7 @@ pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
     for directive in all.flat_map(|value| value.split(',')) {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         match &*name.trim().to_ascii_lowercase() {
+            // Strictest first: it holds whatever the other directives say.
             "no-store" | "no-cache" => return Some(Duration::ZERO),
             "max-age" => {
                 // Of two, the shorter one counts.

@@ -89,6 +89,7 @@ impl Answers {
     pub(super) fn call(&self, key: RequestKey, begin: impl FnOnce() -> Begun) -> Call {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(call) = under_way.get(&key).and_then(WeakShared::upgrade)
+            // A finished call is old: its answer is in the cache, if it may be kept.
             && call.peek().is_none()
         {
             return call;
@@ -97,6 +98,7 @@ impl Answers {
         if under_way.len() == under_way.capacity() {
             under_way.retain(|_, call| call.upgrade().is_some_and(|call| call.peek().is_none()));
         }
+        // Made under the lock, so that two equal requests never begin two calls.
         let call = begin().shared();
         if let Some(weak) = call.downgrade() {
             under_way.insert(key, weak);

@@ -171,6 +171,7 @@ impl Service {
             let value = format!("Bearer {}", token.trim()).parse::<HeaderValue>();
             let mut value =
                 value.map_err(|_| HttpAuthError::of("token_file", "it has no token"))?;
+            // Keeps the token out of debug output.
             value.set_sensitive(true);
             headers.push((AUTHORIZATION, value));
         }
@@ -192,6 +193,7 @@ impl Service {
     /// Asks the service, or joins those that wait for the same answer.
     async fn ask(self: &Arc<Self>, origin: Origin, key: RequestKey, body: Bytes) -> ServiceReply {
         let service = Arc::clone(self);
+        // Shared by equal logins: a fleet with one credential asks the service once.
         let call = self.cache.call(key, move || {
             Box::pin(async move {
                 let by = Instant::now() + service.time_max;
@@ -200,6 +202,7 @@ impl Service {
                     tracing::debug!("calls_at_once_max calls of auth.http take all the time");
                     return None;
                 };
+                // After the turn, because the breaker may have opened while this login waited.
                 if !service.breaker.admits(origin) {
                     return None;
                 }
@@ -233,8 +236,11 @@ impl Service {
             ServiceVerdict::Allow(admission) => {
                 let time = said.unwrap_or(self.kept_for);
                 let left = admission.expires_at.map(|at| at.since(wall_clock()));
+                // A kept answer must not outlive the identity;
+                // the margin lets a client renew it before.
                 left.map_or(time, |left| time.min(left.mul_f64(0.8)))
             }
+            // Short, so that a corrected account works soon; the service may only shorten it.
             ServiceVerdict::Deny | ServiceVerdict::Ignore => {
                 self.refused_for.min(said.unwrap_or(Duration::MAX))
             }
@@ -289,6 +295,7 @@ struct Claimant {
 impl Claimant {
     fn identity(&self, admission: &ServiceAdmission) -> Result<Identity, AuthenticationError> {
         let given = admission.username.as_deref().map(Into::into);
+        // The name in CONNECT wins: the service must not turn one user into another.
         let username = self.username.clone().or(given);
         let is_named = username.as_ref().is_some_and(|name| is_user_name(name));
         let is_other = |shown: &Arc<ClientCertificate>| {
@@ -327,6 +334,7 @@ impl Renew for AskAgain {
     async fn renew(&self) -> Result<Identity, AuthenticationError> {
         let service = self.shared.service.load_full();
         let service = service.ok_or(AuthenticationError::Unavailable)?;
+        // The same body as at the login, so several clients with it share the answer.
         let key = service.cache.key_of(&self.body);
         match service.ask(self.origin, key, self.body.clone()).await.as_deref() {
             None => Err(AuthenticationError::Unavailable),
@@ -387,6 +395,8 @@ impl Authenticator for HttpAuthenticator {
                 match &*verdict {
                     ServiceVerdict::Allow(_) => self.0.failures().succeeded(address, name),
                     ServiceVerdict::Deny => self.0.note_refused(&credentials, name),
+                    // The next source decides and counts; a
+                    // second count would punish the client twice.
                     ServiceVerdict::Ignore => {}
                 }
                 verdict

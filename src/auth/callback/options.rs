@@ -132,6 +132,7 @@ impl HttpAuthConfig {
     }
 
     pub(super) fn service_url(&self) -> Result<ServiceUrl, HttpAuthError> {
+        // Passwords go to this URL, so plain HTTP needs an explicit consent.
         let parsed = match self.allow_http {
             true => ServiceUrl::any(self.url.as_str()),
             false => ServiceUrl::encrypted(self.url.as_str()),

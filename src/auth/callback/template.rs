@@ -103,6 +103,7 @@ impl Values<'_> {
     /// A text that is one variable without a value is `null`; elsewhere such a variable is empty.
     fn text(&self, text: &str) -> Value {
         let only = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        // `null` tells the service "not given", which an empty text does not.
         if let Some(name) = only.filter(|name| !name.contains('}')) {
             return self.value(name).map_or(Value::Null, Value::String);
         }

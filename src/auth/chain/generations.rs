@@ -53,6 +53,7 @@ impl Generations {
         };
         let since_from = self.now - run.from;
         let before = |at: usize| run.at(at, since_from);
+        // Usually one member changes. Its steps are then steps of the chain, and need no new entry.
         let changed: Vec<usize> =
             (0..members.len()).filter(|at| members[*at] != before(*at)).collect();
         match changed[..] {
@@ -65,6 +66,8 @@ impl Generations {
                 self.now += 1;
                 let (from, members) = (self.now, members.into());
                 self.runs.push_back(Run { from, members, changing: None });
+                // A login from before the oldest run counts as
+                // older than every change, so it is checked again.
                 if self.runs.len() > RUNS_MAX {
                     self.runs.pop_front();
                 }

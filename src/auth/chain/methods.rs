@@ -80,9 +80,12 @@ impl Exchange for ChainExchange {
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         while let Some((source, exchange)) = self.begun.front_mut() {
             match exchange.step(data).await {
+                // Nothing was sent yet, so the next source can begin with the same message.
                 Err(AuthenticationError::NotMine) if !self.has_sent_data => {
                     self.begun.pop_front();
                 }
+                // The client has answered a challenge of this
+                // source; another one could not understand it.
                 Err(AuthenticationError::NotMine) => break,
                 Err(error) => return Err(error),
                 Ok(Step::Continue(data)) => {

@@ -94,6 +94,7 @@ impl ClaimRules {
         let refused = |why: String| TokenRefused::Claims(why);
         let certificate = holder.certificate.cloned().map(Arc::new);
         let expires_at = expires_at(claims);
+        // Without the leeway of `nbf`: the connection would end at the same moment.
         if expires_at.is_some_and(|at| at <= now) {
             return Err(TokenRefused::Wrong("its time (exp) is over".to_owned()));
         }
@@ -102,6 +103,7 @@ impl ClaimRules {
         let username = username
             .filter(|name| is_user_name(name))
             .ok_or_else(|| refused(format!("its claim {} is not a user name", self.username)))?;
+        // A token that was stolen from another device must not work with this certificate.
         if certificate.as_ref().is_some_and(|shown| shown.common_name != username) {
             return Err(TokenRefused::OtherCertificate);
         }
@@ -131,6 +133,8 @@ impl ClaimRules {
             certificate: holder.certificate.cloned().map(Arc::new),
             ..Identity::default()
         };
+        // The values come from CONNECT, so a required
+        // claim can bind a token to one client identifier.
         let values = VariableValues::new(&shown, holder.client_id.unwrap_or_default());
         for (name, value) in &self.required {
             if holder.client_id.is_none() && value.has_client_id() {
@@ -141,6 +145,8 @@ impl ClaimRules {
             }
             let wanted = value.text(&values);
             let found = find(claims, name).map_or_else(Vec::new, texts_of);
+            // A variable without a value is no match:
+            // otherwise a missing name would satisfy the rule.
             if wanted.is_none_or(|wanted| !found.iter().any(|text| **text == *wanted)) {
                 return Err(TokenRefused::Claims(format!(
                     "its claim {name} is not the required one"

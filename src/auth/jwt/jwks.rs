@@ -79,6 +79,7 @@ fn url_of(config: &JwtConfig) -> Result<Option<ServiceUrl>, JwtError> {
     if !config.jwks.contains("://") {
         return Ok(None);
     }
+    // An attacker that replaces these keys can log in as anybody.
     let parsed = match config.jwks_allow_http {
         true => ServiceUrl::any(&config.jwks),
         false => ServiceUrl::encrypted(&config.jwks),
@@ -122,6 +123,7 @@ impl Jwks {
                 Place::Url(url, Box::new(ServiceCaller::new(tls, 1)))
             }
         };
+        // Keys of another place must not stay in force.
         let kept = former.filter(|former| former.text == config.jwks);
         let keys = match (&place, kept) {
             (Place::File(path), _) => {
@@ -129,6 +131,7 @@ impl Jwks {
                 keys.map_err(|why| JwtError::of("jwks", format!("{}: {why}", config.jwks)))?
             }
             (Place::Url(..), Some(former)) => former.keys.load().to_vec(),
+            // Read later, in the background: a start must not wait for another server.
             (Place::Url(..), None) => Vec::new(),
         };
         Ok(Some(Arc::new(Self {
@@ -148,6 +151,7 @@ impl Jwks {
 
     /// Reads the set again for a token with an unknown key.
     pub(super) async fn look_for(&self, header: &Header) -> Lookup {
+        // One reading for all logins that wait for the same new key.
         let _turn = self.turn.lock().await;
         let keys = self.keys();
         if header.kid.is_some() && keys.iter().any(|key| key.fits(header) && key.is_named()) {
@@ -155,6 +159,7 @@ impl Jwks {
             return Lookup::Read(keys);
         }
         let state = *self.state();
+        // Anybody can invent key names, and must not make the broker flood the server of the keys.
         if state.read_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return if state.is_good { Lookup::Unknown } else { Lookup::Unavailable };
         }
@@ -223,6 +228,7 @@ impl Jwks {
             }
             Err(why) => {
                 let keys = self.keys.load().len();
+                // Logged once at the beginning of a fault, and once at its end.
                 if !std::mem::replace(&mut state.is_told, true) {
                     tracing::warn!(
                         jwks = self.shown(),

@@ -86,6 +86,7 @@ pub(super) fn read_files(
         let text = read("secrets", path)?;
         let decoding = secret(&text)
             .map_err(|why| JwtError::of("secrets", format!("{} {why}", path.display())))?;
+        // A secret verifies HMAC alone. Otherwise the text of a public key could serve as a secret.
         let algorithms = algorithms.iter().copied().filter(|one| is_hmac(*one)).collect();
         keys.push(TokenKey { id: None, algorithms, decoding, thumbprint: thumbprint_of(&text) });
     }
@@ -110,6 +111,7 @@ fn public_key(pem: &[u8]) -> Option<DecodingKey> {
 /// Returns the secret of a file: its bytes without a line break at the end, or the decoded Base64 after
 /// `base64:`.
 fn secret(text: &[u8]) -> Result<DecodingKey, &'static str> {
+    // Editors add a line break, which is not part of the secret.
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let decoded;
@@ -144,6 +146,7 @@ fn of_jwk(jwk: &Jwk) -> Option<TokenKey> {
     if jwk.common.key_operations.as_ref().is_some_and(|operations| !verifies(operations)) {
         return None; // RFC 7517, 4.3
     }
+    // The same minimum as for a secret in a file: a short one can be found by trying.
     if let AlgorithmParameters::OctetKey(key) = &jwk.algorithm {
         URL_SAFE_NO_PAD.decode(&key.value).ok().filter(|it| it.len() >= SECRET_BYTES_MIN)?;
     }

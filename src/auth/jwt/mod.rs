@@ -83,11 +83,14 @@ impl JwtAuthenticator {
         let shared = &self.0;
         let former = shared.setup.load_full();
         let setup = match config.is_used() {
+            // Everything is read before anything is replaced,
+            // so an error leaves the former setup in force.
             true => Some(Setup::read(config, former.as_deref())?),
             false => None,
         };
         let kept: Vec<Thumbprint> =
             setup.iter().flat_map(|setup| &setup.keys).map(TokenKey::thumbprint).collect();
+        // A key that was taken out may have been stolen, so tokens of it must not keep connections.
         let lost = former.iter().flat_map(|former| &former.keys);
         let has_lost = lost.map(TokenKey::thumbprint).any(|key| !kept.contains(&key));
         let generation = shared.generation.load(Ordering::Acquire) + 1;
@@ -162,6 +165,7 @@ impl Setup {
         let mut validation = Validation::new(algorithms[0]);
         validation.leeway = config.leeway_secs.into(); // for nbf; `claims` checks exp without it
         validation.validate_nbf = true;
+        // The library requires `exp` by default; here the options decide.
         validation.required_spec_claims.clear();
         if config.exp_required {
             validation.required_spec_claims.insert("exp".to_owned());
@@ -193,6 +197,7 @@ impl Setup {
 
     /// Returns the claims of a token, once signature and times are checked.
     async fn verify(&self, token: &[u8]) -> Result<Map<String, Value>, TokenRefused> {
+        // Before it is decoded: strangers send tokens too.
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenRefused::Wrong("the token is too long".to_owned()));
         }
@@ -205,6 +210,7 @@ impl Setup {
                 header.alg
             )));
         }
+        // Keys in files first, because they never wait.
         if let Some(claims) = self.verify_by(self.keys.iter(), token, &header)? {
             return Ok(claims);
         }
@@ -213,6 +219,7 @@ impl Setup {
         if let Some(claims) = self.verify_by(jwks.keys().iter(), token, &header)? {
             return Ok(claims);
         }
+        // Only now, because this may ask another server.
         match jwks.look_for(&header).await {
             Lookup::Unavailable => Err(TokenRefused::Unavailable),
             Lookup::Unknown => Err(no_key()),
@@ -229,6 +236,7 @@ impl Setup {
     ) -> Result<Option<Map<String, Value>>, TokenRefused> {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
+        // Without a key name every key is a candidate, and each try costs a signature check.
         for key in keys.filter(|key| key.fits(header)).take(TRIES_MAX) {
             match decode::<Map<String, Value>>(token, key.decoding(), &validation) {
                 Ok(token) => return Ok(Some(token.claims)),
@@ -267,6 +275,7 @@ impl Authenticator for JwtAuthenticator {
             TokenPlace::Password => credentials.password,
             TokenPlace::Username => credentials.username.map(str::as_bytes),
         };
+        // Only a text in the form of a token is taken, so passwords reach the next source.
         let shown = credentials.bearer.or(in_connect);
         let Some(token) = shown.filter(|shown| is_token(shown)) else {
             return Err(AuthenticationError::NotMine);

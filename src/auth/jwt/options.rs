@@ -129,6 +129,7 @@ impl JwtConfig {
         let algorithms = self.algorithms()?;
         let has_hmac = algorithms.iter().any(|one| is_hmac(*one));
         let has_others = algorithms.iter().any(|one| !is_hmac(*one));
+        // An unused secret is a mistake: the operator believes that its tokens are accepted.
         if !self.secrets.is_empty() && !has_hmac {
             return Err(JwtError::of("secrets", "no algorithm uses them; add \"HS256\""));
         }

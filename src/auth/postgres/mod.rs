@@ -141,6 +141,7 @@ impl UserDatabase {
         }
         let tls = outbound::tls_config(authorities.as_deref(), is_encrypted);
         let tls = tls.map_err(|fault| PostgresError::of("ca", fault.to_string()))?;
+        // Without a test query for each login; a broken connection shows at its first use.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(database, MakeRustlsConnect::new(tls), recycling);
         let pool = Pool::builder(manager)
@@ -179,6 +180,7 @@ impl UserDatabase {
         account: FoundUser,
     ) -> Result<Identity, AuthenticationError> {
         let rows = match self.rules_query.trim().is_empty() {
+            // Without a query for rules, those in the column `acl` are all.
             true => Vec::new(),
             false => self.rows(("rules_query", &self.rules_query), who).await?,
         };
@@ -201,6 +203,7 @@ impl UserDatabase {
         who: &UserLookup,
     ) -> Result<Vec<Row>, AuthenticationError> {
         let origin = Origin::of(who.ip);
+        // Before a connection is taken, so that a dead database costs a login no time.
         if !self.breaker.admits(origin) {
             return Err(AuthenticationError::Unavailable);
         }
@@ -234,10 +237,13 @@ impl UserDatabase {
 
     async fn run(&self, query: &str, who: &UserLookup) -> Result<Vec<Row>, NoRows> {
         let parameters = [Some(&*who.username), who.client_id.as_deref(), Some(&*who.address)];
+        // One deadline for connection and query together.
         let by = Instant::now() + self.time_max;
         let late = |_| NoRows::Failed(format!("no answer within {} ms", self.time_max.as_millis()));
         let client = timeout_at(by, self.pool.get()).await.map_err(late)?;
         let client = client.map_err(|error| NoRows::Unreachable(outbound::with_causes(&error)))?;
+        // Given back only at the end: a connection whose
+        // query was cut off would answer the next one.
         let client = BusyConnection(Some(client));
         let run = async {
             // All three have a type, so that a query may leave out the last ones.
@@ -249,6 +255,7 @@ impl UserDatabase {
             let mut read = Vec::new();
             while let Some(row) = rows.next().await {
                 read.push(row?);
+                // A query without a condition could return the whole table.
                 if read.len() == ROWS_MAX {
                     break;
                 }
@@ -368,10 +375,12 @@ impl Authenticator for PostgresAuthenticator {
             address: credentials.peer.ip().to_string().into(),
             certificate: credentials.certificate.cloned().map(Arc::new),
         };
+        // A name that is not in the table belongs to the next source of the chain.
         let account = database.find(&who).await?.ok_or(AuthenticationError::NotMine)?;
         // Without a hash that can be checked, no password is right. The refusal takes as long as another.
         let stored = account.hash.as_deref().and_then(|hash| database.password(hash, &who));
         self.0.passwords.check_elsewhere(&credentials, name, password, stored.as_ref()).await?;
+        // After the password, so that only its owner learns of it.
         if account.is_disabled {
             return Err(AuthenticationError::NotAllowed);
         }

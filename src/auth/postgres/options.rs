@@ -121,6 +121,7 @@ impl PostgresConfig {
         if !is_encrypted && !self.ca.as_os_str().is_empty() {
             return Err(PostgresError::of("ca", "it is for TLS; write sslmode=require in url"));
         }
+        // Rules come over this connection: an attacker that changes them may do everything.
         if !is_encrypted && !self.allow_plaintext && !is_local(&database) {
             return Err(PostgresError::of(
                 "url",

@@ -91,6 +91,7 @@ pub(super) fn rules(acl: Value, rows: &[Row]) -> Result<OwnRules, String> {
             return Err("acl is not a list, but there are further rules".to_owned());
         }
     };
+    // Behind those of `acl`: among rules of one priority the first that applies decides.
     for row in rows {
         all.push(rule(row)?);
     }
@@ -115,7 +116,9 @@ fn rule(row: &Row) -> Result<Value, String> {
             other => return Err(format!("column {name} has the type {other}, which no rule has")),
         };
         match (name, value) {
+            // A whole rule in one column; the other columns are then for people.
             ("rule", Some(rule)) => return Ok(rule),
+            // NULL means that the rule has no such condition.
             (_, None) => {}
             (name, Some(value)) => drop(members.insert(name.to_owned(), value)),
         }

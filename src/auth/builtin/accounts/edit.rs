@@ -41,6 +41,8 @@ pub fn set_password(
         let scram = match scram_iterations {
             None => None,
             Some(iterations) => {
+                // May add the secret for salts to the text, so it
+                // comes before the positions of entries are taken.
                 let salts = salts(path, &mut old)?;
                 Some(ScramKeys::derive(password, salts.salt(name), iterations))
             }
@@ -88,6 +90,7 @@ pub fn set_disabled(path: &Path, name: &str, is_disabled: bool) -> Result<(), Fi
         let user = entry.get_ref();
         match &user.disabled {
             Some(former) => old.replace_range(former.span(), &is_disabled.to_string()),
+            // Behind the hash, because an entry has one; other members may be missing.
             None if is_disabled => {
                 let separator = separator(&old, entry);
                 let end = user.password_hash.span().end;
@@ -150,6 +153,7 @@ fn with_user(
     scram: Option<&ScramKeys>,
 ) -> Result<String, FileError> {
     let listed = file::parse::<AccountsFile>(path, &text)?.users;
+    // TOML quotes the values, so no text of a caller can end a string or begin a table.
     let hash = Value::from(hash).to_string();
     let scram = scram.map(|keys| Value::from(keys.to_string()).to_string());
     let Some(user) = listed.iter().find(|user| user.get_ref().name.get_ref().0 == name) else {
@@ -163,6 +167,7 @@ fn with_user(
     };
     let (user, separator) = (user.get_ref(), separator(&text, user));
     let mut changes: Vec<(Range<usize>, String)> = vec![(user.password_hash.span(), hash)];
+    // Keys of the former password would still allow a login with it, so they never stay.
     match (&user.scram, scram) {
         (Some(former), scram) => {
             changes.push((former.span(), scram.unwrap_or_else(|| "\"\"".to_owned())));
@@ -170,6 +175,7 @@ fn with_user(
         (None, Some(scram)) => changes[0].1.push_str(&format!("{separator}scram = {scram}")),
         (None, None) => {}
     }
+    // From the end of the file, so that the spans of earlier changes stay valid.
     changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
     for (span, value) in changes {
         text.replace_range(span, &value);
@@ -196,6 +202,7 @@ fn whole_entry(text: &str, user: &Spanned<UserEntry>) -> Range<usize> {
         return start..end;
     }
     let entry = user.get_ref();
+    // The header may be far above, behind comments, so it is searched backwards from a value.
     let first_value = entry.name.span().start.min(entry.password_hash.span().start);
     let header = |line: &str| line.trim_start().starts_with("[[");
     let start = lines(text, 0).filter(|(at, line)| *at <= first_value && header(line)).last();
@@ -203,6 +210,7 @@ fn whole_entry(text: &str, user: &Spanned<UserEntry>) -> Range<usize> {
     let mut end = start;
     for (at, line) in lines(text, start) {
         let line_text = line.trim();
+        // `[users.limits]` belongs to the account; any other table begins something else.
         let is_table = at > start && line_text.starts_with('[');
         if is_table && !line_text.trim_start_matches('[').trim_start().starts_with("users.") {
             break;

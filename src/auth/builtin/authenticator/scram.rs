@@ -53,6 +53,7 @@ impl FileAuthenticator {
         name: &str,
     ) -> Result<Applicant, AuthenticationError> {
         let who = self.check.attempts.applicant(&shown.credentials(), name);
+        // Asked when the proof has arrived: before that, no guess has been made.
         let delay = self.check.attempts.admit(&who)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -76,6 +77,7 @@ impl FileAuthenticator {
         shown: &Presented,
     ) -> Result<Identity, AuthenticationError> {
         let certificate = shown.certificate.as_ref();
+        // Name in CONNECT, certificate and SCRAM must be the same user; rules know only one.
         let mut names =
             shown.username.as_deref().into_iter().chain(certificate.map(|c| &*c.common_name));
         if !names.all(|name| name == &*account) {

@@ -156,6 +156,7 @@ fn argon2id(params: &str, salt: &str, hash: &str) -> Result<Scheme, PasswordHash
     let [Some(memory_kib), Some(passes), Some(lanes)] = numbers else {
         return Err(PasswordHashError::Malformed);
     };
+    // Each login computes this hash, so an imported one must not cost seconds or gigabytes.
     if memory_kib > MEMORY_KIB_MAX || passes > PASSES_MAX || salt.len() < argon2::MIN_SALT_LEN {
         return Err(PasswordHashError::Parameters);
     }
@@ -208,6 +209,7 @@ type Bytes = Box<[u8]>;
 /// Decodes base64 with and without padding, and that of passlib, which has a dot for the plus.
 fn salt_and_hash(salt: &str, hash: &str) -> Result<(Bytes, Bytes), PasswordHashError> {
     let decode = |text: &str| {
+        // A dot is in no other alphabet here, so the replacement cannot change another text.
         let text = text.replace('.', "+");
         let decoded = match text.ends_with('=') {
             true => STANDARD.decode(&text),

@@ -30,9 +30,11 @@ impl Glob {
         let Some((last, between)) = between.split_last() else {
             return first.text(subject).map_or(Holds::Unknown, |only| Holds::from(only == text));
         };
+        // A variable without a value leaves the rule undecided, even if another part differs.
         let (Some(first), Some(last)) = (first.text(subject), last.text(subject)) else {
             return Holds::Unknown;
         };
+        // Prefix and suffix first: what is between them cannot take their characters.
         let mut rest = text.strip_prefix(&*first).and_then(|rest| rest.strip_suffix(&*last));
         for wanted in between {
             let Some(wanted) = wanted.text(subject) else {

@@ -54,11 +54,13 @@ pub fn own_rules(json: &Value) -> Result<OwnRules, OwnRulesError> {
     let mut rules = Vec::with_capacity(list.len());
     for (at, rule) in list.into_iter().enumerate() {
         let invalid = |why| OwnRulesError::Invalid { number: at + 1, why };
+        // Only the other form has this member, so one list may mix both.
         let rule = if rule.get("permission").is_some() {
             translated(&rule).map_err(invalid)?
         } else {
             rule
         };
+        // Checked now: a rule that cannot be read must refuse the login, not be ignored.
         Rule::deserialize(&rule).map_err(|error| invalid(error.to_string()))?;
         rules.push(rule);
     }
@@ -66,6 +68,7 @@ pub fn own_rules(json: &Value) -> Result<OwnRules, OwnRulesError> {
         return Ok(OwnRules::default());
     }
     let text = Value::Array(rules).to_string();
+    // The text is stored with the session, so its length has a bound.
     match text.len() <= BYTES_MAX {
         true => Ok(OwnRules::from_json(&text)),
         false => Err(OwnRulesError::TooMany),
@@ -75,6 +78,7 @@ pub fn own_rules(json: &Value) -> Result<OwnRules, OwnRulesError> {
 fn by_lists(lists: &serde_json::Map<String, Value>) -> Result<Vec<Value>, OwnRulesError> {
     const LISTS: [(&str, &[&str]); 3] =
         [("all", &["publish", "subscribe"]), ("pub", &["publish"]), ("sub", &["subscribe"])];
+    // A misspelt list would be left out silently.
     if lists.keys().any(|name| !LISTS.iter().any(|(known, _)| known == name)) {
         return Err(OwnRulesError::Malformed);
     }
@@ -115,6 +119,7 @@ fn translated(rule: &Value) -> Result<Value, String> {
             return Err(format!("action {other:?} is unknown: there are publish, subscribe, all"));
         }
     };
+    // `eq` compares wildcards literally; a rule without it would allow more.
     if topic.starts_with("eq ") {
         return Err("a topic with `eq` has no counterpart here".to_owned());
     }

@@ -123,6 +123,7 @@ impl Rule {
         conditions.into_iter().all(|condition| match condition {
             Holds::Yes => true,
             Holds::No => false,
+            // Undecided never allows: it denies, or does not apply.
             Holds::Unknown => self.effect == Effect::Deny,
         })
     }
@@ -146,6 +147,7 @@ impl Rule {
             Action::Publish { qos, retain, .. } => (ActionKind::Publish, Some(qos), Some(retain)),
             Action::Subscribe { qos, .. } => (ActionKind::Subscribe, Some(qos), None),
         };
+        // A condition on QoS or RETAIN excludes actions that have none.
         self.actions.contains(&kind)
             && self
                 .qos
@@ -283,6 +285,7 @@ impl TryFrom<JsonObject<RuleFields>> for Rule {
     fn try_from(JsonObject(fields): JsonObject<RuleFields>) -> Result<Self, Self::Error> {
         let actions = fields.actions.unwrap_or_else(|| ActionKind::all(fields.effect));
         let has_topic = actions.iter().any(|action| action.has_topic());
+        // Such a rule would never decide, and its author believes that it does.
         if !has_topic && (fields.topics.is_some() || fields.qos.is_some()) {
             return Err(RuleError::NoTopic);
         }

@@ -68,6 +68,7 @@ impl TopicPattern {
         for level in &self.0 {
             match (level, asked.next()) {
                 (PatternLevel::Rest, _) => return Holds::Yes,
+                // The requested wildcard matches topics that this level does not.
                 (PatternLevel::One, Some("#")) | (PatternLevel::Text(_), Some("+" | "#")) => {
                     return Holds::No;
                 }
@@ -101,6 +102,7 @@ impl TopicPattern {
                 (PatternLevel::One | PatternLevel::Text(_), None) => return Holds::No,
             }
         }
+        // `#` also matches the parent level, so one `#` may be left over (section 4.7.1.2).
         Holds::from(matches!(asked.next(), None | Some("#")))
     }
 
@@ -137,6 +139,7 @@ impl FromStr for TopicPattern {
         if filter.is_empty() || filter.len() > 65_535 || filter.contains('\0') {
             return Err(TopicPatternError::Invalid); // [MQTT-4.7.3-1], [MQTT-4.7.3-2]
         }
+        // A rule is about topics; the share name of a subscription plays no part in them.
         if filter.starts_with("$share/") {
             return Err(TopicPatternError::Shared);
         }

@@ -106,6 +106,8 @@ impl Template {
                 "certificate.serialNumber" => Variable::SerialNumber,
                 other => match other.strip_prefix("attributes.").filter(|name| !name.is_empty()) {
                     Some(name) => Variable::Attribute(name.into()),
+                    // A misspelt variable would be a text that no
+                    // client has, and a denying rule would not deny.
                     None => return Err(TemplateError::UnknownVariable(other.into())),
                 },
             };

@@ -40,6 +40,7 @@ pub(super) struct ClientFirst<'a> {
 impl<'a> ClientFirst<'a> {
     pub(super) fn parse(message: &'a [u8]) -> Result<Self, MessageError> {
         let message = text(message)?;
+        // The third part keeps its commas: it is signed as it is.
         let mut parts = message.splitn(3, ',');
         let (Some(flag), Some(authorization), Some(bare)) =
             (parts.next(), parts.next(), parts.next())
@@ -64,6 +65,7 @@ impl<'a> ClientFirst<'a> {
         }
         let username = name(value(first, "n=")?)?;
         let nonce = nonce(attributes.next())?;
+        // The nonce is repeated in the answer and kept until the next message.
         if nonce.len() > CLIENT_NONCE_BYTES_MAX {
             return Err(MessageError::Malformed);
         }

@@ -141,6 +141,7 @@ impl ScramExchange {
         if first.authorization.is_some_and(|other| other != first.username) {
             return Err(AuthenticationError::NotAllowed); // No user may act as another one.
         }
+        // Also answers for names without an account, with a salt that stays the same for each name.
         let login = self.accounts.scram_login(&first.username);
         if self.may_pass && !login.has_account {
             return Err(AuthenticationError::NotMine);
@@ -166,6 +167,7 @@ impl ScramExchange {
         let last = ClientFinal::parse(message)?;
         let accounts = &self.accounts;
         let who = accounts.wait_for_turn(&self.shown, name).await?;
+        // Computed in any case, so that the time does not tell which part of the message is wrong.
         let signature = keys.verify(&format!("{signed},{}", last.without_proof), &last.proof);
         let is_ours = last.nonce == nonce && last.channel_binding == gs2_header.as_bytes();
         let right = signature.filter(|_| is_ours && !is_decoy);

@@ -147,6 +147,7 @@ impl StoredUser {
 
     /// Returns the account of a record; `None` if it is damaged, or of a later version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        // The first byte is the version of the form; a later one must not be misread.
         let (FORM, bytes) = bytes.split_first().map(|(form, bytes)| (*form, bytes))? else {
             return None;
         };
