@@ -27,6 +27,8 @@ impl Broker {
 
     /// Starts accepting connections; every shard accepts from a copy of the listener.
     fn accept(&self, bound: &Bound, listener: &Listener, url: &Arc<str>) -> io::Result<()> {
+        // Once for all shards: their copies share the
+        // queue of the kernel, and each accepts from it.
         bound.listen()?;
         let Running { core, admission, hosts, open, listeners, .. } = &*self.running;
         let settings =

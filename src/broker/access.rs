@@ -53,6 +53,7 @@ impl Broker {
     /// Takes over what the store has, and follows its changes. Called once, before a client may connect.
     pub(super) async fn begin_access(&self) {
         let core = &self.running.core;
+        // Before the records are read, so that a change in between is followed and not missed.
         let (of_rules, of_bans) = (core.records.watch(rules::NAMESPACE), core.records.watch(BANS));
         self.take_rules().await;
         self.take_bans().await;
@@ -77,6 +78,7 @@ impl Broker {
         mut watch: Watch,
         changed: impl Fn(Self, RecordChange) -> F + Send + 'static,
     ) {
+        // Weak, because a strong one would keep the broker alive after its last handle is dropped.
         let running: Weak<Running> = Arc::downgrade(&self.running);
         let ending = self.running.core.ending.clone();
         let following = async move {
@@ -86,6 +88,7 @@ impl Broker {
                     () = ending.cancelled() => return,
                 };
                 let (Some(change), Some(running)) = (change, running.upgrade()) else { return };
+                // One change at a time, so that an older state never replaces a newer one.
                 changed(Self { running }, change).await;
             }
         };
@@ -112,6 +115,7 @@ fn expected_of(
     expected: ExpectedRevision,
     found: Option<&Record>,
 ) -> Result<Expected, AccessError> {
+    // The condition of the caller is checked first, so that a conflict costs no write.
     if !expected.is_met_by(found.map(|record| record.revision.0)) {
         return Err(AccessError::Conflict);
     }

@@ -110,9 +110,12 @@ impl Broker {
     /// Two bridges have the same name, there are too many, or TLS of one cannot be set up. Then nothing
     /// has changed.
     pub async fn set_bridges(&self, bridges: Vec<Bridge>) -> Result<(), BridgeError> {
+        // All errors come before the first change, so that a failure leaves everything as it was.
         check(&bridges)?;
         let own = &self.running.bridges;
+        // Held to the end: two changes at the same time could start a bridge twice.
         let mut running = own.running.lock().await;
+        // A broker without bridges needs no identifier, and writes none.
         if bridges.is_empty() && running.is_empty() {
             return Ok(());
         }
@@ -123,15 +126,20 @@ impl Broker {
             beginning.push((bridge.clone(), own.dial(bridge)?));
         }
         self.set_broker_id().await;
+        // Former ones end before new ones start, because both
+        // would connect with the same client identifier.
         let (going_on, ending): (Vec<_>, Vec<_>) = running.drain(..).partition(is_same);
         *running = going_on;
         let mut former = HashMap::new();
         for one in ending {
             one.stop.cancel();
+            // Bounded: the other broker may not answer, and the change must not hang on it.
             let _ = timeout(END_TIME_MAX, one.ended).await;
             former.insert(one.bridge.name().to_owned(), (one.bridge, one.metrics));
         }
+        // Before the bridges start, so that their first subscription is allowed.
         self.grant(&bridges);
+        // The session of a bridge without configuration would collect messages that nobody reads.
         for (name, (bridge, _)) in &former {
             if !bridges.iter().any(|other| other.name() == name) {
                 // It may have none.
@@ -144,6 +152,7 @@ impl Broker {
             let before = former.remove(bridge.name());
             running.push(self.start_bridge(bridge, dial, before).await);
         }
+        // Callers see the bridges in the order of their names, whatever was restarted.
         running.sort_by(|one, other| one.bridge.name().cmp(other.bridge.name()));
         let metrics = running.iter().map(|one| Arc::clone(&one.metrics)).collect();
         self.running.core.metrics.set_bridges(metrics);
@@ -208,6 +217,7 @@ impl Broker {
             ending: core.ending.clone(),
             former: before.map(|(before, _)| before.in_topics_beyond(&bridge)).unwrap_or_default(),
         };
+        // Set before the task runs, so that a subscriber never finds the state of a former bridge.
         core.system.set_value(&state_topic(&bridge), Some("0"));
         // Before the other broker is reached, so that messages wait for it from now on.
         let mut task = BridgeTask::new(bridge.clone(), parts);
@@ -225,6 +235,7 @@ impl Broker {
                 let _ = ends.send(()); // the change that waits for it may have given up
             }));
         };
+        // On the thread of the bridges, so that a fast one does not take the time of a shard.
         match self.host_of_bridges() {
             Some(host) => drop(host.spawn_fn(run)),
             None => run(),
@@ -250,6 +261,7 @@ impl Broker {
             return;
         }
         let Some(name) = RecordKey::new(NAMESPACE, ID_KEY) else { return };
+        // Stable over restarts, because messages that still wait elsewhere are marked with it.
         let stored = core.records.get(&name).await.ok().flatten();
         let stored = stored.and_then(|record| String::from_utf8(record.value.to_vec()).ok());
         let id = match stored {
@@ -258,6 +270,7 @@ impl Broker {
                 let mut random = [0; 9];
                 getrandom::fill(&mut random).expect("the operating system has random bytes");
                 let id = URL_SAFE_NO_PAD.encode(random);
+                // A bridge works without it being stored, so this is no reason not to start.
                 if let Err(error) = core.records.put(Put::new(name, id.clone())).await {
                     tracing::warn!(%error, "this broker has another identifier after a restart");
                 }
@@ -286,6 +299,7 @@ struct HomeOfBridge(Weak<Running>);
 #[async_trait]
 impl LocalSide for HomeOfBridge {
     fn connect(&self, bridge: &Bridge, options: BridgeConnect) -> Option<DuplexStream> {
+        // `None` once the broker has ended; the task then stops.
         let running = self.0.upgrade()?;
         let core = &running.core;
         let client_id: Arc<str> = bridge.local_client_id().into();
@@ -296,13 +310,16 @@ impl LocalSide for HomeOfBridge {
             is_assigned: false,
             version: ProtocolVersion::V5,
             is_bridge: false,
+            // The session has the messages that wait for the other broker, so it always continues.
             clean_start: false,
+            // The stream cannot break without notice, so a Keep Alive would only cost work.
             keep_alive_secs: 0,
             will: None,
             session_expiry_secs: Some(NEVER_EXPIRES),
             settings: None,
             receive_maximum: options.receive_maximum,
             maximum_packet_size: u32::MAX,
+            // Aliases would have to be translated to those of the other broker.
             topic_alias_maximum: 0,
             problem_information: false,
             wants_response_information: false,
@@ -350,6 +367,7 @@ impl LocalSide for HomeOfBridge {
         let mut question =
             ListSubscriptions::new(bridge.local_client_id(), SUBSCRIPTIONS_AT_A_TIME);
         loop {
+            // In pages, so that a session with many subscriptions does not hold its shard.
             let page = broker.list_subscriptions(question.clone()).await.ok()??;
             found.extend(page.subscriptions.into_iter().map(|view| OwnSubscription {
                 filter: view.filter.to_string(),

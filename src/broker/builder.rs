@@ -400,6 +400,7 @@ impl Builder {
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
         let admission = Arc::new(ListenerLimits::new(&self.limits));
         let mut methods = self.methods;
+        // Added last, so that a method of the builder serves its name.
         if let Some(known) = self.authenticator.methods() {
             methods.add(known);
         }

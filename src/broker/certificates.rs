@@ -57,6 +57,7 @@ impl Broker {
                     core.certificates.revoked.insert(issuer, serial_number);
                 }
             }
+            // A full page means that there may be another one behind it.
             match found.last() {
                 Some((name, _)) if found.len() == ListRevoked::LIMIT_MAX => {
                     after = Some(name.key().to_owned());
@@ -112,6 +113,7 @@ impl ClientCertificates for Broker {
         let core = &self.running.core;
         let name = name_of(&certificate)?;
         let RevokedCertificate { issuer, serial_number, reason, by, .. } = &certificate;
+        // A repeated call only replaces the reason, so it needs no room.
         let was_revoked = core.records.committed(&name).is_some();
         if !was_revoked && core.certificates.revoked.len() >= REVOKED_MAX {
             return Err(CertificatesError::TooMany);
@@ -120,6 +122,7 @@ impl ClientCertificates for Broker {
         let content = RevokedContent { at, by: by.clone(), reason: reason.clone() };
         let value = serde_json::to_vec(&content).map_err(|_| CertificatesError::Unavailable)?;
         core.records.put(Put::new(name, value)).await.map_err(failure)?;
+        // Before the connections are counted, so that handshakes with it fail from now on.
         core.certificates.revoked.insert(issuer, serial_number);
         let is_it = |shown: &crate::control::ConnectedCertificate| {
             shown.serial_number == *serial_number && shown.issuer == *issuer

@@ -47,6 +47,7 @@ impl Running {
     /// Returns the cluster as this broker sees it.
     pub(super) fn cluster_view(&self) -> Option<ClusterView> {
         let member = self.cluster.0.load_full()?;
+        // Without a status, the node has not reached NATS since its start, and knows no member.
         let Some(status) = member.status() else {
             let fault = member.fault();
             return Some(ClusterView {

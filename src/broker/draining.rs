@@ -58,6 +58,7 @@ impl Broker {
         let Some(to) = to else {
             return tracing::warn!("the stored redirection of new clients cannot be read");
         };
+        // A warning, because an operator may have forgotten it and wonder why no client connects.
         tracing::warn!(
             to = %to.server_reference(),
             "new clients are redirected, as before the restart; DELETE /api/v1/redirect ends this"
@@ -70,6 +71,7 @@ impl Broker {
         let to = to.map(Arc::new);
         let mut settled = self.running.drain.settled();
         settled.clone_from(&to);
+        // Under the lock, so that the state in force is the one that is stored in the end.
         self.running.core.draining.store(to);
     }
 
@@ -90,6 +92,7 @@ impl Broker {
     async fn store_drain_now(&self) -> Result<(), RecordsError> {
         let Some(name) = self.name_of_drain() else { return Ok(()) };
         let Running { core, drain, .. } = &*self.running;
+        // Read after the lock is taken: a call that waited stores the newest state, not its own.
         let mut stored = drain.stored.lock().await;
         let to = drain.settled().clone();
         let is_same = stored.as_ref().is_some_and(|stored| match (stored, &to) {
@@ -100,6 +103,7 @@ impl Broker {
         if is_same {
             return Ok(()); // Another call has stored it while this one waited.
         }
+        // Unknown while the write is under way: if it fails, the next call must not skip its own.
         *stored = None;
         match &to {
             None => core.records.remove(name, Expected::Any).await?,

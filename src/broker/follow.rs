@@ -104,12 +104,14 @@ impl Broker {
         core.feed.note_follower(core.clock.now());
         match request.from {
             FeedPosition::Start => {
+                // The number before the first shard is read: changes behind it follow the snapshot.
                 let id = core.feed.begin_snapshot(core.clock.now());
                 self.snapshot(&request, (id, 0, 0), PartItems::default()).await
             }
             FeedPosition::Inside { id, shard, slot } if core.feed.has_since(id) => {
                 self.snapshot(&request, (id, shard, slot), PartItems::default()).await
             }
+            // Changes since the snapshot began are no longer kept, so it could not be completed.
             FeedPosition::Inside { .. } => self.reset(&request).await,
             FeedPosition::After(id) => self.changes(&request, id).await,
         }
@@ -142,6 +144,7 @@ impl Broker {
                 items.push(FeedItem::new(end, FeedKind::SnapshotEnd, json.to_string().into()));
                 return Ok(items.before(FeedPosition::After(end)));
             };
+            // After the look for the end: the last item must not wait for another request.
             if items.is_full(request) {
                 break;
             }
@@ -149,6 +152,8 @@ impl Broker {
             let clients_max = request.items_max.saturating_sub(items.items.len()).max(1);
             let number = id.number;
             let question = QueryOnlinePart { filter, caller, from: slot, clients_max, number };
+            // Followers take turns, so that many of them
+            // together cannot fill the mailbox of a shard.
             let turn = core.feed.turn().await;
             let part = self.ask(registry.send(question).timeout(ANSWER_TIME_MAX)).await?;
             drop(turn);
@@ -156,10 +161,12 @@ impl Broker {
                 let json = Event::Connected(client).to_json();
                 items.push(FeedItem::new(id, FeedKind::Snapshot, json.into()));
             }
+            // The position is inside the answer, so the broker keeps nothing for a follower.
             (shard, slot) = match part.next {
                 Some(next) => (shard, next),
                 None => (shard.saturating_add(1), 0),
             };
+            // A large snapshot shares this thread with other calls.
             yield_now().await;
         }
         Ok(items.before(FeedPosition::Inside { id, shard, slot }))
@@ -178,12 +185,16 @@ impl Broker {
                 let found = match feed.after(after) {
                     Ok(found) => found,
                     Err(Missed) if items.items.is_empty() => return self.reset(request).await,
+                    // Changes that were found are answered first;
+                    // the next request finds the gap and resets.
                     Err(Missed) => return Ok(items.before(FeedPosition::After(after))),
                 };
                 if found.is_empty() {
                     break;
                 }
                 for recent in found {
+                    // Also behind events that the caller does not
+                    // want, so that they are not examined again.
                     after = feed.id(recent.number_behind());
                     if let Some(event) = recent.event()
                         && self.wants(request, event)
@@ -199,6 +210,7 @@ impl Broker {
             if !items.items.is_empty() || Instant::now() >= until {
                 return Ok(items.before(FeedPosition::After(after)));
             }
+            // Waits a little longer, so that events of the same moment go into one answer.
             if timeout_at(until, changed).await.is_ok() {
                 sleep_until(until.min(Instant::now() + GATHER)).await;
             }

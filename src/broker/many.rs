@@ -152,6 +152,7 @@ impl Broker {
             positions.push(position);
             its.push(question);
         }
+        // A shard without a question is not woken.
         let asked =
             self.running.registries.iter().zip(by_shard).filter(|(_, (_, its))| !its.is_empty());
         let asked = asked.map(|(registry, (positions, its))| {
@@ -165,6 +166,7 @@ impl Broker {
                         answers[position] = Ok(answer);
                     }
                 }
+                // One shard that does not answer must not cost the answers of the others.
                 Err(error) => positions.into_iter().for_each(|at| answers[at] = Err(error)),
             }
         }

@@ -33,6 +33,7 @@ pub(super) async fn aside<T: Send + 'static>(
     }
     match spawn_blocking(work).await {
         Ok(done) => done,
+        // A panic of a store is a fault of its code; the caller must see it as if it ran there.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             Err(_) => Err(StartError::NoSystem), // The runtime of the System ends.
@@ -52,6 +53,7 @@ impl Broker {
         };
         let (broker, its_keeper) = (self.clone(), Arc::clone(keeper));
         aside(threads, move || broker.read_store(&its_keeper)).await?;
+        // All refusals are known before listeners open: no client slips in during a restart.
         self.restore_revoked().await;
         self.restore_drain().await;
         self.begin_access().await;
@@ -60,6 +62,8 @@ impl Broker {
         // Published only once all sessions are there, so that no subscriber misses a Will.
         let registries = &self.running.registries;
         join_all(registries.iter().map(|registry| registry.send(Restored))).await;
+        // Only after every shard has answered `Restored`:
+        // a Will may have subscribers on any of them.
         join_all(registries.iter().map(|registry| registry.send(Begin))).await;
         Ok(())
     }
@@ -70,6 +74,7 @@ impl Broker {
         let now = core.clock.now();
         // First: sessions and owners are judged by the accounts that are among them.
         core.records.restore()?;
+        // Before the sessions are read, so that they already have these messages in their queues.
         let undelivered = deliver_undelivered(keeper)?;
         self.restore_retained(keeper, now)?;
         // Handed over in groups while the store is read, so that shards restore sessions meanwhile.
@@ -89,6 +94,7 @@ impl Broker {
             let sessions = &mut by_shard[usize::from(home.0)];
             sessions.push(session);
             if sessions.len() >= RESTORED_AT_A_TIME {
+                // The shard restores them on its thread while this one reads on.
                 hand_over(home, sessions);
             }
         })?;
@@ -116,9 +122,13 @@ impl Broker {
             let is_reserved = is_of_the_broker(message.topic());
             reserved += u64::from(is_reserved);
             if is_reserved || message.publication().has_expired(now) {
+                // The store is being read and cannot be changed;
+                // the removals are collected for afterwards.
                 return gone.push(Change::ClearRetained(message.topic().into()));
             }
             let account = owner.map(|owner| core.account(owner));
+            // A lower limit than before must not delete
+            // retained messages, so they only block new ones.
             over_limits += u64::from(!core.retained.restore(message, account.as_ref()));
         })?;
         if over_limits > 0 {
@@ -133,6 +143,7 @@ impl Broker {
                 "retained messages under topics of the broker's own were found, and are removed"
             );
         }
+        // Some at a time, so that one group of the store stays small.
         for some in gone.chunks(CLEARED_AT_A_TIME) {
             keeper.store().apply(some, Durability::Written)?;
         }

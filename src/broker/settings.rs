@@ -31,6 +31,8 @@ impl Broker {
     /// called.
     pub fn set_listeners(&self, listeners: &[Listener]) {
         for (of_shards, wanted) in lock(&self.running.listeners).iter().zip(listeners) {
+            // Each shard has a copy, so that accepting does
+            // not share a reference count between threads.
             for settings in of_shards {
                 let mut changed = (**settings.load()).clone();
                 changed.logins = wanted.logins;

@@ -64,6 +64,8 @@ impl Threads {
             let handle_bytes = Arc::clone(&bytes_waiting);
             let (core, metrics) = (core.clone(), core.metrics.shard(number));
             let shard = ShardNumber(number as u16);
+            // Called on the thread of the shard, because parts
+            // of a registry must not move between threads.
             let make = move || Registry::new(shard, core, metrics, bytes_waiting);
             let registry = match arbiters.get(number) {
                 Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
@@ -82,6 +84,7 @@ impl Threads {
             handles.push(ShardHandle { door, bytes_waiting: handle_bytes });
             arrivals.push(arrival);
         }
+        // Last and at the same time, because each shard may send to every other one from now on.
         core.set_shards(handles, arrivals);
         registries
     }

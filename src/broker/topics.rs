@@ -38,9 +38,12 @@ impl Broker {
         let registries = self.running.registries.iter();
         let asked = registries
             .map(|registry| self.ask(registry.send(request.clone()).timeout(ANSWER_TIME_MAX)));
+        // All shards at the same time; a missing one would
+        // make the page wrong, so it fails as a whole.
         let pages = try_join_all(asked).await?;
         let mut receivers: Vec<_> = pages.into_iter().flat_map(|page| page.receivers).collect();
         receivers.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
+        // Each shard answers up to a whole page, since all receivers may be on one shard.
         let has_more = receivers.len() > limit;
         receivers.truncate(limit);
         let next = receivers.last().filter(|_| has_more).map(|last| last.client_id.clone());
@@ -58,6 +61,8 @@ impl Broker {
         let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
         let core = &self.running.core;
         let ListRetained { filter, after, limit, has_payloads, caller } = request;
+        // Messages that are retained from now on are left
+        // out, so the search ends while others publish.
         let (limit, until) = (limit.max(1), core.retained.last_number());
         let may_see = |topic: &str| {
             let rules = &*core.authorizer;
@@ -71,6 +76,8 @@ impl Broker {
                 if !may_see(message.topic()) {
                     continue;
                 }
+                // Tested before the message is added: only another
+                // message proves that there is a next page.
                 if messages.len() >= limit || bytes >= BYTES_PER_PAGE {
                     let next = messages.last().map(|last| last.topic.clone());
                     return Ok(RetainedPage::new(messages, next));
@@ -84,6 +91,7 @@ impl Broker {
                 return Ok(RetainedPage::new(messages, None));
             };
             after = Some(Arc::from(go_on_after));
+            // A slice without a match also took its time, and other calls wait on this thread.
             yield_now().await;
         }
     }

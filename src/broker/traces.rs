@@ -27,8 +27,10 @@ impl Broker {
             return Err(ControlError::Unavailable);
         }
         let traces = &self.running.core.traces;
+        // In the table first: clients that connect from now on are observed from their CONNECT.
         let trace = traces.start(request)?;
         let registries: Vec<Addr<Registry>> = match trace.target() {
+            // One client has one home, so the other shards are not asked.
             TraceTarget::Client(client_id) => vec![self.registry(client_id)],
             TraceTarget::User(_) | TraceTarget::Network(_) => self.running.registries.clone(),
         };

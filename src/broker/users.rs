@@ -189,15 +189,18 @@ impl Broker {
         let creates = matches!(change, UserChange::Create(_));
         let found = if creates { None } else { Some(self.newest_user(name)?) };
         let has_other = |(revision, _): &(Revision, _)| expected.is_some_and(|it| it != revision.0);
+        // The revision that the caller has seen is compared before anything is changed.
         if found.as_ref().is_some_and(has_other) {
             return Err(UsersError::Changed);
         }
         let now = self.running.core.clock.now();
         let (before, former) = found.map_or((None, None), |(at, user)| (Some(at), Some(user)));
+        // Noted now, because `step` consumes the former account.
         let credentials: Vec<_> = former.as_ref().map(credentials_of).unwrap_or_default();
         let former_view =
             before.zip(former.as_ref()).map(|(at, user)| self.view(name, at, user, false));
         let UserStep { user, secret } = step(change, former, password, now)?;
+        // The store compares again: another caller may have changed the account since it was read.
         let expected = before.map_or(Expected::Absent, Expected::At);
         let (records, name_key) = (&self.running.core.records, checked(name)?);
         let view = match &user {
@@ -216,6 +219,7 @@ impl Broker {
         };
         let kept = user.as_ref().map(credentials_of).unwrap_or_default();
         users.source.forget_uses(credentials.into_iter().filter(|id| !kept.contains(id)));
+        // After the commit, so that a login that is judged again finds the new account.
         users.source.note_change();
         let sessions = self.recheck_user(name).await;
         Ok(UserChanged { former: former_view, secret, ..UserChanged::new(view, sessions) })
@@ -234,6 +238,7 @@ impl Broker {
         }
         let records = &self.running.core.records;
         let former = records.committed(&name);
+        // All refusals come before the hash, which is the expensive part.
         match (&former, existing) {
             (Some(_), ExistingUsers::Fail) => return Err(UsersError::Exists),
             (Some(_), ExistingUsers::Skip) => return Ok(Imported::Skipped),
@@ -248,6 +253,8 @@ impl Broker {
             None => None,
         };
         let user = account_of(&new, password, self.running.core.clock.now());
+        // An account that another caller has changed meanwhile
+        // fails, so that no change is lost silently.
         let expected = former.as_ref().map_or(Expected::Absent, |it| Expected::At(it.revision));
         records.put(Put::new(name, user.encode()).expecting(expected)).await?;
         users.source.note_change();
@@ -287,6 +294,7 @@ impl UserAccounts for Broker {
 
     async fn list_users(&self, request: ListUsers) -> Result<Vec<UserView>, UsersError> {
         self.users()?;
+        // A page is read on the calling thread without a pause, so its length has a bound.
         let limit = request.limit.min(ListUsers::LIMIT_MAX);
         let found = self.running.core.records.page(NAMESPACE, request.after.as_deref(), limit);
         let view = |(name, record): (RecordKey, Record)| {
@@ -322,6 +330,7 @@ impl UserAccounts for Broker {
             | UserChange::Properties(_)
             | UserChange::Remove => None,
         };
+        // Hashed once, although the change below may be tried several times.
         let password = match password {
             Some(password) => Some(self.hashed(users, password, request.caller).await?),
             None => None,
@@ -348,6 +357,7 @@ impl UserAccounts for Broker {
                 None
             });
         let mut outcomes = join_all(firsts.collect::<Vec<_>>()).await;
+        // In ascending order, so that each `insert` finds the earlier outcomes in their places.
         for (at, user) in again {
             outcomes.insert(at, import(user).await);
         }
@@ -419,6 +429,7 @@ fn step(
             if user.secrets.len() >= SECRETS_PER_USER_MAX {
                 return Err(UsersError::TooManySecrets);
             }
+            // Shown once to the caller; the account has only its hash.
             let text = generate_secret();
             let stored = DeviceSecret::new(&text, now);
             secret = Some(NewSecret::new(stored.id, text));
@@ -431,6 +442,7 @@ fn step(
         UserChange::Properties(properties) => {
             let AccountProperties { is_disabled, groups, attributes, limits } =
                 (**properties).clone();
+            // A member that the call leaves out keeps its value.
             user.is_disabled = is_disabled.unwrap_or(user.is_disabled);
             user.groups = groups.unwrap_or(user.groups);
             user.attributes = attributes.unwrap_or(user.attributes);

@@ -39,6 +39,8 @@ impl ShardList {
         request: &ListClients,
         limit: usize,
     ) -> Result<(), ControlError> {
+        // A page may be empty although more follows: the
+        // shard examines a bounded number of clients.
         while self.read.is_empty() && !self.is_over {
             let request = ListClients { after: self.after.clone(), limit, ..request.clone() };
             let page = broker.ask(self.registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
@@ -71,8 +73,10 @@ impl Broker {
         let limit = request.limit.max(1);
         let (mut clients, mut bytes) = (Vec::new(), 0);
         loop {
+            // One more than the page has, to know whether another page follows.
             let missing = (limit + 1).saturating_sub(clients.len());
             let portion = portion_of(missing, shards.len());
+            // All shards need a head before the smallest one can be chosen.
             let read = shards.iter_mut().map(|shard| shard.read_on(self, &request, portion));
             for outcome in join_all(read).await {
                 outcome?;
@@ -80,6 +84,7 @@ impl Broker {
             let heads = shards.iter_mut().filter(|shard| !shard.read.is_empty());
             let first = heads.min_by(|a, b| head(a).cmp(&head(b)));
             let Some(shard) = first else { return Ok(ClientPage::new(clients, None)) };
+            // A client is left, so the page has a successor.
             if clients.len() >= limit || bytes >= BYTES_PER_PAGE {
                 let last = clients.last().map(|last: &ClientSummary| last.client_id.clone());
                 return Ok(ClientPage::new(clients, last));
@@ -108,6 +113,7 @@ impl Broker {
         let asked = registries
             .map(|registry| self.ask(registry.send(request.clone()).timeout(ANSWER_TIME_MAX)));
         let mut found: Vec<BusyClient> = try_join_all(asked).await?.into_iter().flatten().collect();
+        // Equal values are ordered by name, so that two calls show the same list.
         found.sort_unstable_by(|a, b| {
             b.value(by).cmp(&a.value(by)).then_with(|| a.client_id.cmp(&b.client_id))
         });

@@ -101,6 +101,7 @@ impl Broker {
         }
         let secrets = self.running.webhook_secrets.0.set(all_secrets);
         debug_assert!(secrets.is_ok(), "webhooks start once");
+        // Published before the tasks run, so that no attempt is missing in the counters.
         core.metrics.set_webhooks(all_metrics);
         // On a thread of their own, so that a slow endpoint costs the shards nothing.
         let run = move || prepared.into_iter().for_each(|webhook| drop(spawn(webhook.run())));

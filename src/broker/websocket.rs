@@ -75,6 +75,7 @@ impl Broker {
             is_http_1_1: request.version() == Version::HTTP_11,
             headers: headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
+        // A browser sends the certificate for every page, so the origin decides then.
         let has_certificate = request.conn_data::<ClientCertificate>().is_some();
         let pages = Pages::new(origins, has_certificate);
         let decided = asked.decide(pages).map_err(|refusal| (ConnectRefusal::WebSocket, refusal));
@@ -109,6 +110,7 @@ impl Broker {
         if running.admission.is_full() {
             return Err(ConnectRefusal::ConnectionsMax);
         }
+        // Not in turn: this thread belongs to the application and must not wait.
         let (admitted, eviction) = running.admission.enter(Whose::Of(peer.ip()))?;
         let (socket, body, feed) = hosted(payload);
         let arrival = Arrival {
@@ -126,6 +128,7 @@ impl Broker {
         actix_web::rt::spawn(feed);
         let (host, metrics) = self.shard_for(peer);
         let core = running.core.clone();
+        // The handshake runs on a shard, because only a shard's thread may write its metrics.
         host.spawn(async move {
             metrics.sockets_accepted.increment(TransportKind::WebSocket);
             let count = |refused| metrics.connects_refused.increment(refused);

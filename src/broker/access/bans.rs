@@ -33,8 +33,11 @@ impl Broker {
             ..BanContent::default()
         };
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
+        // From here to the memory of the broker under one lock: otherwise
+        // of two calls for the same ban the earlier could be applied last.
         let changing = self.changing().await?;
         let former = core.records.committed(&name);
+        // A ban that replaces another needs no further room.
         if former.is_none() {
             self.check_room_for_ban(&request.subject)?;
         }
@@ -45,12 +48,15 @@ impl Broker {
             put = put.expiring_at(at);
         }
         let revision = core.records.put(put).await.map_err(error_of)?;
+        // After the commit: a ban in force but not stored would be gone after a crash.
         core.bans.insert(&request.subject, expires_at, revision.0);
+        // Ending sessions may take seconds, and other changes need not wait for it.
         drop(changing);
         let old = former.and_then(|record| parse(request.subject.clone(), &record));
         let new = content.into_ban(request.subject.clone(), expires_at, revision.0);
         core.announce_ban(&new);
         let mut changed = AccessChanged::new(old, Some(new));
+        // After the ban is in force, so that a disconnected client cannot connect again.
         changed.sessions_touched = self.end_banned(&request.subject).await;
         Ok(changed)
     }
@@ -112,6 +118,7 @@ impl Broker {
     pub(super) async fn ban_has_changed(&self, change: RecordChange) {
         let core = &self.running.core;
         let changing = self.running.access.changing.lock().await;
+        // A change of a call of this broker comes here too; `insert` then finds it done.
         let added = match change {
             RecordChange::Put(name, record) => subject_of(&name)
                 .filter(|subject| core.bans.insert(subject, record.expires_at, record.revision.0)),
@@ -121,6 +128,7 @@ impl Broker {
                 }
                 None
             }
+            // The watch lost changes, so the bans are read as a whole, and each session is checked.
             RecordChange::Missed => {
                 self.take_bans().await;
                 drop(changing);

@@ -35,6 +35,7 @@ impl Broker {
         request: PutRule,
     ) -> Result<AccessChanged<StoredRule>, AccessError> {
         let core = &self.running.core;
+        // Parsed before it is stored: a rule that cannot be read would be left out after a restart.
         let priority = self.rules_of_authorizer()?.check(&request.json);
         let priority = priority.map_err(|error| AccessError::Invalid(error.to_string()))?;
         let id = request.id.clone().unwrap_or_else(new_id);
@@ -44,6 +45,7 @@ impl Broker {
         let at = core.clock.now().millis();
         let content = RuleContent { rule, by: request.by.clone(), at };
         let value = serde_json::to_vec(&content).map_err(unreadable)?;
+        // Counting, storing and applying are one step for other callers, so the limit holds.
         let changing = self.changing().await?;
         let former = core.records.committed(&name);
         let rules_max = core.limits_now().stored_rules_max as usize;
@@ -53,12 +55,14 @@ impl Broker {
         let expected = expected_of(request.expected, former.as_ref())?;
         let put = Put::new(name, value).expecting(expected);
         let revision = core.records.put(put).await.map_err(error_of)?;
+        // All rules again, not only this one: their order among each other decides.
         self.take_rules().await;
         drop(changing);
         let mut rule = StoredRule::new(id, request.json, revision.0);
         (rule.priority, rule.by, rule.set_at_millis) = (priority, request.by, at);
         let old = former.and_then(|record| self.parse(&rule.id, &record));
         let mut changed = AccessChanged::new(old, Some(rule));
+        // Without the lock, because a walk along all sessions takes long.
         changed.sessions_touched = self.recheck().await.touched as u64;
         Ok(changed)
     }
@@ -69,6 +73,7 @@ impl Broker {
         request: RemoveRule,
     ) -> Result<AccessChanged<StoredRule>, AccessError> {
         let core = &self.running.core;
+        // An authorizer without stored rules would report a success that changes nothing.
         self.rules_of_authorizer()?;
         let name = name_of(&request.id)?;
         let changing = self.changing().await?;
@@ -99,12 +104,16 @@ impl Broker {
             let content: RuleContent = serde_json::from_slice(&record.value).ok()?;
             Some(RuleText::new(name.key(), content.rule.get()))
         });
+        // One exchange of the whole list: no request is decided by a half of it.
         let unusable = rules.replace_stored(texts.collect());
+        // The broker starts without them: one rule of a
+        // later version must not keep all clients out.
         if !unusable.is_empty() {
             let rules = unusable.join(", ");
             tracing::warn!(rules, "stored rules are not valid in this version and are left out");
         }
         let revisions = records.iter().map(|(_, record)| record.revision).collect();
+        // The watch compares with these, so that changes of this broker are not applied twice.
         *lock(&self.running.access.rules) = revisions;
     }
 

@@ -55,6 +55,7 @@ impl Broker {
         let rules = Tokens::rules(&request.rules).map_err(invalid)?;
         let text = RawValue::from_string(request.rules.to_string());
         let text = text.map_err(|_| invalid("they are not JSON".to_owned()))?;
+        // The store has only the hash; the secret exists in this answer alone.
         let made = Tokens::new_secret();
         let now = core.clock.now();
         let expires_at = request.ttl_secs.map(|secs| now.plus_secs(secs.into()));
@@ -66,6 +67,7 @@ impl Broker {
             expires_at: expires_at.map(Timestamp::millis),
         };
         let value = serde_json::to_vec(&content).map_err(|_| ControlError::Unavailable)?;
+        // Held until the token is in memory, so that the limit holds for calls at the same time.
         let _changing = self.changing().await?;
         if core.records.committed(&name).is_some() {
             return Err(AccessError::Conflict);
@@ -75,6 +77,7 @@ impl Broker {
         }
         let put = Put::new(name, value).expecting(Expected::Absent);
         core.records.put(put).await.map_err(error_of)?;
+        // After the commit: a caller that used the token could otherwise lose it by a crash.
         tokens.insert(&request.name, made.hash, rules, (expires_at, None));
         Ok(CreatedToken::new(content.into_token(&request.name), made.secret))
     }
@@ -90,7 +93,10 @@ impl Broker {
         let _changing = self.changing().await?;
         let former = records.committed(&key).ok_or(AccessError::NotFound)?;
         records.remove(key, Expected::At(former.revision)).await.map_err(error_of)?;
+        // After the commit: otherwise a failed write would
+        // leave a token that works again after a restart.
         tokens.remove(name);
+        // A later token of this name must not show the uses of this one.
         if let Some(uses) = RecordKey::new(USES, name) {
             records.remove_behind(uses);
         }
@@ -112,12 +118,14 @@ impl Broker {
         let Ok(tokens) = self.tokens() else { return };
         let core = &self.running.core;
         let records = core.records.list(NAMESPACE, None, usize::MAX).await.unwrap_or_default();
+        // Names that are in memory and not in the store were removed by another part or node.
         let mut gone = tokens.names();
         for (name, record) in &records {
             gone.retain(|other| **other != *name.key());
             let content = serde_json::from_slice::<TokenContent>(&record.value);
             let Ok(content) = content else { continue };
             let Ok(rules) = Tokens::rules(content.rules.get()) else { continue };
+            // An unchanged token stays, with the uses that are not stored yet.
             if tokens.has(name.key(), &content.hash) {
                 continue;
             }
@@ -134,6 +142,7 @@ impl Broker {
         let records = Arc::clone(&core.records);
         tokens.note_uses_in(move |name, at| {
             if let Some(uses) = RecordKey::new(USES, name) {
+                // Not waited for: a lost use only makes the shown time older.
                 records.put_behind(Put::new(uses, at.to_string()));
             }
         });

@@ -74,8 +74,11 @@ impl BridgeControl for Broker {
         let found = found.ok_or(BridgeControlError::NotFound)?;
         let records = &self.running.core.records;
         let unavailable = |_| BridgeControlError::Broker(ControlError::Unavailable);
+        // Stored first, so that a restart does not undo what the caller was told.
         if let Some(key) = RecordKey::new(NAMESPACE, name) {
             match enabled == found.bridge.options_now().enabled {
+                // Only a deviation from the configuration is
+                // stored: a later change there then takes effect.
                 true => records.remove(key, Expected::Any).await.map_err(unavailable)?,
                 false => {
                     let value: &[u8] = if enabled { b"enabled" } else { b"disabled" };
@@ -84,6 +87,7 @@ impl BridgeControl for Broker {
                 }
             }
         }
+        // A repeated call must not wake the bridge and end its connection.
         found.wanted.send_if_modified(|wanted| {
             let is_change = wanted.enabled != enabled;
             wanted.enabled = enabled;

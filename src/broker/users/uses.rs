@@ -28,6 +28,7 @@ impl Broker {
         for (_, record) in self.running.core.records.page(NAMESPACE, None, USE_BUCKETS) {
             users.source.restore_uses(&record.value);
         }
+        // A strong one would keep the broker alive for the sake of its own timer.
         let running: Weak<Running> = Arc::downgrade(&self.running);
         let ending = self.running.core.ending.clone();
         let storing = async move {
@@ -37,6 +38,7 @@ impl Broker {
                     () = ending.cancelled() => return,
                 }
                 let Some(running) = running.upgrade() else { return };
+                // Some buckets at a time, so that the writes of an hour are spread evenly.
                 running.store_uses(BUCKETS_AT_A_TIME);
             }
         };
