@@ -95,11 +95,13 @@ pub(super) fn listener(request: &HttpRequest) -> &str {
 
 /// Logs a call that is refused because of its caller's identity, address or rate.
 pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: &ApiError) {
+    // Other refusals are about the request; a caller could fill the log with them.
     let is_about_caller = [401, 403, 429].contains(&error.status_code().as_u16());
     if !is_about_caller {
         return;
     }
     let peer = peer(api, request).unwrap_or_else(|_| connected(request));
+    // Only claimed: the refusal may be that it was not proven.
     let user = claimed_user(request);
     let caller = Subject { user: user.as_deref(), ..Subject::stranger(peer, listener(request)) };
     if error.is_lock_out() {
@@ -116,8 +118,10 @@ pub(super) async fn admit(
     request: &HttpRequest,
     effect: CallEffect,
 ) -> Result<HttpCaller, ApiError> {
+    // First, because a flood from one address must cost less than a check of credentials.
     let peer = arrive(api, request, effect)?;
     let given = authorization(request)?;
+    // An explicit header wins over the cookie, which a browser adds by itself.
     if !given.is_given() && is_of_page(request.headers()) {
         // On the heap, so that the other calls do not carry its state.
         let (identity, session) = Box::pin(page::caller(api, request, peer)).await?;
@@ -209,7 +213,9 @@ async fn authenticate(
     let generation = api.0.authenticator.generation();
     let shown = ShownLogin::of(request, (peer.ip(), rules), generation);
     let accepted = request.conn_data::<LastAccepted>().zip(shown);
+    // A connection that repeats the same credentials is not hashed again for each call.
     if let Some((accepted, shown)) = &accepted
+        // A certificate may have been revoked since, so it is always checked.
         && certificate.is_none()
         && let Some(identity) = accepted.identity(shown, api.0.clock.now())
     {
@@ -231,6 +237,7 @@ async fn authenticate(
     let identity =
         Box::pin(check(api, request, (credentials, certificate), given.bearer.is_some())).await?;
     if let Some((accepted, shown)) = accepted {
+        // The source decides: an identity that can be withdrawn without a notice must be asked for.
         let may_be_remembered =
             certificate.is_none() && api.0.authenticator.may_be_remembered(&identity);
         let remembered = may_be_remembered.then(|| (identity.clone(), api.0.clock.now()));
@@ -247,6 +254,7 @@ async fn check(
     is_token: bool,
 ) -> Result<Identity, ApiError> {
     let from = credentials.peer.ip();
+    // Bounded, whatever the source waits for.
     let check = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
     let precedence = || match credentials.proven {
         true => Precedence::Known,
@@ -259,6 +267,7 @@ async fn check(
     let name =
         credentials.username.or_else(|| certificate.map(|certificate| &*certificate.common_name));
     let mut identity = login.map_err(|error| refused(error, name.unwrap_or_default(), from))?;
+    // The token was checked without the certificate, so both are compared here.
     if is_token {
         join_certificate(&mut identity, certificate)?;
     }
@@ -276,11 +285,13 @@ async fn admitted(
     session: Option<SessionKey>,
 ) -> Result<HttpCaller, ApiError> {
     let mut identity = identity;
+    // Before any permission is asked for, and once for the whole call.
     prepare_caller(api, request, &mut identity, peer).await?;
     if let Some(username) = &identity.username {
         count_call(api, request, username)?;
     }
     let caller = HttpCaller { identity, peer, listener: request.conn_data().cloned(), session };
+    // The response tells the caller how much is left of the rate of this account.
     request.extensions_mut().insert(CallAccount(caller.account()));
     Ok(caller)
 }
@@ -428,6 +439,7 @@ pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
 /// Returns what a caller of this name and address is answered whose login failed.
 fn refused(error: AuthenticationError, name: &str, address: IpAddr) -> ApiError {
     match error {
+        // One answer for all of these, so that it does not tell which accounts exist.
         AuthenticationError::BadCredentials
         | AuthenticationError::NotMine
         | AuthenticationError::OtherThanCertificate

@@ -69,8 +69,10 @@ impl Asking {
         if let Poll::Ready(result) = now {
             return Ok(result);
         }
+        // Asked for only if the check must wait: finding it out takes a lock.
         let precedence = precedence();
         let waiting = self.enter(precedence, from).ok_or(Displaced)?;
+        // Connections of unknown callers are closed for others first, that of a known one is not.
         let place = place.filter(|_| precedence != Precedence::Known);
         if let Some(place) = place {
             place.begin_check();

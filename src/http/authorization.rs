@@ -39,6 +39,7 @@ pub(super) fn authorization(request: &HttpRequest) -> Result<Authorization, ApiE
             _ => None,
         }
     };
+    // Of two headers, a proxy and the broker could each take another one.
     match (parse(), headers.next()) {
         (Some(given), None) => Ok(given),
         _ => Err(ApiError::unauthenticated()),

@@ -35,10 +35,12 @@ pub(super) fn refuse_other_hosts(headers: &HeaderMap, known: &[String]) -> Resul
         return Ok(()); // HTTP/1.0, which no browser uses
     };
     let name = host.to_str().ok().map(without_port).unwrap_or_default();
+    // A trailing dot is the same name for DNS, but not for a comparison.
     let name = name.strip_suffix('.').unwrap_or(name);
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     let is_local = || is("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
     let is_own_name = || rustix::system::uname().nodename().to_str().is_ok_and(is);
+    // The name of the machine comes last, because it takes a system call.
     let is_known = address_of(name).is_some()
         || is_local()
         || known.iter().any(|known| is(known))

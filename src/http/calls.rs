@@ -83,6 +83,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         }
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
+        // After the parameters, because the permission depends on the client that they name.
         caller.permit(&api, &wanted.client_id, &[Action::Connect, Action::Control])?;
         let mut wanted = SetKeepAlive::new(wanted.client_id, wanted.interval_secs);
         wanted.by.clone_from(&caller.identity.username);
@@ -96,6 +97,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
             old: Some(&old),
             new: Some(&new),
         };
+        // Only after success: the audit log has changes, not attempts.
         caller.tell_changed(&api, changed);
         Ok(Answer::json(&KeepAliveAnswer { success: true, keepalive: secs }))
     };
@@ -126,6 +128,8 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         }
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = parameters::status(below_prefix(&request))?;
+        // Before the question: a caller without permission
+        // must not learn whether the client exists.
         caller.permit(&api, &client_id, &[Action::Connect, Action::Observe])?;
         let OnlineState { online, .. } = desk(&request).query_online(client_id).await?;
         Ok(Answer::json(&StatusAnswer { online }))
@@ -224,9 +228,11 @@ impl Answer {
     /// Takes room for an answer that has none, until its caller has taken it.
     fn in_room(mut self, api: &Api, request: &HttpRequest) -> Result<Self, ApiError> {
         let AnswerBody::Json(text) = &mut self.body else { return Ok(self) };
+        // Most answers are small; counting them would cost more than it bounds.
         if text.len() <= SMALL_ANSWER_BYTES {
             return Ok(Self { room: None, ..self });
         }
+        // The text waits until its caller reads, and then its spare capacity would wait too.
         text.shrink_to_fit();
         match &mut self.room {
             Some(room) => room.shrink_to(text.len()),
@@ -283,6 +289,7 @@ pub(super) async fn answer(
 ) -> HttpResponse {
     let began = Instant::now();
     let span = CallSpan::begin(api, request, route);
+    // Room is taken at the end, when the size of the answer is known.
     let answered = call.await.and_then(|answer| answer.in_room(api, request));
     let response = match answered {
         Ok(Answer { body, headers, room }) => {

@@ -112,6 +112,7 @@ fn had_tls(headers: &HeaderMap) -> bool {
     let of_forwarded = of_forwarded.map(|element| element.split(';').any(is_proto));
     match (of_proto, of_forwarded) {
         (None, None) => false,
+        // Whichever header is there must say HTTPS; one alone is enough.
         (one, other) => one.unwrap_or(true) && other.unwrap_or(true),
     }
 }

@@ -35,6 +35,7 @@ impl Desk {
         client_id: String,
     ) -> Result<OnlineState, ControlError> {
         let (answer, is_first) = hand_in(&self.online, client_id);
+        // The first request of a turn sends for all that are handed in until its task runs.
         if is_first {
             let desk = Rc::clone(self);
             rt::spawn(async move {
@@ -59,6 +60,7 @@ impl Desk {
                 hand_out(timeout(desk.api.options().call_timeout, answers).await, waiting);
             });
         }
+        // The task always answers, unless the worker ends.
         answer.await.unwrap_or(Err(ControlError::Unavailable))
     }
 }

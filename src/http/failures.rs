@@ -326,6 +326,7 @@ fn response(errors: &[ApiError]) -> Response {
         .description(format!("{reason}: {}", codes.join(", ")))
         .content("application/json", content)
         .content("application/problem+json", problem);
+    // Headers are described only where an error has them, which its own response shows.
     for (name, means) in [
         ("WWW-Authenticate", "How to give credentials (RFC 7617, RFC 6750)."),
         ("Retry-After", "Seconds after which to try again."),

@@ -78,6 +78,7 @@ impl FixedAnswer {
         let is_known = match IfNoneMatch::parse(request) {
             Ok(IfNoneMatch::Any) => request.headers().contains_key(IF_NONE_MATCH),
             Ok(IfNoneMatch::Items(known)) => known.iter().any(|one| one.weak_eq(tag)),
+            // A header that cannot be parsed must not cost the caller its answer.
             Err(_) => false,
         };
         let mut response = match is_known {
@@ -89,6 +90,7 @@ impl FixedAnswer {
             .insert_header((CACHE_CONTROL, "no-cache")) // a new version has another tag
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"));
         if self.plain.is_some() {
+            // Otherwise a cache could give the compressed form to a caller that cannot read it.
             response.insert_header((VARY, "Accept-Encoding"));
         }
         if let Some(policy) = self.policy {

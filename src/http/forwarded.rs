@@ -24,16 +24,19 @@ pub(super) fn caller(
     proxies: &[Network],
 ) -> Result<SocketAddr, ApiError> {
     let is_proxy = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
+    // Headers of a caller that is no proxy may name anybody.
     if !is_proxy(from.ip()) {
         return Ok(from);
     }
     let named = |name: HeaderName, node_of: fn(&[u8]) -> Option<SocketAddr>| {
         let mut lines: Vec<_> = headers.get_all(name).collect();
+        // The last header is the newest, written by the nearest proxy.
         lines.reverse();
         let mut caller = None;
         for element in lines.iter().flat_map(|line| from_the_end(line.as_bytes(), b',')) {
             let Some(node) = node_of(element) else { return Err(ApiError::unknown_caller()) };
             caller = Some(node);
+            // The first address that is not a proxy is the caller; it has written what is before.
             if !is_proxy(node.ip()) {
                 break;
             }

@@ -65,6 +65,7 @@ where
     C: Future<Output = Result<Answer, ApiError>> + 'static,
 {
     let api = Data::clone(api);
+    // Computed before the future, which must not borrow request and body.
     let keyed = key_of(request).map(|key| {
         let key = key?;
         Some((AccountKey { account: caller.account(), key }, fingerprint(request, body)))
@@ -89,8 +90,10 @@ async fn once_under(
         EarlierCall::Other => return Err(ApiError::idempotency_key_reused()),
         EarlierCall::NoRoom => return Err(ApiError::unavailable()),
     }
+    // In a task of its own: a caller that leaves will repeat the call, and must find its answer.
     let calling = rt::spawn(async move {
         let result = call.await;
+        // Also after an error, or the key would stay in use.
         api.0.idempotency.answers().end(&id, kept_of(&result), Instant::now());
         result
     });

@@ -70,6 +70,7 @@ pub(super) fn live_response(
         .insert_header((CONTENT_TYPE, content_type))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the parts
+        // The body has no end that another request could follow.
         .force_close();
     AccountQuota::tell(request, &mut response);
     let mut response = response.streaming(chunks);
@@ -180,6 +181,7 @@ impl StandingCheck {
         if accounts == self.checked_at {
             return true;
         }
+        // Noted before the result: if the login no longer holds, the answer ends anyway.
         self.checked_at = accounts;
         let rules = api.logins_at(caller.listener());
         let authenticator = &api.0.authenticator;

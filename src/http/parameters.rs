@@ -34,6 +34,7 @@ pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
 pub(super) fn status(path: &str) -> Result<String, ApiError> {
     let id = path.strip_suffix("/status").and_then(|path| path.strip_prefix('/'));
     let id = id.ok_or_else(ApiError::not_found)?;
+    // Before decoding: an encoded slash is part of the identifier, a plain one is a mistake.
     if id.contains('/') {
         return Err(ApiError::invalid_client_id(ClientIdError::Slash));
     }
@@ -110,6 +111,7 @@ pub(super) fn decode(encoded: &str, plus: Plus) -> Result<Vec<u8>, ClientIdError
                 let (high, low) = digit().zip(digit()).ok_or(ClientIdError::PercentEncoding)?;
                 u8::try_from(high * 16 + low).expect("two hexadecimal digits are one byte")
             }
+            // Only in a query: forms encode a space as a plus, paths do not.
             (b'+', Plus::IsSpace) => b' ',
             _ => byte,
         });

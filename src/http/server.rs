@@ -136,12 +136,14 @@ impl Server {
         }
         for listener in &listeners {
             let socket = SockRef::from(&listener.socket);
+            // Before any worker runs, so that an error ends the start and leaves no thread behind.
             socket.listen(BACKLOG)?;
             accept_who_has_spoken(&socket);
         }
         for _ in 0..options.workers.max(1) {
             let doors = listeners.iter().zip(&server.proxies);
             let doors = doors.map(|(listener, proxy)| Door::of(listener, proxy));
+            // Each worker has a copy of each socket; the kernel gives a connection to one of them.
             let doors = doors.collect::<io::Result<Vec<_>>>()?;
             let worker = Worker {
                 api: api.clone(),

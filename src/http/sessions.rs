@@ -126,6 +126,7 @@ impl Sessions {
     ) -> Option<ProvenLogin> {
         let mut all = self.all();
         let session = all.get_mut(key)?;
+        // The times may have been shortened since the login, so the end is computed each time.
         if session.ends_at(times) <= now {
             all.remove(key);
             return None;
@@ -166,6 +167,7 @@ impl Sessions {
 
 fn make_room(all: &mut HashMap<SessionKey, BrowserSession>, account: Option<&Arc<str>>) {
     let own = all.values().filter(|session| session.is_of(account)).count();
+    // First within the account: repeated logins must not end sessions of others.
     let from = if own >= SESSIONS_PER_ACCOUNT_MAX {
         account.cloned()
     } else if all.len() >= SESSIONS_MAX {

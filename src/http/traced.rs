@@ -27,8 +27,10 @@ impl CallSpan {
     pub(super) fn begin(api: &Api, request: &HttpRequest, route: RestRoute) -> Option<Self> {
         let tracer = api.0.tracer.get()?;
         let mut given = request.headers().get_all(TRACEPARENT);
+        // Two headers contradict each other, and then the call is not traced.
         let (Some(traceparent), None) = (given.next(), given.next()) else { return None };
         let parent = tracer.accept(traceparent.to_str().ok()?)?;
+        // A caller may send any method, and names of spans must stay few.
         let method = match request.method().as_str() {
             "DELETE" => "DELETE",
             "GET" => "GET",

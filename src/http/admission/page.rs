@@ -20,15 +20,18 @@ pub(super) async fn caller(
     peer: SocketAddr,
 ) -> Result<(Identity, SessionKey), ApiError> {
     let key = key(api, request)?.ok_or_else(ApiError::unauthenticated)?;
+    // A page that refreshes itself must not keep an abandoned session alive.
     let by_person = is_caused_by_person(request.headers());
     let found = api.0.sessions.find(&key, by_person, api.0.clock.now(), api.session_times());
     let login = found.ok_or_else(ApiError::unauthenticated)?;
+    // A stolen cookie is useless without the certificate of the login.
     has_certificate_of(request, &login)?;
     let holds = match still_holds(api, request, login, &key) {
         Ok(login) => renewed(api, login, &key, peer).await,
         Err(error) => Err(error),
     };
     let identity = holds.inspect_err(|error| {
+        // A source that does not answer says nothing about the login.
         if *error != ApiError::unavailable() {
             api.0.sessions.end(&key);
         }
@@ -69,6 +72,7 @@ fn still_holds(
     }
     let authenticator = &api.0.authenticator;
     let generation = authenticator.generation();
+    // The usual case, one comparison: nothing has changed since the last check.
     if generation == login.checked_at {
         return Ok(login);
     }
@@ -76,6 +80,7 @@ fn still_holds(
         login.identity = identity;
     }
     let rules = api.logins_at(listener(request));
+    // Judged since the login, not since the last check, so that no change is skipped.
     let standing = authenticator.standing_at(&login.identity, login.admitted_at, rules);
     if standing != Standing::Good {
         return Err(ApiError::unauthenticated());
@@ -97,6 +102,7 @@ async fn renewed(
     if !is_due {
         return Ok(identity);
     }
+    // Read before the question, so that a change during it counts as a later one.
     let generation = api.0.authenticator.generation();
     let asked = timeout(api.options().login_timeout, identity.renewal.renew()).await;
     match asked.ok().flatten() {
@@ -107,6 +113,7 @@ async fn renewed(
         Some(Err(error)) => {
             Err(refused(error, identity.username.as_deref().unwrap_or_default(), peer.ip()))
         }
+        // Another user would inherit the session and its permissions, so it has to log in.
         Some(Ok(renewed)) if renewed.username == identity.username => {
             let identity = Identity { source: identity.source, ..renewed };
             let proven = ProvenLogin {

@@ -93,6 +93,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             .default_service(web::to(refuse));
         config.service(resource);
     }
+    // With the slash, relative links of the page would lead to other paths.
     config.service(web::redirect("/console/", "../console"));
 }
 

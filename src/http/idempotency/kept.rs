@@ -99,6 +99,7 @@ impl KeptAnswers {
             let is_old = |at: &Instant| now.duration_since(*at) >= KEPT_FOR;
             match &call.answer {
                 Some((_, at)) if is_old(at) => self.forget(call.used),
+                // Before the answer: another call under the same key must not see it.
                 _ if call.fingerprint != fingerprint => return EarlierCall::Other,
                 None => return EarlierCall::Running,
                 Some((answer, _)) => {
@@ -108,6 +109,7 @@ impl KeptAnswers {
                 }
             }
         }
+        // Before the entry exists, so that it is not the one that leaves.
         if !self.make_room(&id.account) {
             return EarlierCall::NoRoom;
         }
@@ -133,6 +135,7 @@ impl KeptAnswers {
         own.bytes += added;
         call.answer = Some((answer, now));
         self.touch(id);
+        // First within the account, so that one account with large answers evicts its own.
         while let Some(own) = self.accounts.get(&id.account)
             && own.bytes > BYTES_PER_ACCOUNT_MAX
             && let Some(oldest) = own.used.first()

@@ -141,6 +141,8 @@ impl Worker {
                     self.api.0.told.accept_failed(&error, &way.name.0);
                     let count = |cell: &ShardMetrics| cell.accepts_failed.increment();
                     self.api.0.metrics.count_elsewhere(count);
+                    // The first connection to go is closed for the one
+                    // that waits; if there is none, only time helps.
                     let has_made_room = is_of_files(&error) && self.places.make_room();
                     sleep(if has_made_room { PAUSE_AFTER_CUT } else { PAUSE_AFTER_FAILURE }).await;
                 }
@@ -158,6 +160,7 @@ impl Worker {
         // No response: there is no request to respond to.
         let Some(place) = self.places.admit(whose).await else { return };
         let (worker, way) = (Rc::clone(self), Rc::clone(way));
+        // Held to the end of the connection, so that `stop` waits for its answer.
         let token = self.open.token();
         actix_web::rt::spawn(async move {
             let seat = place.seat();
@@ -223,6 +226,7 @@ impl Way {
                 self.tell_refused(peer, "proxy_protocol", error);
             });
             peer = canonical(named.ok()?);
+            // Before TLS: a caller with too many connections costs no handshake.
             place.belongs_to(peer.ip()).then_some(())?;
         }
         let name = self.name.clone();
@@ -238,6 +242,7 @@ impl Way {
             if !self.places.allow_handshake(peer.ip()) {
                 return Ok(None);
             }
+            // A caller that has begun TLS is closed after those that have sent nothing.
             place.set_waiting();
             hello.into_stream(settings).await.map(Some)
         };
@@ -258,6 +263,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
         .configure(routes(api.clone()))
         .default_service(web::to(not_found))
         .wrap_fn(|request, service| {
+            // The watch learns here when a request is complete, because actix-http does not tell.
             let watch = request.conn_data::<Rc<ConnectionWatch>>().cloned();
             if let Some(watch) = &watch {
                 watch.begin_answer(!matches!(request.parts().1, Payload::None));
@@ -277,6 +283,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
                 match answer {
                     Ok(answer) => Ok(answer.map_body(|_, body| WatchedBody::new(body, watch))),
                     Err(error) => {
+                        // No body will end it.
                         watch.inspect(|watch| watch.end_body());
                         Err(error)
                     }

@@ -240,8 +240,10 @@ impl ConnectionWatch {
         let mut is_trusted = true;
         let mut timer = pin!(sleep_until(self.deadline.get()));
         std::future::poll_fn(|cx| {
+            // A new allowance of bytes: one caller with much input must not keep the thread.
             self.begin_turn();
             loop {
+                // The connection first: it may change phase and deadline, which are judged below.
                 if connection.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
@@ -255,6 +257,7 @@ impl ConnectionWatch {
                 if has_left || is_live && !is_trusted {
                     return Poll::Ready(());
                 }
+                // An answer under way is completed; the connection ends before the next request.
                 if !is_trusted && self.phase.get() == Phase::Idle {
                     self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
                     continue;
@@ -328,6 +331,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
             return Poll::Ready(Ok(())); // as if the caller had closed it
         }
         let readable = self.watch.readable.get();
+        // The allowance of this turn is used up; others run before this connection reads on.
         if readable == 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -338,6 +342,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut bytes);
         buf.put_slice(bytes.filled());
         self.watch.readable.set(readable - bytes.filled().len());
+        // An empty read is the end of input only if there was room for a byte.
         if most > 0 && bytes.filled().is_empty() && matches!(read, Poll::Ready(Ok(()))) {
             self.watch.has_left.set(true);
         }

@@ -96,6 +96,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Looks).await?;
         let page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        // One more than the page, to know whether another page follows.
         let mut question = ListAudit::new(page.limit + 1);
         if let Some(number) = page.place(|key| key.parse().ok())? {
             question.after = number;

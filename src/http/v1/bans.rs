@@ -268,6 +268,7 @@ fn subject_of_call(request: &HttpRequest) -> Result<BanSubject, ApiError> {
 /// Logs a change of a ban and answers it.
 fn done(api: &Api, caller: &HttpCaller, changed: AccessChanged<Ban>) -> Result<Answer, ApiError> {
     let AccessChanged { old, new, sessions_touched, .. } = changed;
+    // After a removal only the former ban has the subject.
     let one = new.as_ref().or(old.as_ref()).ok_or_else(ApiError::unavailable)?;
     let (subject, revision) = (one.subject.clone(), new.as_ref().map(|ban| ban.revision));
     let text = |ban: &Option<Ban>| {

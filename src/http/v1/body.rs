@@ -98,6 +98,7 @@ impl ArrivingBody {
         while let Some(piece) = payload.next().await {
             let piece = piece.map_err(|_| ApiError::invalid_body("it did not arrive in full"))?;
             let bytes = self.bytes.len() + piece.len();
+            // Counted as it arrives: a chunked body announces no length.
             if bytes > bytes_max {
                 return Err(ApiError::body_too_large(bytes_max));
             }
@@ -118,6 +119,7 @@ impl ArrivingBody {
         if bytes <= taken {
             return Ok(());
         }
+        // In steps, so that the shared counter is not touched for each piece.
         let needed = bytes.next_multiple_of(ROOM_STEP_BYTES);
         let has_room = match &mut self.room {
             Some(room) => room.grow(needed - taken, BODIES),

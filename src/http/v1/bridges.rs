@@ -298,6 +298,7 @@ pub(super) async fn change(request: HttpRequest, payload: Payload, api: Data<Api
         Query::parse(request.query_string(), &[])?;
         let form: BridgeForm = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let name = name_in_path(&request);
+        // Looked up for the audit log, which has the value before the change.
         let former = api.0.control.find_bridge(name).await?;
         let changed = api.0.control.set_bridge_enabled(name, form.enabled).await?;
         let word = |enabled| if enabled { "enabled" } else { "disabled" };

@@ -170,6 +170,7 @@ pub(super) async fn busiest(request: HttpRequest, api: Data<Api>) -> HttpRespons
             };
             wanted = wanted.matching(ClientPattern::new(&pattern).map_err(error)?);
         }
+        // The search visits every session, so it counts as a walk.
         let _place = walk::begin(&api, &caller)?;
         let mut text = PageText::begin(&api, &caller, limit * CLIENT_BYTES)?;
         let found = in_time_of_list(&api, api.0.control.find_busiest(wanted)).await?;

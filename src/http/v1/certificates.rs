@@ -207,6 +207,7 @@ pub(super) async fn list_revoked(request: HttpRequest, api: Data<Api>) -> HttpRe
     let call = async {
         let caller = admit(&api, &request, CallEffect::Looks).await?;
         let mut page = AskedPage::of(&Query::parse(request.query_string(), &["limit", "cursor"])?)?;
+        // One less, because one more is read to know whether another page follows.
         page.limit = page.limit.min(ListRevoked::LIMIT_MAX - 1);
         let text = page.begin(&api, &caller)?;
         let mut question = ListRevoked::new(page.limit + 1);
@@ -287,6 +288,7 @@ pub(super) async fn restore(request: HttpRequest, api: Data<Api>) -> HttpRespons
         let certificate = named(&issuer, &serial)?;
         let target = shown(&certificate);
         let changed = api.0.control.restore_certificate(certificate).await?;
+        // Answered after the call, which is harmless then, so that two callers get one success.
         if !changed.was_revoked {
             return Err(ApiError::certificate_not_revoked());
         }

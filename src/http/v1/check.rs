@@ -214,6 +214,7 @@ fn action_of(asked: &CheckBody) -> Result<Option<Action<'_>>, ApiError> {
         CheckedKind::Publish => {
             let topic = needed()?;
             validate_topic(topic).map_err(|error| ApiError::invalid_topic(&error.to_string()))?;
+            // No rule is asked for such a topic, so none can be the answer.
             if is_of_the_broker(topic) {
                 return Ok(None);
             }
@@ -231,8 +232,10 @@ async fn decide(api: &Api, asked: &CheckBody) -> Result<CheckAnswer, ApiError> {
     let Some(action) = action_of(asked)? else {
         return Ok(CheckAnswer::new(Decision::Deny, "broker"));
     };
+    // An account in the store has groups and attributes of its own, which rules may use.
     let account = account_of(api, asked).await;
     let identity = identity(asked, &account)?;
+    // In the order of a login: bans, then the account, then rules.
     if let Some(ban) = ban_of(api, asked, action) {
         let ban = Some(DecidingBan { kind: ban.kind(), value: ban.value() });
         return Ok(CheckAnswer { ban, ..CheckAnswer::new(Decision::Deny, "ban") });
@@ -320,6 +323,7 @@ fn identity(asked: &CheckBody, account: &KnownAccount) -> Result<Identity, ApiEr
     let groups = asked.groups.as_ref();
     let groups =
         groups.map_or(Ok(groups_of_account), |given| Groups::new(given.iter().map(String::as_str)));
+    // Rules may depend on the kind of login; the question need not name the usual one.
     let usual = if certificate.is_some() { Login::Certificate } else { Login::Password };
     Ok(Identity {
         username: asked.username.as_deref().map(Into::into),

@@ -278,6 +278,7 @@ impl<'a> DetailedClient<'a> {
 impl<'a> ConnectionPart<'a> {
     fn of(found: &'a ClientSession) -> Self {
         let listener = Some(&*found.listener).filter(|url| !url.is_empty());
+        // A restored session, for example, has had no connection in this run.
         let is_peer_known = !found.peer.ip().is_unspecified();
         let keep_alive = found.asked_keep_alive_secs.map(|asked| KeepAlivePart {
             asked: Some(asked),

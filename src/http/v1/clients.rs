@@ -194,6 +194,7 @@ async fn list(
     let fields = wanted.fields()?;
     let wanted = wanted.question()?.by(caller.as_data());
     if accepts_lines(request) {
+        // A stream has no page, so both would be ignored silently.
         if counts || has_limit {
             let name = if counts { "count" } else { "limit" };
             return Err(ApiError::invalid_parameter(name, "is not for application/x-ndjson"));
@@ -203,6 +204,7 @@ async fn list(
         return Ok(Answer::lines_or_cut(lines));
     }
     let mut text = AskedPage { after: None, limit: wanted.limit }.begin(api, caller)?;
+    // Made before the filter is given away.
     let count = CountClients::new(wanted.filter.clone()).by(caller.as_data());
     let control = &api.0.control;
     let page = in_time_of_list(api, control.list_clients(wanted)).await?;
@@ -317,6 +319,7 @@ impl Wanted {
             ..ClientFilter::default()
         };
         if let Some(client_ids) = self.client_ids {
+            // The excess is refused before the identifiers are parsed.
             client_ids.check()?;
             let ids = client_ids.items.iter().map(|item| bulk::client_id_in(Some(item)));
             filter = filter.among(ids.collect::<Result<Vec<String>, _>>()?);

@@ -223,8 +223,10 @@ pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         }
         caller.permit(&api, &client_id, &[Action::Observe])?;
         let mut text = if query.flag("payload")? == Some(true) {
+            // Payloads are those of other publishers, which `observe` does not cover.
             caller.permit(&api, &client_id, &[Action::Administer])?;
             wanted = wanted.with_payloads();
+            // Payloads may be large, so room for them is reserved as a whole.
             PageText::begin(&api, &caller, PAYLOADS_BYTES)?
         } else {
             asked.begin(&api, &caller)?
@@ -295,6 +297,7 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         let client_id = client_id_of_call(&request)?;
         Query::of(&request, &[])?;
         caller.permit(&api, &client_id, &[Action::Control])?;
+        // As long as a list, because a queue in the store is cleared in portions.
         let cleared = api.0.control.clear_queue(ClearQueue::new(&*client_id));
         let cleared = in_time_of_list(&api, cleared).await?;
         let cleared = cleared.ok_or_else(ApiError::client_not_found)?;

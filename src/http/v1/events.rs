@@ -103,9 +103,12 @@ pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let call = async {
             let follower = begin(&request, &api).await?;
             let Follower { caller, mut admission, follow, _place } = follower;
+            // Ends the connection when its caller leaves,
+            // so that the call does not wait for nobody.
             let _awaited = (!follow.wait.is_zero()).then(|| ReplaceableCall::begin(&request));
             let ending = ending(&request);
             let part = tokio::select! {
+                // A call that waits must not hold up the end of the server.
                 () = ending => return Err(ApiError::unavailable()),
                 () = admission.lost(&api, &caller) => return Err(ApiError::unauthenticated()),
                 part = api.0.control.follow(follow) => part?,
@@ -187,6 +190,7 @@ fn filter_of(query: &Query<'_>) -> Result<FeedFilter, ApiError> {
     })?;
     if let Some(mut kinds) = kinds {
         kinds.dedup();
+        // Repeated kinds change nothing, but the list is kept with the follower.
         if kinds.len() > FeedKind::CHANGES.len() {
             return Err(ApiError::invalid_parameter("kinds", &expected));
         }

@@ -187,6 +187,7 @@ pub(super) async fn keep_alive(
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
         let changing = once(&api, &request, &caller, &bytes, change_many(its, body));
+        // Only the fingerprint needed them; from here on the call alone holds the body.
         drop(bytes);
         changing.await
     };
@@ -198,12 +199,14 @@ async fn change_many(
     (api, caller): (Data<Api>, HttpCaller),
     body: ReadBody,
 ) -> Result<Answer, ApiError> {
+    // The first byte decides: a list begins with `[`.
     if body.bytes.trim_ascii_start().starts_with(b"{") {
         return of_selected(&api, &caller, body::parse(&body.bytes)?);
     }
     let list: Items<&RawValue> = body::parse_any(&body.bytes)?;
     list.check()?;
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
+    // Before the first change: an answer without room would hide what was changed.
     let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
     let mut noted = NotedChanges::default();
@@ -211,6 +214,7 @@ async fn change_many(
         results.extend(of_portion(&api, &caller, portion, &mut noted).await);
         yield_now().await; // other calls of this worker
     }
+    // One entry for the whole list, or a call could flood the audit log.
     noted.tell(&api, &caller, None);
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
@@ -265,6 +269,7 @@ async fn of_portion<'b>(
     });
     let (client_ids, wanted): (Vec<_>, Vec<_>) = parsed.unzip();
     let asked: Vec<_> = wanted.iter().map(|wanted| wanted.as_ref().ok().cloned()).collect();
+    // The broker gets only valid items, in order, so results are matched by position.
     let results = change_each(api, wanted).await;
     let results = client_ids.into_iter().zip(results).zip(asked);
     let results = results.map(|((id, result), asked)| {
@@ -324,6 +329,7 @@ fn of_selected(
     each.ttl_secs = bulk::ttl_in(wanted.ttl_seconds)?;
     if each.is_sticky {
         each.is_within_share = caller.has_share(api);
+        // A sticky value is for later connections, so absent clients get it too.
         selector = selector.with_absent();
     }
     let (is_pattern, is_dry_run) = (wanted.clients.is_some(), wanted.dry_run);

@@ -238,6 +238,7 @@ async fn kick_listed(
     }
     list.check()?;
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
+    // Before the first client is disconnected, because an error could not name those that were.
     let room = reserve(&api, &caller, bytes)?;
     let mut results = Vec::with_capacity(list.items.len());
     let mut clients = JoinedTexts::default();
@@ -305,6 +306,7 @@ fn kick_selected(
 ) -> Result<Answer, ApiError> {
     let mut selector = walk::selector(clients.as_deref(), username.as_deref())?;
     if options.ends_session() {
+        // Absent clients have a session too, which the call is to end.
         selector = selector.with_absent();
     }
     let is_pattern = clients.is_some();

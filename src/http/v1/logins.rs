@@ -98,6 +98,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let after = page.place(place_of)?;
         let text = page.begin(&api, &caller)?;
         let mut found = api.0.authenticator.failed_logins(None, None);
+        // The counts have no order of their own, and pages need one that stays.
         found.sort_by_key(|one| (one.address, one.is_rest));
         found.retain(|one| after.is_none_or(|after| (one.address, one.is_rest) > after));
         let has_more = page.cut(&mut found);
@@ -155,6 +156,7 @@ pub(super) async fn forget(request: HttpRequest, api: Data<Api>) -> HttpResponse
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Changes).await?;
         let (address, username) = place(&request)?;
+        // Read before they are gone, for the audit log.
         let known = api.0.authenticator.failed_logins(Some(address), username.as_deref());
         let failures = known.iter().map(|found| u64::from(found.failures)).sum::<u64>();
         if !api.0.authenticator.forget_failures(address, username.as_deref()) {

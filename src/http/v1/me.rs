@@ -114,6 +114,7 @@ fn permissions(
     let may = |action| caller.may(api, client_id, action);
     let publish = |topic: &str, retain| {
         let action = Action::Publish { topic, qos: QoS::AtMostOnce, retain };
+        // In the order of a PUBLISH: an invalid topic or one of the broker is refused before rules.
         validate_topic(topic).is_ok() && !is_of_the_broker(topic) && caller.may(api, "", action)
     };
     let subscribe = |filter: &str| {

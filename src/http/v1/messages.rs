@@ -124,6 +124,7 @@ pub(super) async fn messages(request: HttpRequest, api: Data<Api>) -> HttpRespon
 }
 
 async fn begin(request: &HttpRequest, api: &Data<Api>) -> Result<MessageFollower, ApiError> {
+    // Before the login, so that a change during it is noticed later.
     let admission = StandingCheck::begin(api);
     let rules = api.0.authorizer.generation();
     let caller = admission::admit(api, request, CallEffect::Looks).await?;
@@ -141,6 +142,7 @@ async fn begin(request: &HttpRequest, api: &Data<Api>) -> Result<MessageFollower
     if !may_listen(api, &caller, &filter) {
         return Err(ApiError::forbidden_to_listen());
     }
+    // A place first, because the broker collects messages as soon as it listens.
     let place = api.0.followers.enter(api, &caller)?;
     let wanted = ListenTo::new(&*filter);
     let wanted = if with_retained { wanted.with_retained() } else { wanted };
@@ -178,6 +180,7 @@ impl MessageFollower {
             () = self.admission.lost(&self.api, &self.caller) => return None,
             heard = heard => heard,
         };
+        // Rules may have changed since the last line; the messages of the wait are then not shown.
         if !self.still_may() {
             return None;
         }

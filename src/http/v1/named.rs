@@ -56,12 +56,14 @@ impl NamedPage {
         let AskedPage { mut after, limit } = self.0;
         let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
         loop {
+            // More than a page, because the caller may not see some of them.
             let asked = LIMIT_MAX.min(4 * limit);
             let found = in_time(api, ask(after.clone(), asked)).await?;
             let is_last = found.len() < asked;
             for found in found {
                 let its_name = name(&found);
                 let is_shown = may_see(its_name);
+                // Only another item that the caller may see proves that there is a next page.
                 if is_shown && text.items == limit {
                     return Ok(text.end(after.map(|name| cursor::after(&name))));
                 }
@@ -73,6 +75,8 @@ impl NamedPage {
             if is_last {
                 return Ok(text.end(None));
             }
+            // A caller that may see few of many items gets
+            // a short page and a cursor, not a timeout.
             if Instant::now() >= by {
                 return Ok(text.end(after.map(|name| cursor::after(&name))));
             }

@@ -212,6 +212,7 @@ fn labels_of(text: &str) -> Map<String, Value> {
                     end = at + 1;
                     break;
                 }
+                // The escapes of the exposition format: backslash, quotation mark, line break.
                 '\\' => match characters.next() {
                     Some((_, 'n')) => value.push('\n'),
                     Some((_, escaped)) => value.push(escaped),

@@ -117,6 +117,7 @@ pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let mut wanted = RemoveOverride::new(&*client_id);
         wanted.by.clone_from(&caller.identity.username);
         let former = in_time(&api, api.0.control.remove_override(wanted)).await?;
+        // Absent also if another caller came first, so that one of them has the audit entry.
         let former = former.ok_or_else(ApiError::override_not_found)?;
         let (call, target) = ("keep-alive override", Some(ChangedObject::Client(&client_id)));
         let (old, new) = (former.interval_secs.to_string(), Some("none"));

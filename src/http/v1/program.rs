@@ -123,6 +123,7 @@ pub(super) async fn change_log(
         let LogBody { filter: wanted } =
             body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let program = program(&api)?;
+        // Read before the change, for the audit log.
         let old = program.log_filter();
         if wanted.is_empty() || wanted.len() > FILTER_BYTES_MAX {
             return Err(ApiError::invalid_log_filter());

@@ -219,6 +219,7 @@ pub(super) async fn publish(
         let topic = topic.ok_or_else(|| ApiError::invalid_topic("it is not UTF-8"))?;
         let (mut asked, wait) = parse_query(request.query_string())?;
         asked.topic = topic;
+        // Before the body is read: a caller without permission must not take memory for it.
         permit(&api, &caller, &asked)?;
         let body = body::read_any(&api, &request, payload, BULK_BYTES_MAX).await?;
         asked.payload = body.bytes.to_vec();
@@ -237,6 +238,7 @@ async fn publish_one(
 ) -> Result<Answer, ApiError> {
     let message = build(&api, &asked)?;
     drop(asked);
+    // A place is taken before the message is published: afterwards the call could not be refused.
     let place = waiting::enter(&api, &caller, wait)?;
     let topic = message.topic().to_owned();
     let published = waiting::publish(&api, of_caller(&caller, message, wait), place).await?;
@@ -290,6 +292,7 @@ async fn publish_all(
     wait: Option<WaitForDeliveries>,
 ) -> Result<Answer, ApiError> {
     let list: Items<&RawValue> = body::parse_any(&body.bytes)?;
+    // Fewer messages if the call waits, because each has a receipt for each session.
     let items = list.within(if wait.is_none() { ITEMS_MAX } else { WAITING_MESSAGES_MAX })?;
     let room = reserve(&its.0, &its.1, bulk::results_bytes(0, items.len()))?;
     let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
@@ -383,6 +386,7 @@ fn bytes_of(
             .decode(encoded)
             .map(Some)
             .map_err(|_| ApiError::invalid_body(&format!("{name}_base64 is not base64"))),
+        // It would be unclear which one the caller means.
         (Some(_), Some(_)) => {
             Err(ApiError::invalid_body(&format!("it has both {name} and {name}_base64")))
         }

@@ -100,6 +100,7 @@ pub(super) async fn redirect(
         let body = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let (wanted, refuses_connects) = parse(body)?;
         let mut line = RedirectLine::of(&wanted, refuses_connects);
+        // Before any client is told: a redirect cannot be taken back.
         let wanted = permit(&api, &caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
@@ -109,6 +110,7 @@ pub(super) async fn redirect(
         } else {
             in_time(&api, control.redirect(wanted)).await?
         };
+        // A pattern may match nobody; a client that is named must be there.
         if is_one && redirected == 0 {
             return Err(ControlError::NotOnline.into());
         }
@@ -225,6 +227,8 @@ fn parse(body: RedirectBody) -> Result<(Redirect, bool), ApiError> {
     let to = Redirection::new(&body.server_reference, body.permanent);
     let to = to.map_err(|_| ApiError::invalid_server_reference())?;
     let is_everybody = matches!(&clients, Clients::Matching(all) if all.is_everybody());
+    // New clients are refused before their identifiers
+    // are looked at, so no pattern can select them.
     if body.refuse_connects && !is_everybody {
         return Err(ApiError::invalid_body("refuse_connects needs \"clients\":\"*\""));
     }

@@ -83,9 +83,11 @@ impl Removal {
         loop {
             let found = in_time(api, ask(after.clone(), READ_AT_A_TIME)).await?;
             let is_last = found.len() < READ_AT_A_TIME;
+            // The place behind all names that were read, also those that do not match.
             after = found.last().cloned().or(after);
             let chosen: Vec<_> =
                 found.into_iter().filter(|id| pattern.matches(id) && may_control(id)).collect();
+            // Removals of one portion go to the store together; a bound keeps its groups small.
             for some in chosen.chunks(REMOVED_AT_A_TIME) {
                 let removing = async {
                     let removing = some.iter().map(|id| remove(Arc::clone(id)));
@@ -97,6 +99,7 @@ impl Removal {
                     }
                 }
             }
+            // What was removed is answered with a cursor; an error would hide it.
             if is_last || Instant::now() >= by {
                 let next = after.filter(|_| !is_last).map(|id| cursor::after(&id));
                 return Ok((RemovedSome { success: true, removed: former.count(), next }, former));

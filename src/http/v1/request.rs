@@ -124,7 +124,9 @@ pub(super) async fn request(
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let item: PublishItem = body::parse(&body.bytes)?;
         let mut asked = AskedMessage::try_from(item)?;
+        // Publishing and listening are two permissions, and both come before the message.
         permit(&api, &caller, &asked)?;
+        // The request itself would be its own reply.
         if asked.response_topic.as_ref() == Some(&asked.topic) {
             return Err(ApiError::invalid_body("response_topic must differ from topic"));
         }
@@ -152,6 +154,7 @@ async fn ask(
     asking.by.clone_from(&caller.identity.username);
     // Given back when the caller leaves, as the broker then forgets the request.
     let _place = waiting::enter_one(&api, &caller)?;
+    // The broker ends the wait itself; this longer time is for a broker that does not answer.
     let time_max = time_max + api.options().call_timeout;
     let id = new_id(&api);
     match timeout(time_max, api.0.control.request(asking)).await {

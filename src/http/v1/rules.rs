@@ -179,6 +179,7 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let after = page.place(place_of)?;
         let text = page.begin(&api, &caller)?;
         let mut rules = api.0.control.list_rules().await.map_err(rule_error)?;
+        // The cursor has priority and identifier, the order in which rules are evaluated.
         rules.retain(|rule| {
             after.as_ref().is_none_or(|(priority, id)| (rule.priority, &*rule.id) > (*priority, id))
         });
@@ -255,6 +256,7 @@ async fn put(
 ) -> Result<Answer, ApiError> {
     let expected = etag::expected(request)?;
     let read = body::read_json(api, request, payload, RULE_BYTES_MAX).await?;
+    // Parsed and written again: the store has one form of JSON, without spaces.
     let rule: Value = body::parse_any(&read.bytes)?;
     let mut wanted = PutRule::new(rule.to_string());
     wanted.id = id.map(Into::into);

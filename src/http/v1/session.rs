@@ -92,6 +92,7 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
             Channel::Open => "insecure",
             Channel::Secret | Channel::OwnMachine => "open",
         };
+        // A request without a cookie is not an attempt to log in, so nothing is checked or counted.
         let is_of_session = admission::session_of(&api, &request)?.is_some();
         let caller = match is_of_session {
             true => admission::admit(&api, &request, CallEffect::Looks).await,
@@ -132,10 +133,12 @@ pub(super) async fn log_in(request: HttpRequest, payload: Payload, api: Data<Api
         if times.idle.is_zero() {
             return Err(ApiError::sessions_off());
         }
+        // Before the body is read, so that a password on an insecure connection is not used.
         if channel == Channel::Open {
             return Err(ApiError::insecure_connection());
         }
         let form: LoginForm = body::read(&api, &request, payload, FORM_BYTES_MAX).await?;
+        // Before the check, so that a change of accounts during it is noticed at the next call.
         let generation = api.0.authenticator.generation();
         let given = (form.username, form.password);
         let mut caller = admission::log_in(&api, &request, peer, given).await?;

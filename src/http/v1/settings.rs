@@ -50,9 +50,11 @@ fn change_of(mut patch: Map<String, Value>) -> Result<SettingsChange, ApiError> 
         queue_bytes_max: take(&mut patch, "queue_bytes_max")?,
         in_flight_max: take(&mut patch, "in_flight_max")?,
     };
+    // A misspelt member would change nothing, and its caller would not notice.
     if let Some(unknown) = patch.keys().next() {
         return Err(ApiError::invalid_body(&format!("unknown field `{unknown}`")));
     }
+    // The ranges are checked without the client, so that an error does not depend on it.
     ClientSettings::new().changed_by(&change).check()?;
     Ok(change)
 }

@@ -105,6 +105,7 @@ async fn of_portion<'b>(
         .collect();
     let asked = permitted.iter().filter_map(|client_id| client_id.as_ref().ok().cloned());
     let mut answers = api.0.control.query_each_online(asked.collect()).await.into_iter();
+    // The broker has answered only the permitted ones, in their order.
     let found = permitted.into_iter().map(|client_id| {
         client_id?;
         Ok(answers.next().ok_or_else(ApiError::unavailable)??)

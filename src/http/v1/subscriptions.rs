@@ -140,6 +140,7 @@ pub(super) async fn subscribe(
             let options = options(&item)?;
             Ok(SubscriptionChange::Subscribe(item.filter, options))
         });
+        // All items are checked before the first is carried out.
         let changes = changes.collect::<Result<_, ApiError>>()?;
         let its = (Data::clone(&api), caller.clone());
         once(&api, &request, &caller, &read.bytes, change(its, client_id, changes)).await
@@ -232,6 +233,7 @@ fn tell_changed(
             Some(_) | None => filters.push(filter),
         }
     }
+    // Nothing was changed, so there is nothing to note.
     let Some(filters) = filters.text() else { return };
     let (call, target) = ("subscriptions", Some(ChangedObject::Client(client_id)));
     let (old, new) = if subscribes { (None, &*filters) } else { (Some(&*filters), "none") };

@@ -112,6 +112,7 @@ pub(super) async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpRespo
         if let Some(after) = &asked.after {
             wanted = wanted.after(Arc::clone(after));
         }
+        // Room for the answer before the search: without room the search would be in vain.
         let mut text = asked.begin(&api, &caller)?;
         let found = api.0.control.find_receivers(wanted.by(caller.as_data()));
         let page = in_time_of_list(&api, found).await?;
@@ -272,6 +273,7 @@ pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let topic = topic_of_call(&request)?;
         Query::of(&request, &[])?;
+        // Reading as well: the answer tells whether a message is retained there.
         let reads = Action::Subscribe { filter: &topic, qos: QoS::AtMostOnce };
         permit_topic(&api, &caller, reads)?;
         let writes = Action::Publish { topic: &topic, qos: QoS::AtMostOnce, retain: true };

@@ -197,6 +197,8 @@ pub(super) async fn start(request: HttpRequest, payload: Payload, api: Data<Api>
         if let TraceTarget::Client(client_id) = &wanted.target {
             caller.permit(&api, client_id, &[Action::Observe])?;
         }
+        // A trace with payloads shows messages of all
+        // publishers, whatever the caller may subscribe to.
         if wanted.payloads && !caller.may(&api, "", Action::Administer) {
             return Err(ApiError::forbidden_to_administer());
         }
@@ -263,6 +265,7 @@ fn request_of(wanted: NewTrace) -> Result<StartTrace, ApiError> {
         request = request.with_payloads();
     }
     if let Some(names) = kinds {
+        // At most as many names as there are kinds.
         let kinds = names.iter().map(|name| TraceKind::from_name(name));
         let kinds =
             kinds.collect::<Option<Vec<_>>>().filter(|kinds| (1..=18).contains(&kinds.len()));
@@ -360,6 +363,7 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let query = Query::parse(request.query_string(), known)?;
         let trace = found(&api, &request, &caller).await?;
         let Some(format) = format else { return Ok(Answer::json(&TraceAnswer::from(trace))) };
+        // The state of a trace may be seen with less than its records.
         may_read(&api, &caller, &trace)?;
         let after = position(&request, &query)?;
         let follows = query.flag("follow")?.unwrap_or(true);

@@ -169,6 +169,7 @@ pub(super) async fn list_users(request: HttpRequest, api: Data<Api>) -> HttpResp
             let found = in_time_of_users(&api, api.0.control.list_users(asked)).await?;
             let is_last = found.len() < count;
             for user in found {
+                // One account is left over, so another page follows.
                 if text.items == page.limit {
                     return Ok(text.end(after.as_deref().map(cursor::after)));
                 }
@@ -278,6 +279,7 @@ pub(super) async fn change_user(
         let change = UserChange::Properties(Box::new(properties));
         let done = make(&api, &request, change, caller.peer.ip()).await?;
         let both = done.former.as_ref().zip(done.user.as_ref());
+        // The audit log has what differs, not whole accounts.
         let both = both.map(|(old, new)| differences(&NotedUser::of(old), &NotedUser::of(new)));
         let [old, new] = both.as_ref().map_or([None; 2], |[old, new]| [Some(&**old), Some(&**new)]);
         let target = Some(ChangedObject::User(&name));

@@ -125,6 +125,7 @@ pub(super) async fn publish(
     };
     // The broker forgets a call whose caller leaves.
     let _place = place;
+    // The broker answers when the wait is over; the time of a call is added for its answer.
     match timeout(time + wait.time_max, api.0.control.publish(request)).await {
         Ok(published) => Ok(published?),
         Err(_) => Err(ApiError::timeout()),

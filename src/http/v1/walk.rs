@@ -26,6 +26,7 @@ pub(super) fn selector(
     clients: Option<&str>,
     username: Option<&str>,
 ) -> Result<ClientSelector, ApiError> {
+    // Without a condition the call would be about all clients, probably by mistake.
     if clients.is_none() && username.is_none() {
         return Err(ApiError::invalid_body("a selector needs clients or username"));
     }
@@ -86,6 +87,7 @@ struct ClientWalk {
 impl ClientWalk {
     /// Returns the lines of the next clients; `None` after the last one.
     async fn step(&mut self) -> Option<Bytes> {
+        // A portion of the search may find nobody, and that is not the end.
         while self.found.is_empty() {
             let request = self.next.take()?;
             let found = in_time(&self.api, self.api.0.control.select_clients(request.clone()));

@@ -173,6 +173,7 @@ impl HeldPlaces {
         let Occupant { address, doing, since, .. } = occupant;
         self.unread.remove(&number);
         let of_one = self.by_address.get_mut(&address)?;
+        // The rank contains the number of connections, so it is taken out before that changes.
         if let Some(rank) = Rank::of(address, of_one) {
             self.first_to_go.remove(&rank);
         }

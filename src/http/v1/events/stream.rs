@@ -54,6 +54,8 @@ impl FeedStream {
 
     /// Waits for the next chunk; `None` at the end.
     async fn next(&mut self) -> Option<String> {
+        // The first part was asked for before the answer
+        // began, so that an error has its own status.
         if let Some(first) = self.first.take() {
             let mut text = match self.format {
                 LiveFormat::ServerSentEvents => format!("retry: {RETRY_MILLIS}\n\n"),
@@ -71,6 +73,7 @@ impl FeedStream {
                 () = admission.lost(&self.api, caller) => return None,
                 part = self.api.0.control.follow(follow.clone()) => part.ok()?,
             };
+            // Checked after the wait: the caller may have lost its permission meanwhile.
             if !admission.holds(&self.api, caller) {
                 return None;
             }

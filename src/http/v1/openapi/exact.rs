@@ -12,6 +12,7 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// Makes a document exact.
 pub(super) fn make_exact(document: &mut Value) {
     let schemas = document["components"]["schemas"].clone();
+    // First, because it removes an alternative with `null` that the steps below would misread.
     make_flattened_optional(document, &schemas);
     let bodies = schemas_of_bodies(document);
     for (name, schema) in members(&mut document["components"]["schemas"]) {
@@ -27,6 +28,7 @@ pub(super) fn make_exact(document: &mut Value) {
             call.get_mut("responses").into_iter().for_each(leave_out_null);
         }
     }
+    // Last: the steps above remove references.
     leave_out_unused(document);
 }
 
@@ -127,6 +129,7 @@ fn leave_out_null(schema: &mut Value) {
             let description = choices.iter().find_map(describes);
             choices.retain(|choice| is_required || choice["type"] != "null");
             match &mut choices[..] {
+                // One alternative is left, so the choice itself goes.
                 [only] => *member = only.take(),
                 _ => member["description"] = description.into(),
             }

@@ -30,6 +30,7 @@ pub(super) fn parse_query(
     text: &str,
 ) -> Result<(AskedMessage, Option<WaitForDeliveries>), ApiError> {
     let pairs = || text.split('&').filter(|pair| !pair.is_empty());
+    // User properties are taken out first, because their names have numbers and are not known.
     let (own, others): (Vec<_>, Vec<_>) = pairs().partition(|pair| pair.starts_with("UserProp."));
     let others = others.join("&");
     let query = Query::parse(&others, KNOWN)?;
@@ -69,6 +70,7 @@ fn user_properties(pairs: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
             _ => return Err(wrong()),
         };
         let text = decode(value, Plus::IsSpace).ok().and_then(|text| String::from_utf8(text).ok());
+        // A second value for the same number would replace the first silently.
         if half.replace(text.ok_or_else(wrong)?).is_some() {
             return Err(ApiError::duplicate_parameter(name));
         }

@@ -84,6 +84,7 @@ impl TraceStream {
         let mut text = String::new();
         for record in &part.records {
             let json = String::from_utf8_lossy(&record.json);
+            // The gap is told in the first record behind it.
             match std::mem::take(&mut missed) {
                 0 => self.push(&mut text, Some(record.number), &json),
                 missed => {

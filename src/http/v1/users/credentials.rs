@@ -94,6 +94,7 @@ pub(in crate::http::v1) async fn set_password(
         let done = make(&api, &request, change, caller.peer.ip()).await?;
         let had_one = done.former.as_ref().is_some_and(|user| user.password_scheme.is_some());
         let (target, new) = (Some(ChangedObject::User(&name)), Some("password"));
+        // The log tells that there was a password, never anything of it.
         let old = new.filter(|_| had_one);
         caller.tell_changed(&api, Changed { call: "user", target, old, new });
         changed(done)

@@ -98,6 +98,7 @@ pub(in crate::http::v1) async fn export_users(
     let call = async {
         let caller = administrator(&api, &request, CallEffect::Looks).await?;
         Query::parse(request.query_string(), &[])?;
+        // Before the answer begins, so that an error has its own status.
         let first = page(&api, None).await?;
         // Hashes leave the broker: somebody may want to know who has taken them.
         let new = Some("exported");
@@ -109,6 +110,7 @@ pub(in crate::http::v1) async fn export_users(
                 let found = found?;
                 let lines: Vec<_> = found.iter().map(user_line).collect();
                 let next = match found.last() {
+                    // A full page may have a successor.
                     Some(last) if found.len() == ListUsers::LIMIT_MAX => {
                         Some(page(&api, Some(last.name.clone())).await)
                     }

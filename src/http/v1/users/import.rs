@@ -202,6 +202,7 @@ pub(in crate::http::v1) async fn import_users(
             import.read(payload).await;
             import.finish().await
         });
+        // The task fails only if it panics or the worker ends.
         let done = importing.await.map_err(|_| ApiError::unavailable())?;
         let Import { outcomes, summary, .. } = done;
         let new = format!("{} created, {} replaced", summary.created, summary.replaced);
@@ -217,6 +218,7 @@ impl Import {
         let mut rest = BytesMut::new();
         let mut batch = Vec::new();
         loop {
+            // For each chunk, because an import as a whole may take an hour.
             let time = LIST_TIMEOUTS * self.api.options().call_timeout;
             let chunk = match timeout(time, payload.next()).await {
                 Ok(None) => break,
@@ -231,6 +233,7 @@ impl Import {
                 let line = rest.split_to(at + 1);
                 self.take(&line[..at], &mut batch).await;
             }
+            // Only the incomplete line is left here, and it may not grow without a bound.
             if rest.len() > LINE_BYTES_MAX {
                 return self.end_early("a line is longer than 131072 bytes", batch).await;
             }
@@ -238,6 +241,7 @@ impl Import {
                 return self.end_early("there are more than 10000000 lines", batch).await;
             }
         }
+        // The last line need not end in a line break.
         self.take(&rest, &mut batch).await;
         self.flush(&mut batch).await;
     }
@@ -254,6 +258,7 @@ impl Import {
         }
         // Until its batch is imported, the line has failed.
         let at = self.outcomes.len();
+        // In the order of the lines, although batches are imported later.
         self.outcomes.push(LineOutcome::Failed(LineError::Users(UsersError::Unavailable)));
         match parsed(line) {
             Ok(user) => batch.push((at, user)),
@@ -273,6 +278,7 @@ impl Import {
         let request = ImportUsers::new(users, self.existing, self.caller);
         let outcomes = self.api.0.control.import_users(request).await;
         for (number, outcome) in outcomes.into_iter().enumerate() {
+            // A new account has no sessions that must be checked.
             if outcome == Ok(Imported::Replaced)
                 && self.replaced.len() <= CHECKED_BY_NAME_MAX
                 && let Some(name) = names.get(number)
@@ -293,6 +299,7 @@ impl Import {
     async fn finish(mut self) -> Self {
         let names = std::mem::take(&mut self.replaced);
         if !names.is_empty() {
+            // Too many names: then one walk along all sessions is cheaper.
             let names = Some(names).filter(|names| names.len() <= CHECKED_BY_NAME_MAX);
             self.summary.sessions_touched =
                 self.api.0.control.check_sessions_of(names).await.touched;
