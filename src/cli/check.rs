@@ -42,6 +42,7 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
         arguments.options.config = Some(file);
     }
     let config = arguments.options.load()?;
+    // Looked at without being created, unlike at a start.
     check_data_dir(&config.data_dir)?;
     let missing = first_start::examine(&config)?;
     if config.policy_file().exists() {
@@ -58,11 +59,13 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
     check_addresses(&config)?;
     let mut said = warnings::of(&config);
     let mut noted = None;
+    // A copy, because `fit` lowers limits, and the warnings are about the configured ones.
     match open_files::fit(&mut config.clone()) {
         Some(TooFewFiles::Configured(line)) => said.push(line),
         Some(TooFewFiles::Usual(line)) => noted = Some(line),
         None => {}
     }
+    // After all checks: warnings above an error would hide it.
     said.iter().for_each(|warning| warn(warning));
     noted.iter().for_each(|line| note(line));
     if matches!(missing, Missing::All(_)) {
@@ -119,6 +122,7 @@ fn check_addresses(config: &Config) -> Result<(), ServeError> {
     ];
     for (key, addresses) in lists {
         for &address in addresses {
+            // Port 0 is always free, and binding shows whether the machine has the address.
             let any_port = SocketAddr::new(address.ip(), 0);
             TcpListener::bind(any_port).map_err(|source| ServeError::Listen {
                 address,

@@ -137,6 +137,7 @@ impl Drop for ControlSocket {
 fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, callers: &Callers) {
     thread::scope(|scope| {
         for caller in listener.incoming() {
+            // The end of the broker wakes this loop without a caller.
             if callers.is_ending() {
                 return;
             }
@@ -144,6 +145,7 @@ fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, callers
                 thread::sleep(Duration::from_millis(100)); // out of file descriptors for now
                 continue;
             };
+            // Each caller takes a thread and a snapshot of the store, so their number has a bound.
             if !callers.enter(&caller) {
                 refuse(&caller, "too many callers at the same time; try again later");
                 continue;
@@ -184,9 +186,12 @@ fn export_to(
     flush: &Flush,
     callers: &Callers,
 ) -> Result<u64, Failure> {
+    // A caller that sends or reads nothing must not
+    // keep its place, nor delay the end of the broker.
     caller.set_read_timeout(Some(REQUEST_TIME_MAX))?;
     caller.set_write_timeout(Some(WRITE_TIME_MAX))?;
     let mut request = String::new();
+    // The only request is shorter; a longer line is not worth memory.
     BufReader::new(caller.take(64)).read_line(&mut request)?;
     if request.is_empty() {
         return Ok(0);
@@ -198,6 +203,7 @@ fn export_to(
         );
         return Err(error.into());
     }
+    // First, so that the snapshot has what was acknowledged before the request.
     if !flush() {
         let error = io::Error::new(io::ErrorKind::TimedOut, "the store cannot be written now");
         return Err(error.into());
@@ -251,6 +257,7 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line).map_err(no_answer)? == 0 {
+            // Only now: the answer of a broker that refuses explains more than the failed write.
             asked.map_err(no_answer)?;
             return Err(ExportError::Incomplete.into());
         }
@@ -260,6 +267,7 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
                 let why = end["message"].as_str().unwrap_or_default();
                 return Err(ExportError::Refused(why.to_owned()).into());
             }
+            // The number must fit, or a line was lost on the way.
             Some(end) if end["lines"] == count => {
                 output.write_all(&line)?;
                 return Ok(output.flush()?);

@@ -149,8 +149,10 @@ fn agent() -> Agent {
         .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
         .build();
     let config = Agent::config_builder()
+        // Authorities move their lists; the signature of a list is checked whatever its place.
         .max_redirects(3)
         .proxy(None)
+        // The lists are fetched one after the other, and a start waits for missing ones.
         .timeout_global(Some(FETCH_TIME_MAX))
         .tls_config(tls)
         .user_agent(concat!("hearthmq/", env!("CARGO_PKG_VERSION")))

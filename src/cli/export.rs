@@ -32,23 +32,21 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
     let output = &mut lines;
     // First the numbers that are taken: an import must not give them out again.
     let bounds = store.bounds()?;
-    let clock = bounds.clock.millis();
-    let (versions, session, message) = (bounds.versions, bounds.session, bounds.message);
-    line(
-        output,
-        &json!({
-            "kind": "bounds",
-            "presence_version": versions,
-            "session": session,
-            "message": message,
-            "clock": clock,
-            "revision": bounds.revision.0,
-        }),
-    )?;
+    let bounds = json!({
+        "kind": "bounds",
+        "presence_version": bounds.versions,
+        "session": bounds.session,
+        "message": bounds.message,
+        "clock": bounds.clock.millis(),
+        "revision": bounds.revision.0,
+    });
+    line(output, &bounds)?;
     let mut numbers = Vec::new();
     // By a hash, because there may be a million: a false alarm does no harm.
     let mut clients = HashMap::new();
     let hasher = RandomState::new();
+    // The store cannot be stopped while it lists, so
+    // the first error is kept and returned afterwards.
     let mut written = Ok(());
     store.sessions(&mut |session| {
         numbers.push(session.number);
@@ -59,6 +57,7 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
         }
     })?;
     written?;
+    // Queues after all sessions: an import knows the session of each message then.
     for number in numbers {
         export_queue(store, number, output)?;
     }
@@ -111,11 +110,13 @@ fn export_queue(
     session: SessionNumber,
     output: &mut LineWriter<'_>,
 ) -> Result<(), Failure> {
+    // Before the waiting ones, in the order in which the session would send them again.
     for entry in store.in_flight(session)? {
         line(output, &of_queued(session, entry.place, Some(entry.sent), entry.message.as_ref()))?;
     }
     let mut from = Some(QueuePlace(0));
     while let Some(place) = from {
+        // Page by page, because a queue may be larger than the memory of this command.
         let page = store.waiting(session, place, PAGE)?;
         for (place, queued) in &page {
             line(output, &of_queued(session, *place, None, Some(queued)))?;

@@ -98,9 +98,11 @@ pub(super) fn examine(config: &Config) -> Result<Missing, FirstStartError> {
     let has_store = DirectoryStore::exists(&store);
     match (there(&users)?, there(&policy)?) {
         (true, true) => Ok(Missing::Nothing),
+        // A missing part is not created: it may be on a file system that is not mounted yet.
         (true, false) => Err(FirstStartError::NoPolicy { policy, found: users }),
         (false, true) if needs_no_accounts(config) => Ok(Missing::Accounts),
         (false, true) => Err(FirstStartError::NoAccounts { users, found: policy }),
+        // Sessions without accounts: the files were lost, or the options name other ones.
         (false, false) if has_store => {
             let found = store.join("store");
             Err(FirstStartError::NoAccounts { users, found })
@@ -131,6 +133,7 @@ pub(super) fn first_password() -> Result<Password, FirstStartError> {
             };
             let mut text = String::new();
             let file = fs::File::open(&path).map_err(named)?;
+            // The line end too, and one byte more, to notice a password that is too long.
             file.take(PASSWORD_BYTES_MAX + 2).read_to_string(&mut text).map_err(named)?;
             (PASSWORD_FILE, text)
         }
@@ -164,14 +167,18 @@ pub(super) fn make(config: &Config, missing: Missing) -> Result<Option<String>, 
     };
     make_parent(&policy)?;
     make_parent(&users)?;
+    // Before the account: a crash in between leaves a state that the next start refuses.
     make_file(&policy, POLICY, 0o644)?;
     let (password, variable) = match password {
         Password::Given { password, variable } => (password, Some(variable)),
         Password::ToBeMade => (generate_password(), None),
     };
+    // A journal keeps what is printed, and other users
+    // may read it, so the password goes into a file.
     let is_journal = env::var_os("JOURNAL_STREAM").is_some() && !io::stdout().is_terminal();
     let kept = config.data_dir.join(GENERATED);
     if variable.is_none() && is_journal {
+        // Before the account exists, so that it never has a password that nobody knows.
         put_private(&kept, &format!("{password}\n"))?;
     }
     set_password(&users, USER, &password, config.auth.scram_keys())?;
@@ -202,6 +209,7 @@ fn welcome(config: &Config, password: &str) -> String {
         config.policy_file().display(),
     );
     let usable = |addresses: &[SocketAddr]| addresses.iter().find(|at| at.port() != 0).copied();
+    // Examples need both, with ports that are known in advance.
     if let (Some(mqtt), Some(http)) = (usable(&config.mqtt.tcp), usable(&config.http.listen)) {
         let mqtt = reachable(mqtt);
         let url = format!("http://{}", reachable(http));

@@ -65,6 +65,7 @@ impl LineReader<'_> {
     /// Reads the next line into `bytes`; returns whether there is one.
     fn next(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
         bytes.clear();
+        // A line without an end must not fill the memory.
         let mut bounded = std::io::Read::take(&mut *self.input, self.bytes_max.saturating_add(1));
         let read = bounded.read_until(b'\n', bytes);
         let path = || self.path.clone();
@@ -113,12 +114,15 @@ pub(super) fn import(
     while lines.next(&mut bytes)? {
         let line: ExportLine =
             serde_json::from_slice(&bytes).map_err(|error| lines.fault(error))?;
+        // Before it is added: the store would replace a record of the same key silently.
         seen.note(&line).map_err(|problem| lines.fault(problem))?;
+        // The first line, so that no record with such a number is there yet.
         if let ExportLine::Bounds(bounds) = &line {
             take_numbers(store, bounds)?;
         }
         add(line, &mut group).map_err(|problem| lines.fault(problem))?;
         group_bytes += bytes.len();
+        // Bounded in both: a million small records, or a few of a megabyte each.
         if group.len() >= GROUP_CHANGES || group_bytes >= GROUP_BYTES {
             store.apply(&group, Durability::Written)?;
             group.clear();
@@ -132,6 +136,7 @@ pub(super) fn import(
     if must_be_whole && !is_whole {
         return Err(ImportError::Incomplete { path: lines.path.clone() }.into());
     }
+    // Only the last group is synced, which includes all before it.
     store.apply(&group, Durability::Synced)?;
     new.finish()?;
     Ok(ImportedStore { lines: lines.count - u64::from(is_whole), is_whole })
@@ -144,6 +149,7 @@ fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
     let mut group =
         vec![Change::ReserveVersions(presence_version), Change::Clock(Timestamp(clock))];
     let mut taken_out = Vec::new();
+    // 0 means that the exported store had not assigned any.
     if let Some(name) = RecordKey::new("number", "").filter(|_| revision > 0) {
         taken_out.push(Change::RemoveRecord(Box::new(name), Revision(revision)));
     }
@@ -176,6 +182,7 @@ fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
         group.push(Change::Retain(message, None));
         taken_out.push(Change::ClearRetained(topic.into()));
     }
+    // Removed by a second group, so that the numbers are in the store first.
     store.apply(&group, Durability::Written)?;
     Ok(store.apply(&taken_out, Durability::Written)?)
 }

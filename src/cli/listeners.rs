@@ -23,6 +23,7 @@ pub(super) fn mqtt_listeners(
         origins: mqtt.websocket_origins.clone(),
     };
     let proxy = ProxyProtocol { trusted: mqtt.proxy_trusted.clone() };
+    // A reload gives settings by position, so all listeners are made in this fixed order.
     let at = |address: &SocketAddr, listener: Listener| {
         let listener = listener.logins(config.logins_at(&address.to_string()));
         match mqtt.proxy_protocol.contains(address) {

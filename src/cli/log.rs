@@ -70,6 +70,7 @@ impl Log {
             .with_writer(queue.clone())
             .log_internal_errors(false) // it would panic where standard error is closed
             .with_ansi(io::stderr().is_terminal());
+        // The two formats have handles of different types, so each becomes a closure.
         let reload: Arc<SetFilter> = match config.format {
             LogFormat::Text => {
                 let log = log.with_filter_reloading();
@@ -84,6 +85,7 @@ impl Log {
                 Arc::new(move |filter| handle.reload(filter))
             }
         };
+        // Otherwise a panic would write to standard error itself, and block where nobody reads.
         tell_panics(queue.clone());
         let current = Arc::new(Mutex::new(config.filter.clone()));
         Ok(Self { queue, filter: LogFilter { reload, current } })

@@ -178,6 +178,8 @@ impl<W: Write> Writing<W> {
             loop {
                 match entry {
                     LogEntry::Line(line) => self.gather(&line),
+                    // A request to be told comes behind the lines
+                    // before it, so they are written first.
                     LogEntry::Written { tell, is_last } => {
                         self.write();
                         if is_last {
@@ -205,6 +207,7 @@ impl<W: Write> Writing<W> {
             if is_written && is_due {
                 self.tell_dropped();
             }
+            // Lines of the next moment are written together, with one system call.
             thread::sleep(GATHER);
         }
     }
@@ -227,6 +230,7 @@ impl<W: Write> Writing<W> {
                 Ok(0) => break,
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Standard error may be set to non-blocking by another process that shares it.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN),
                 Err(_) => break,
             }

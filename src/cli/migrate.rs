@@ -121,6 +121,7 @@ pub(super) fn run(command: ImportCommand) -> Result<(), Failure> {
     let ImportCommand::Mosquitto(arguments) = command;
     let outputs = Outputs::beside(&arguments.output);
     for path in outputs.all() {
+        // Before anything is read: no file is ever overwritten, not even through a link.
         if !arguments.dry_run && path.symlink_metadata().is_ok() {
             return Err(MigrateError::Exists { path: path.to_owned() }.into());
         }
@@ -132,8 +133,10 @@ pub(super) fn run(command: ImportCommand) -> Result<(), Failure> {
     let mut accounts = MigratedAccounts::default();
     let mut settings = installation.take(&mut accounts, &mut report)?;
     installation.bridges.take(&outputs.config, &mut settings, &mut report);
+    // An imported account of that name keeps its own rights.
     let administrator = if accounts.has("admin") { "hearthmq-admin" } else { "admin" };
     settings.rules.splice(0..0, administration(administrator));
+    // Stable, so that rules of one priority keep the order of their source.
     settings.rules.sort_by_key(|rule| rule.priority);
     settings.set("auth", "policy", outputs.policy.display().to_string());
     settings.set("auth", "users", outputs.users.display().to_string());
@@ -143,6 +146,7 @@ pub(super) fn run(command: ImportCommand) -> Result<(), Failure> {
         settings.rules.len(),
         settings.bridges.len(),
     );
+    // The report comes before any file, also if writing fails.
     print(&(counts + &report.text()))?;
     let is_there = |(path, _): &&(PathBuf, String)| path.symlink_metadata().is_ok();
     if let Some((path, _)) = settings.secrets.iter().find(is_there).filter(|_| !arguments.dry_run) {
@@ -174,6 +178,7 @@ fn write(
         true => Ok(()),
         false => Err(Failure::from(MigrateError::Exists { path: path.to_owned() })),
     };
+    // Before the first file, so that a wrong variable leaves nothing behind.
     let (password, shown) = match first_password()? {
         Password::Given { password, variable } => (password, format!("that of {variable}")),
         Password::ToBeMade => {
@@ -188,6 +193,7 @@ fn write(
     }
     set_password(&outputs.users, administrator, &password, None)?;
     put(&outputs.config, &settings.text(from), 0o644)?;
+    // Checked as a start would, so that an impossible configuration is noticed now.
     Config::load(Some(&outputs.config), [], &[])?;
     let [config, policy, users, lines] = outputs.all().map(|path| path.display().to_string());
     print(&format!(
@@ -207,6 +213,7 @@ impl Installation {
     /// Sorts the lines by what they concern.
     fn sort(lines: Vec<Line>, report: &mut Report) -> Self {
         let mut all = Self::default();
+        // The last line counts, as in Mosquitto, and it decides about lines before it.
         let own = lines.iter().rev().find(|line| line.name == "per_listener_settings");
         all.has_own_security = own.and_then(Line::flag).unwrap_or(false);
         let mut default = Listener::default_of_all();
@@ -214,6 +221,7 @@ impl Installation {
         let mut has_default = false;
         for line in lines {
             let name = line.name.as_str();
+            // Options belong to the listener above them.
             let listener = all.listeners.last_mut();
             match name {
                 "per_listener_settings" => {}
@@ -238,6 +246,7 @@ impl Installation {
                 _ => all.global.push(line),
             }
         }
+        // Without any listener, Mosquitto listens on this machine only.
         all.is_local = all.listeners.is_empty() && !has_default;
         if all.is_local {
             let lines = default.lines;
@@ -260,6 +269,7 @@ impl Installation {
         for line in &self.global {
             options::take(line, &mut settings, report);
         }
+        // Replaces the default listener, which Mosquitto did not have.
         settings.set("mqtt", "tcp", Vec::<toml::Value>::new());
         let mut taken: Vec<(Listening, &Security)> = Vec::new();
         let mut with_sockets = Vec::new();
@@ -272,6 +282,7 @@ impl Installation {
             taken.extend(listening.map(|listening| (listening, security)));
         }
         take_connections(&with_sockets, &mut settings, report);
+        // This option holds for all listeners, so the stricter one decides.
         if taken.iter().any(|(listening, _)| listening.wants_certificate_too) {
             settings.set("auth", "certificate_is_enough", false);
             report.differs(
@@ -314,6 +325,7 @@ impl Installation {
             let parts = (&*settings, &mut *accounts, &mut *report);
             let secured = security.take(&[listening], false, self.is_local, parts)?;
             settings.rules.extend(secured.rules);
+            // Per listener, or one that allows anonymous clients would open the others.
             settings.let_anonymous(&listening.address, secured.anonymous);
             if secured.any_name {
                 settings.set("auth", "anonymous_with_name", true);

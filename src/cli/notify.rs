@@ -38,6 +38,7 @@ impl Notifier {
             let error = error.to_string();
             tracing::warn!(error, "the service manager cannot be told that the broker is ready");
         }
+        // A child process inherits the variables, which are not meant for it.
         let for_this_process =
             env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
         let micros = env::var("WATCHDOG_USEC").ok().filter(|_| for_this_process);
@@ -67,6 +68,7 @@ impl Notifier {
         let Some(time) = self.watchdog_time.filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
         };
+        // Several signs within the time, so that one late answer does not end the broker.
         let pause = time / SIGNS_PER_TIME;
         let ids = one_client_of_each_shard(broker);
         let mut was_alive = true;
@@ -75,6 +77,7 @@ impl Notifier {
             if is_alive {
                 self.send("WATCHDOG=1");
             } else if was_alive {
+                // Logged once; the watchdog acts if it lasts.
                 tracing::error!(
                     "a shard does not answer; the watchdog ends a broker that stays so"
                 );

@@ -78,6 +78,7 @@ pub(super) fn fit(config: &mut Config) -> Option<TooFewFiles> {
 fn tell(files: u64, needed: u64, wanted: Connections, fitting: Connections) -> TooFewFiles {
     let default = self::wanted(&Config::default());
     let Connections { mqtt, http, .. } = fitting;
+    // Nobody has asked for these limits, so a short line is enough.
     if wanted == default {
         return TooFewFiles::Usual(format!(
             "room for {mqtt} MQTT connections ({files} open files; LimitNOFILE={needed} or \
@@ -131,6 +132,7 @@ fn reserve(config: &Config) -> u64 {
     let http = config.http.listen.len() + config.http.https.len();
     let threads = shards + u64::from(config.http.workers);
     // Every shard accepts from a copy of each listener.
+    // The original descriptor stays open beside the copies.
     let listening = listeners as u64 * (1 + shards) + http as u64 * 2;
     FILES_OF_PROCESS + FILES_OF_STORE + threads * FILES_OF_THREAD + listening
 }

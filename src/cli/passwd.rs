@@ -84,9 +84,11 @@ pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
         set_disabled(&file, user, false)?;
         "is enabled"
     } else {
+        // Before the password is asked for.
         check_user_name(user)
             .map_err(|source| PasswordError::Name { name: user.clone(), source })?;
         make_parent(&file)?;
+        // A file of another place belongs to another broker, whose policy is not known.
         if arguments.file.is_none() {
             let policy = config.policy_file();
             make_parent(&policy)?;
@@ -127,6 +129,7 @@ fn list(file: &Path) -> Result<(), Failure> {
 /// line of standard input.
 pub(super) fn read_password(user: &str) -> Result<String, PasswordError> {
     let password = if io::stdin().is_terminal() {
+        // The prompt goes to the terminal directly, so text before it must be out.
         io::stdout().flush()?;
         let password = rpassword::prompt_password(format!("Password of {user}: "))?;
         if rpassword::prompt_password("Once more: ")? != password {

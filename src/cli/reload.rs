@@ -110,6 +110,7 @@ impl Reload {
 
     /// Reads everything again.
     pub(super) fn read_again(&mut self, serving: &Serving) {
+        // The steps compare with what was in force, which the next line replaces.
         let former = self.config.clone();
         let changed = self.read_configuration();
         let mut config = self.config.clone();
@@ -128,6 +129,7 @@ impl Reload {
         for step in STEPS {
             step(&parts);
         }
+        // Last, so that callers see options after they are in force.
         self.program.set_config(config);
     }
 

@@ -30,6 +30,7 @@ pub(super) fn run(options: &Options, huge_pages: Option<WithheldHugePages>) -> R
     // Examined before the store is opened, which creates the data directory.
     let missing = first_start::examine(&config)?;
     let given = config.clone(); // a reload compares with it, without the limits lowered below
+    // Before any socket or file is opened, so that the plan holds for all of them.
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(ServeError::Signals)?;
@@ -37,6 +38,7 @@ pub(super) fn run(options: &Options, huge_pages: Option<WithheldHugePages>) -> R
         cache_bytes: config.store.cache_bytes,
         free_bytes_min: config.store.free_bytes_min,
     };
+    // Before the first account is made: the lock of the directory keeps a second broker out.
     let store = DirectoryStore::open_with(&config.data_dir, store)?;
     if let Some(welcome) = first_start::make(&config, missing)? {
         print(&welcome)?;
@@ -74,6 +76,7 @@ async fn serve(
     mut reload: Reload,
     too_few_files: Option<TooFewFiles>,
 ) -> Result<(), Failure> {
+    // Before the start, which may take long: a signal during it must end the broker cleanly.
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let serving = Serving::start(config, store).await?;
     if let Some(too_few) = too_few_files {
@@ -90,6 +93,7 @@ async fn serve(
     notifier.stopping();
     let deadline_secs = reload.config().shutdown_deadline_secs;
     tracing::info!(deadline_secs, "shutting down; a second signal ends the broker at once");
+    // Watches for the second signal while the shutdown below waits for clients.
     actix_web::rt::spawn(async move {
         while signals.next().await != SignalRequest::End {}
         #[expect(clippy::exit, reason = "a second signal asks for an immediate end")]

@@ -79,6 +79,7 @@ impl Serving {
     pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, ServeError> {
         let sources = Sources::open(config)?;
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
+        // Before TLS is opened, which reads the fetched lists like files of the operator.
         fetch_missing(config)?;
         let mut tls = TlsSources::default();
         // Bound before the broker starts, so that a wrong address fails at once.
@@ -86,6 +87,7 @@ impl Serving {
         let store = Arc::new(store);
         let kept = store.clone();
         let broker = Self::start_broker(config, (&sources, &policy), kept, &mut tls).await?;
+        // After the store is read, which has the revoked certificates.
         tls.refuse_revoked(broker.revoked_certificates());
         let control = start_control(&config.data_dir, store, &broker);
         // With the ports that are bound: a configured port can be 0.
@@ -102,6 +104,7 @@ impl Serving {
         for url in urls {
             tracing::info!("listening on {url}");
         }
+        // The watches begin last: before this, a change is part of the start.
         actix_web::rt::spawn(tls.clone().watch(broker.clone()));
         sources.watch();
         actix_web::rt::spawn(tls.clone().refresh_lists(broker.clone()));
@@ -145,6 +148,7 @@ impl Serving {
             builder = builder.cluster(settings);
         }
         let broker = builder.start().await?;
+        // After the start: only then the port of a listener on port 0 is known.
         for url in broker.listener_urls() {
             tracing::info!("listening on {url}");
         }
@@ -181,6 +185,7 @@ impl Serving {
                 let set = self.broker.set_webhook_secrets(name, secrets);
                 set.map(|()| count).map_err(|error| error.to_string())
             });
+            // A fault of one webhook leaves the others with their new secrets.
             match outcome {
                 Ok(secrets) => {
                     tracing::info!(webhook = name, secrets, "secrets of a webhook read again");

@@ -51,6 +51,7 @@ impl Sources {
             chain: Chain::new(),
         };
         let named = auth.sources.iter().filter_map(|name| sources.source(*name));
+        // In the order of the configuration, which is the order in which they are asked.
         sources.chain = named.fold(Chain::new(), Chain::with);
         sources.chain.take_names_without_query(auth.username_without_query);
         Ok(sources)

@@ -137,6 +137,7 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
     let write = |output: &mut dyn Write| -> Result<(), Failure> {
         match DirectoryStore::open_existing(directory) {
             Ok(store) => export(&store.snapshot()?, output).map(drop),
+            // A running broker has the lock; only it can make a snapshot.
             Err(StoreError::InUse { .. }) => export_by_broker(directory, output),
             Err(error) => Err(error.into()),
         }
@@ -154,6 +155,7 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
     let mut file = BufWriter::new(make_private(path).map_err(fault)?);
     write(&mut file)?;
     let file = file.into_inner().map_err(|error| fault(error.into_error()))?;
+    // A backup counts only when it is on the disk.
     Ok(file.sync_all().map_err(fault)?)
 }
 

@@ -59,6 +59,7 @@ impl TlsSources {
         }
         let files = with_lists(config, &config.tls_at(&address.to_string()));
         let source = TlsSource::open(&files, alpn)?;
+        // Kept, so that a reload replaces the settings of this listener in place.
         self.sources.push((address, alpn, source.clone()));
         self.take(config);
         Ok(source)
@@ -83,6 +84,7 @@ impl TlsSources {
                     broker.recheck().await;
                 }
             }
+            // Read again: a reload may have changed the interval while lists were fetched.
             let config = self.config.load_full();
             match config.map_or(0, |config| config.tls.crl_refresh_secs) {
                 0 => self.fetch_now.notified().await,
@@ -141,6 +143,7 @@ impl TlsSources {
             }
             tracing::info!("a TLS file has changed");
             self.read_again();
+            // Connections that no longer satisfy the new authorities or lists are closed now.
             broker.recheck().await;
         }
     }

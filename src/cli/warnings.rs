@@ -72,6 +72,7 @@ fn anonymous(config: &Config) -> Option<String> {
         policy.authorize(&request) == Decision::Allow
     };
     let qos = QoS::AtMostOnce;
+    // A topic that no rule is likely to name stands for every topic.
     let may_all = |listener: &String| {
         may(listener, Action::Connect)
             && (may(listener, Action::Subscribe { filter: "#", qos })
@@ -137,6 +138,7 @@ fn metrics(config: &Config) -> Option<String> {
 fn sources(config: &Config) -> Vec<String> {
     let auth = &config.auth;
     let mut all = Vec::new();
+    // One identity provider signs for many services, and each token would be accepted here.
     if auth.jwt.is_used() && auth.jwt.audiences.is_empty() {
         all.push(
             "auth.jwt.audiences: tokens that were made for other services log in; name the audience of this \
@@ -166,6 +168,7 @@ fn proxies(config: &Config) -> Vec<String> {
         ("mqtt", &mqtt.proxy_protocol, &mqtt.proxy_trusted),
         ("http", &http.proxy_protocol, &http.proxy_trusted),
     ] {
+        // Trusting every network is the same as believing every client.
         if let Some(network) = trusted.iter().find(is_all) {
             all.push(format!(
                 "{section}.proxy_trusted: {network} lets any client choose the address that \

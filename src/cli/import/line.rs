@@ -291,6 +291,7 @@ fn add_queued(queued: QueuedLine, group: &mut Vec<Change>) -> Result<(), &'stati
             share: None,
         };
         group.push(Change::Enqueue(number, place, message, Some(sent)));
+        // The store has no change for a released place alone, so it is queued and then released.
         group.push(Change::Release(number, place));
         return Ok(());
     };
@@ -352,10 +353,12 @@ impl MessageLine {
             |text: &str| STANDARD.decode(text).map_err(|_| "payload or properties are not base64");
         let (payload, properties) = (decode(&self.payload)?, decode(&self.properties)?);
         validate_topic(&self.topic).map_err(|_| "topic is not a valid Topic Name")?;
+        // They are copied into PUBLISH packets without another check.
         if !are_forwarded(&properties) {
             return Err("properties are not those of a PUBLISH");
         }
         let bytes = payload.len() + properties.len() + self.topic.len();
+        // The broker trusts its store, and such a message could never be encoded.
         if bytes > VARIABLE_BYTE_INTEGER_MAX as usize {
             return Err("no packet can have a message of this size");
         }

@@ -98,6 +98,7 @@ impl Seen {
         }
         match self.clients.entry(client_id.clone()) {
             Entry::Vacant(place) => drop(place.insert(*session)),
+            // A client has two sessions only while the new one replaces the former one.
             Entry::Occupied(mut place) if Some(*place.get()) == *replaces => {
                 place.insert(*session);
             }
@@ -114,6 +115,8 @@ impl Seen {
         if self.queue.session != Some(*session) {
             match self.sessions.get_mut(session) {
                 None => return Err(format!("session {session} has no line before this one")),
+                // Its places were forgotten when the next queue
+                // began, so a repetition would not be noticed.
                 Some(true) => {
                     return Err(format!("the lines of session {session}'s queue are apart"));
                 }

@@ -45,6 +45,7 @@ impl MigratedAccounts {
         }
         if !self.names.insert(account.name.clone()) {
             let known = self.all.iter().find(|known| known.name == account.name);
+            // The same line in two files is no conflict, so it is not reported.
             if known.is_none_or(|known| known.password_hash != account.password_hash) {
                 report.not_taken_at(
                     place,

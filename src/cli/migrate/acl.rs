@@ -76,6 +76,7 @@ pub(super) fn read_acl_file(
 ) -> Result<Vec<NewRule>, MigrateError> {
     let text = read_text(path)?;
     let file: Arc<Path> = path.into();
+    // The lines before the first `user` are for clients without a user name.
     let mut users: Vec<UserTopics> =
         vec![UserTopics { name: String::new(), topics: Topics::default() }];
     let mut current = Some(0);
@@ -91,6 +92,8 @@ pub(super) fn read_acl_file(
         let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
         let rest = rest.trim();
         match word {
+            // `None` if the user cannot be named in a rule; its
+            // lines are then reported, not given to another.
             "user" => current = user_at(&mut users, rest, &place, report),
             "topic" | "pattern" => {
                 let is_pattern = word == "pattern";
@@ -180,6 +183,8 @@ fn topic_in(
     match topic_of(topic, is_pattern) {
         Ok(topic) => Some((access, topic)),
         Err(why) => {
+            // A denial that is left out allows more than
+            // before, so it is reported as a difference too.
             if access == Access::Deny {
                 report.differs(
                     Some(place),

@@ -20,6 +20,7 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
 pub(super) fn read_topic(value: &str) -> Result<Table, String> {
     let (pattern, rest) = split_pattern(value)?;
     let mut rest = words(rest);
+    // The defaults of mosquitto.conf(5), in the order of the words.
     let direction = rest.next().unwrap_or("out").to_ascii_lowercase();
     if !["in", "out", "both"].contains(&direction.as_str()) {
         return Err(format!("{direction:?} is not a direction: in, out or both"));
@@ -30,6 +31,7 @@ pub(super) fn read_topic(value: &str) -> Result<Table, String> {
     let mut prefix = || rest.next().filter(|prefix| *prefix != EMPTY).unwrap_or_default();
     let (local, remote) = (prefix(), prefix());
     check(pattern, local, remote)?;
+    // Messages that come in would be refused one by one, after the bridge has started.
     if direction != "out" && is_of_the_broker(&format!("{local}{pattern}")) {
         return Err("nobody can publish to $SYS, $events or $control".to_owned());
     }

@@ -103,6 +103,7 @@ impl MosquittoBridges {
                 report.not_taken(&bridge.connection, "there may be 64 bridges");
                 continue;
             }
+            // A name here is part of a client identifier, so it may have to be changed.
             let name = bridge.name(&names);
             let secret = config.with_extension(format!("bridge-{name}.secret"));
             if let Some((table, password)) = bridge.take(&name, &secret, report) {
@@ -203,6 +204,7 @@ impl MosquittoBridge {
         for line in &self.lines {
             self.take_line(line, &mut taken);
         }
+        // After the lines, because each of its topics may have been refused.
         if taken.topics.is_empty() {
             taken.not_taken(&self.connection, "it has no topic, and is left out");
             return None;
@@ -246,6 +248,7 @@ impl MosquittoBridge {
         }
         for word in words(&line.value) {
             match url(scheme, word) {
+                // The bound of the option; more would make the whole configuration invalid.
                 Some(_) if addresses.len() == ADDRESSES_MAX => {
                     report.not_taken(line, &format!("{word}: a bridge may have 16 addresses"));
                 }
@@ -353,6 +356,7 @@ impl MosquittoBridge {
                 taken.not_taken(line, "it is not a Topic Name");
             }
             (Some(line), _) => taken.set("status_topic", line.value.as_str()),
+            // The topic that Mosquitto would have used, so that its watchers go on.
             (None, Some(line)) => {
                 let topic = format!("$SYS/broker/connection/{}/state", line.value);
                 taken.set("status_topic", topic);
@@ -382,6 +386,7 @@ impl MosquittoBridge {
                 }
                 if let Some(line) = password {
                     taken.set("password_file", secret.display().to_string());
+                    // Goes into a file of its own, because the configuration is readable by others.
                     taken.password = Some(line.value.clone());
                 }
             }
@@ -413,6 +418,7 @@ fn take_restart(line: &Line, taken: &mut TakenBridge<'_>) {
             taken.set("reconnect_secs_min", base);
             taken.set("reconnect_secs_max", base);
         }
+        // Clamped to what the option accepts; Mosquitto has no bounds.
         (Some(Ok(base)), Some(Ok(cap))) if cap >= base => {
             taken.set("reconnect_secs_min", base.clamp(1, 3_600));
             taken.set("reconnect_secs_max", cap.clamp(1, 3_600));

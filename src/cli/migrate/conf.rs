@@ -94,6 +94,7 @@ fn read_into(lines: &mut Vec<Line>, path: &Path, level: usize) -> Result<(), Mig
         let (name, value) = text.split_once([' ', '\t']).unwrap_or((text, ""));
         let place = Place::new(&file, number);
         let line = Line { place, name: name.to_owned(), value: value.trim().to_owned() };
+        // Bounded: a directory may include itself.
         if line.name == "include_dir" && level < LEVELS_MAX {
             for included in configurations(&line.path())? {
                 read_into(lines, &included, level + 1)?;

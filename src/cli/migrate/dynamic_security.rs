@@ -166,6 +166,7 @@ impl Taking<'_> {
             let groups =
                 groups.filter(|group| group.clients.iter().any(|one| one.username == name));
             let groups: Vec<_> = groups.map(|group| group.groupname.clone()).collect();
+            // An account whose binding to a client identifier cannot be expressed would allow more.
             if !self.bind(client) {
                 continue;
             }
@@ -211,6 +212,8 @@ impl Taking<'_> {
                 continue;
             }
             for role in &client.roles {
+                // Highest priority first; equal ones in the
+                // order of their names, as Mosquitto has them.
                 let key = (role.priority.saturating_neg(), role.rolename.as_str());
                 direct.entry(key).or_default().push(client.username.clone());
             }
@@ -226,6 +229,8 @@ impl Taking<'_> {
                 let priority = member.priority.saturating_neg();
                 by_priority.entry(priority).or_default().push(member.username.clone());
             }
+            // One priority for all members: then one rule for
+            // the group is enough, and new members get it.
             if by_priority.len() <= 1 && unnameable(&group.groupname).is_none() {
                 let at = by_priority.keys().next().copied().unwrap_or_default();
                 groups.push((at, group, RoleSubject::Group(group.groupname.clone())));
@@ -234,6 +239,7 @@ impl Taking<'_> {
                 groups.extend(each.map(|(at, users)| (at, group, RoleSubject::Users(users))));
             }
             if file.anonymous_group.as_ref() == Some(&group.groupname) {
+                // An empty user name stands for clients without one.
                 groups.push((i64::MAX, group, RoleSubject::Users(vec![String::new()])));
             }
         }
@@ -257,6 +263,7 @@ impl Taking<'_> {
         }
         let mut entries: Vec<&RoleEntry> = role.acls.iter().collect();
         let is_pattern = |entry: &RoleEntry| entry.acltype != "subscribeLiteral";
+        // Literal entries first, whatever their priorities, as Mosquitto asks them.
         entries.sort_by_key(|entry| (is_pattern(entry), entry.priority.saturating_neg()));
         for entry in entries {
             let Some(action) = self.action(role, entry) else { continue };
@@ -279,11 +286,13 @@ impl Taking<'_> {
                 RoleSubject::Users(users) => rule.users = Some(users.clone()),
                 RoleSubject::Group(group) => rule.groups = Some(vec![group.clone()]),
             }
+            // A rule that the broker would refuse makes the whole policy invalid.
             if let Some(why) = rule.fault() {
                 self.not_taken(&entry.shown(role), &why);
                 continue;
             }
             self.rules.push(rule);
+            // A priority of its own for each rule keeps the order in which Mosquitto asks.
             self.next += 1;
         }
     }

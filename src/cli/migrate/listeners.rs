@@ -77,6 +77,7 @@ pub(super) fn take_connections(
 ) {
     let limits: Vec<_> =
         taken.iter().filter_map(|listener| listener.connections_max(report)).collect();
+    // A sum would bound the listener without a limit too, and refuse clients that came in before.
     if limits.len() < taken.len() {
         for (_, line) in limits {
             report.not_taken(
@@ -190,6 +191,7 @@ impl Listener {
             });
         }
         if let Some(line) = self.last("psk_hint") {
+            // Without it, the same port would accept clients without a proof.
             report.not_taken(line, "the listener used TLS-PSK, and is left out");
             return None;
         }
@@ -245,6 +247,7 @@ impl Listener {
             );
             return false;
         }
+        // The rules would apply to other users, so the listener could allow more.
         if has_rules && self.flag("use_subject_as_username") {
             report.not_taken(
                 self.last("use_subject_as_username").unwrap_or(line),
@@ -295,6 +298,7 @@ impl Listener {
                 _ => report.not_taken(line, "the oldest version of TLS is 1.2"),
             }
         }
+        // Without the demand, a `cafile` has no effect in Mosquitto either.
         if wants_certificate {
             let list = |path: String| Value::from(vec![path]);
             match path("cafile") {

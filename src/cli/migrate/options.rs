@@ -67,6 +67,7 @@ pub(super) fn take(line: &Line, settings: &mut MosquittoSettings, report: &mut R
     // Options of one number are set at the end; the others return.
     let (place, max) = match line.name.as_str() {
         "max_inflight_messages" => {
+            // 0 means no limit there; here the largest value stands for it.
             let number = unlimited(line, 65_535);
             settings.set_some("limits", "receive_maximum", number);
             settings.set_some("limits", "in_flight_max", number);
@@ -139,6 +140,7 @@ fn sizes(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
     };
     match line.name.as_str() {
         "max_queued_bytes" => {
+            // 0 means no limit there.
             let bytes = if number == 0 { QUEUE_BYTES_MAX } else { number.min(QUEUE_BYTES_MAX) };
             settings.set("limits", "queue_bytes_per_client_max", bytes);
         }
@@ -173,6 +175,7 @@ fn expiration(line: &Line, settings: &mut MosquittoSettings, report: &mut Report
     };
     let number: Option<i64> = line.value[..line.value.len() - 1].trim().parse().ok();
     let secs = number.and_then(|number| number.checked_mul(unit_secs));
+    // The largest number means "never" in MQTT, so it cannot be a limit.
     match secs.filter(|secs| (1..=i64::from(u32::MAX - 1)).contains(secs)) {
         Some(secs) => settings.set("limits", "session_expiry_secs_max", secs),
         None => invalid(line, report),

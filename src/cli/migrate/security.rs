@@ -66,6 +66,7 @@ impl Security {
             matches!(line.name.as_str(), "plugin" | "global_plugin" | "auth_plugin")
                 && line.value.contains(DYNAMIC_SECURITY)
         };
+        // Another plugin has options of the same name, so the plugin itself must be there.
         let is_there = self.lines.iter().any(|line| is_plugin(&line));
         let mut found = None;
         for line in self.lines.iter().filter(|line| !is_plugin(line)) {

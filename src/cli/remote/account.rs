@@ -69,6 +69,7 @@ impl RemoteOptions {
             return Remote::new(&url, Some(&format!("Bearer {token}")), ca.as_deref());
         }
         let user = self.user.clone().or_else(|| file.user.clone()).ok_or(RemoteError::NoAccount)?;
+        // The password of the file belongs to the account of the file, not to another one.
         let in_file = file.password.filter(|_| file.user.as_deref().is_none_or(|it| it == user));
         let password = match std::env::var(PASSWORD_VARIABLE).ok().or(in_file) {
             Some(password) => password,

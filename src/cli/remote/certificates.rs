@@ -110,6 +110,7 @@ fn list(
     let is_json = arguments.output.is_json();
     let mut table = TextTable::new(head);
     let (mut left, mut cursor) = (arguments.limit, None);
+    // JSON is written page by page; a table waits for its widest row.
     while left > 0 {
         let page = query(&[("cursor", cursor)]);
         let answer = remote.get(&format!("{path}?limit={}{page}", left.min(PAGE)))?;

@@ -37,6 +37,8 @@ impl Common {
             let page = query(&[("cursor", cursor)]);
             let answer = remote.get(&format!("{path}?limit={}{page}", left.min(PAGE)))?;
             let found = answer["items"].as_array().cloned().unwrap_or_default();
+            // At least one, so that a broker that answers
+            // empty pages with a cursor cannot hold the loop.
             left = left.saturating_sub(found.len().max(1));
             if self.output.is_json() {
                 found.iter().try_for_each(write_json)?;

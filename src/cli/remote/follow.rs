@@ -31,6 +31,7 @@ pub(super) fn follow(
             format!("/api/v1/events?{}", format!("{filters}{last}").trim_start_matches('&'));
         match remote.lines("GET", &target, None) {
             Ok(lines) => {
+                // A connection that worked starts the waits over.
                 (has_connected, pause) = (true, PAUSE_MIN);
                 let mut is_renewed = false;
                 for line in lines.lines() {
@@ -51,6 +52,8 @@ pub(super) fn follow(
                     }
                     after = event["id"].as_str().map(str::to_owned).or(after);
                 }
+                // The time of the body is over, which is no
+                // fault, so there is no pause and no note.
                 if is_renewed {
                     continue;
                 }

@@ -115,11 +115,13 @@ impl Remote {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if is_this_machine(host) || authorization.is_none() => {}
+            // Only a warning: a tunnel or a private network may encrypt.
             Some("http") => warn(&format!("the credentials go to {host} without encryption")),
             _ => return Err(invalid()),
         }
         let roots = match ca {
             Some(path) => certificates(path)?,
+            // Reading them takes time, which plain HTTP need not spend.
             None if uri.scheme_str() == Some("https") => of_system(),
             None => Vec::new(),
         };
@@ -129,7 +131,9 @@ impl Remote {
             .build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // Credentials must not follow a redirect to another server.
             .max_redirects(0)
+            // Nor go through a proxy that the environment happens to name.
             .proxy(None)
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .timeout_recv_response(Some(ANSWER_TIME_MAX))
@@ -199,6 +203,7 @@ impl Remote {
         }
         let answer = self.json(response)?;
         let text = |name: &str| answer[name].as_str().map(str::to_owned);
+        // An answer without a code is of a health check, or of another server at this address.
         match (text("code").zip(text("message")), text("status")) {
             (Some((code, message)), _) => Err(RemoteError::Refused { status, code, message }),
             (None, Some(state)) => Err(RemoteError::NotReady { state }),

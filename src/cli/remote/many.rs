@@ -164,6 +164,7 @@ fn run(remote: &Remote, many: &Many<'_>) -> Result<(), Failure> {
     let Which { client_ids, clients, username } = many.which;
     let mut results = ManyResults::new(many.is_json);
     if !client_ids.is_empty() {
+        // A call takes a bounded number of clients.
         for some in client_ids.chunks(AT_A_TIME) {
             let body = Some(("application/json", many.listing(some).to_string().into_bytes()));
             let answer = remote.ask("POST", many.target, body)?;
@@ -178,6 +179,7 @@ fn run(remote: &Remote, many: &Many<'_>) -> Result<(), Failure> {
     let connected = (!many.with_absent).then(|| "true".to_owned());
     let selector =
         [("client_id", clients.clone()), ("username", username.clone()), ("connected", connected)];
+    // Counted once, for the question and for the progress bar.
     let counted = match &many.question {
         Some(what) => Some(confirm(what, || count(remote, &selector))?),
         None => None,
@@ -197,6 +199,7 @@ fn run(remote: &Remote, many: &Many<'_>) -> Result<(), Failure> {
             return Err(RemoteError::Refused { status: 503, code: code.into(), message }.into());
         }
         bar.inc(1);
+        // Suspended, or the bar would be in the middle of the output.
         bar.suspend(|| results.add(&result))?;
     }
     bar.finish_and_clear();
@@ -208,6 +211,7 @@ fn confirm(
     what: &str,
     count: impl FnOnce() -> Result<u64, RemoteError>,
 ) -> Result<u64, RemoteError> {
+    // A script cannot answer; it must say `--yes`.
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(RemoteError::NobodyToAsk);
     }
@@ -277,6 +281,7 @@ impl ManyResults {
         let is_unknown = || ["client_not_online", "client_not_found"].contains(&&*code);
         match failed {
             0 => Ok(()),
+            // A script wants to tell "no such client" from other failures, by the exit code.
             1 if all == 1 && is_unknown() => Err(RemoteError::Unknown { code }.into()),
             _ => Err(RemoteError::SomeFailed { failed, all }.into()),
         }

@@ -82,6 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let topic = encoded(&arguments.topic);
     let target = format!("/topics/{topic}?qos={}{options}", arguments.qos);
     let body = Some(("application/octet-stream", payload));
+    // After the payload is read, because a password may be asked for on the same terminal.
     let published = arguments.remote.remote()?.ask("POST", &target, body)?;
     match arguments.output.is_json() {
         true => write_json(&published)?,

@@ -41,6 +41,7 @@ impl TextTable {
             let mut line = String::new();
             for (text, width) in row.iter().zip(&widths) {
                 line.push_str(text);
+                // Padded by the width on the terminal: a character may take two columns, or none.
                 line.push_str(&" ".repeat(width - text.width() + 2));
             }
             writeln!(output, "{}", line.trim_end())?;

@@ -103,6 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(screen::show(reader, wanted, first)?);
     }
     reader.read(&wanted)?;
+    // Rates are differences, so one table needs two readings.
     reader.wait_a_second();
     let numbers = reader.read(&wanted)?;
     if arguments.json {

@@ -82,6 +82,7 @@ impl Arguments {
                 false => TraceSink::Lines(RecordLines::new(names_clients)),
             });
         };
+        // Opened before the trace starts: a wrong path must not leave a trace on the broker.
         let open = || {
             let mut options = OpenOptions::new();
             let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -140,6 +141,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         true => Ok(()),
         false => runtime.block_on(show(&remote, &path, &mut sink, &mut signals)),
     };
+    // Before the trace ends, which removes its counters.
     let state = remote.get(&path);
     // Without it the trace would go on to its time; one that is gone needs no end.
     let ended = remote.ask("DELETE", &path, None);
@@ -189,6 +191,7 @@ async fn start(
 ) -> Result<Value, Failure> {
     let (sender, answer) = oneshot::channel();
     let its_remote = Arc::clone(remote);
+    // The call blocks; a thread of its own lets the command notice signals.
     thread::spawn(move || {
         drop(sender.send(ask(&its_remote, "POST", "/api/v1/traces", Some(&body))));
     });
@@ -232,6 +235,7 @@ async fn show(
     sink: &mut TraceSink,
     signals: &mut EndingSignals,
 ) -> Result<(), Failure> {
+    // Bounded: a slow terminal slows the reader, and the broker then counts what is missed.
     let (sender, mut lines) = mpsc::channel(LINES_MAX);
     let reader = (Arc::clone(remote), path.to_owned());
     thread::spawn(move || {
@@ -272,6 +276,7 @@ fn read(
                 }
             };
             let record = serde_json::from_str::<Value>(&line).unwrap_or_default();
+            // Noted before the line is passed on, so that it is not read twice.
             after = record["number"].as_u64().unwrap_or(after);
             let is_last = record["kind"] == "trace_ended";
             if sender.blocking_send(Ok(line)).is_err() || is_last {

@@ -57,6 +57,7 @@ impl TopReader {
 
     pub(super) fn read(&mut self, wanted: &WantedNumbers) -> Result<TopNumbers, RemoteError> {
         let node = permitted(self.remote.get("/api/v1/node"))?.unwrap_or_default();
+        // An account without the permission for metrics still sees its clients.
         let stats = permitted(self.remote.get("/api/v1/stats"))?;
         let at = Instant::now();
         let metrics = stats.map(|stats| {

@@ -47,6 +47,7 @@ pub(super) fn show(reader: TopReader, wanted: WantedNumbers, first: TopNumbers) 
 fn watch_signals() -> Arc<AtomicBool> {
     let is_ended = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_ended);
+    // A thread of its own, because the main one waits for keys.
     thread::spawn(move || -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -75,6 +76,7 @@ fn run(
     let (ask, asked) = channel();
     let (tell, told) = channel();
     let begin = state.wanted.clone();
+    // Calls may take seconds, and keys must work meanwhile.
     thread::spawn(move || read(reader, begin, &asked, &tell));
     let mut is_changed = true;
     while !is_ended.load(Ordering::Relaxed) {
@@ -114,6 +116,7 @@ fn read(
 ) {
     loop {
         match asked.recv_timeout(EVERY) {
+            // Only the newest request: several keys in a second cause one call.
             Ok(next) => wanted = asked.try_iter().last().unwrap_or(next),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

@@ -75,6 +75,7 @@ impl State {
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return AfterKey::Quit;
         }
+        // While a filter is typed, letters are text and not commands.
         if self.typed.is_some() {
             return self.type_filter(key.code);
         }

@@ -100,6 +100,7 @@ impl RecordLines {
         let id = record["packet_id"].as_u64().unwrap_or_default();
         let connection = record["address"].as_str().unwrap_or_default();
         for kind in acknowledged_by(record) {
+            // Packets that are never acknowledged would stay; only some latencies are lost.
             if self.awaited.len() >= AWAITED_MAX {
                 self.awaited.clear();
             }

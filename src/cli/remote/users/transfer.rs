@@ -81,6 +81,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut sums = Sums::default();
     let mut failures = TextTable::new(&["LINE", "CODE", "MESSAGE"]);
     loop {
+        // In portions, so that a failure repeats little and memory has a bound.
         let portion = take_lines(&mut input)?;
         if portion.is_empty() {
             break;
@@ -137,6 +138,7 @@ fn send(
     mut take: impl FnMut(Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let target = format!("/api/v1/users/import?existing={}", existing.name());
+    // The broker numbers the lines of each portion from 1.
     let before = sums.lines;
     let mut is_whole = false;
     let body = Some(("application/x-ndjson", portion));
@@ -155,6 +157,7 @@ fn send(
         sums.skipped += number("skipped");
         sums.failed += number("failed");
         sums.sessions_touched += number("sessions_touched");
+        // Only a summary without this member says that all lines were read.
         is_whole = result.get("ended").is_none();
     }
     if is_whole { Ok(()) } else { Err(RemoteError::CutOff.into()) }
@@ -167,6 +170,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Failure> {
         loop {
             line.clear();
             let read = lines.read_until(b'\n', &mut line);
+            // The broker cuts the connection if it fails, so a normal end means a complete export.
             if read.map_err(|_| Failure::from(RemoteError::CutOff))? == 0 {
                 return Ok::<(), Failure>(output.flush()?);
             }
