@@ -232,6 +232,7 @@ impl ClientPattern {
     /// other.
     #[must_use]
     pub fn matches(&self, client_id: &str) -> bool {
+        // Also what keeps prefix and suffix apart: together they may be longer than the identifier.
         if self.literal_bytes > client_id.len() {
             return false;
         }

@@ -240,6 +240,7 @@ impl BridgeConfig {
             .map_err(|error| ("addresses", error.to_string()))?;
         let topics = self.topics.iter().map(BridgeTopicConfig::topic);
         let topics = topics.collect::<Result<Vec<_>, _>>()?;
+        // Two passwords would leave it open which one the other broker gets.
         if !self.password_file.as_os_str().is_empty() && !self.password_env.is_empty() {
             return Err(("password_env", "write password_file or password_env".to_owned()));
         }
@@ -247,6 +248,7 @@ impl BridgeConfig {
         if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
             return Err(("tls", "write certificate and key together".to_owned()));
         }
+        // A name needs no file, so it can be checked here.
         if !server_name.is_empty() {
             let checked = BridgeTls::default().server_name(server_name);
             checked.map(drop).map_err(|error| ("tls", error.to_string()))?;
@@ -286,6 +288,7 @@ impl BridgeConfig {
             reconnect_min: secs(self.reconnect_secs_min),
             reconnect_max: secs(self.reconnect_secs_max),
             round_robin: self.round_robin,
+            // 0 stands for "not given": a bridge that may keep nothing has no use.
             queue_messages_max: Some(self.queue_messages_max).filter(|max| *max > 0),
             queue_bytes_max: Some(self.queue_bytes_max).filter(|max| *max > 0),
             in_flight_max: Some(self.in_flight_max).filter(|max| *max > 0),
@@ -316,6 +319,7 @@ impl BridgeTopicConfig {
             retained: retained
                 .ok_or_else(|| fault("retained is \"new\", \"always\" or \"never\""))?,
         };
+        // The topic alone; whether two topics collide is checked by the bridge.
         topic.check().map_err(|error| ("topics", error.to_string()))?;
         Ok(topic)
     }

@@ -105,6 +105,7 @@ impl Config {
     pub fn change_to(&self, wanted: &Self) -> Change {
         let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
         let mut former = self.clone();
+        // First and apart: secrets are in a list of tables, which is compared as a whole.
         if former.take_webhook_secrets(wanted) {
             changed.push("webhook.secrets".to_owned());
         }
@@ -116,6 +117,7 @@ impl Config {
         for key in changed.iter().filter(|key| !key.starts_with("webhook.")) {
             take_over(&mut table, &as_table(wanted), key);
         }
+        // Only what can change is taken over, so later comparisons still show what needs a restart.
         let config = from_table(&table).expect("values of two configurations make a configuration");
         Change { config, changed, needs_restart }
     }
@@ -144,6 +146,7 @@ fn is_of(key: &str, option: &str) -> bool {
 /// Returns the keys, as `section.name`, whose values differ.
 fn differences(old: &Table, new: &Table) -> Vec<String> {
     let mut found = Vec::new();
+    // Also keys that only one of them has: an option may be absent.
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     for name in names {
         match (old.get(name), new.get(name)) {

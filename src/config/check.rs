@@ -86,6 +86,7 @@ impl Problem {
 
 /// Returns the first problem of `config`; `table` is the same configuration as a table.
 pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
+    // First, so that a 0 is named as such, and not as a part of another problem.
     check_zeroes("", table)?;
     check_ranges(config)?;
     check_listeners(config)?;
@@ -204,6 +205,7 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
         ));
     }
     let for_http = [("http.listen", &config.http.listen), ("http.https", &config.http.https)];
+    // MQTT and HTTP together: they share the ports of the machine.
     let mut taken = HashSet::new();
     for (key, addresses) in for_mqtt.into_iter().chain(for_http) {
         for address in addresses {
@@ -215,6 +217,7 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
                     "give each listener an address of its own",
                 ));
             }
+            // A listener on `[::]` also takes IPv4, so the second one could not be bound.
             if address.port() != 0 && taken.contains(&other_family(*address)) {
                 return Err(Problem::new(
                     &[key],
@@ -251,6 +254,7 @@ fn check_unix(mqtt: &MqttConfig) -> Result<(), Problem> {
             "write three octal digits as for chmod, for example \"660\"",
         ));
     }
+    // A second listener on one path would replace the socket of the first.
     let paths: HashSet<_> = mqtt.unix.iter().collect();
     if paths.len() < mqtt.unix.len() || mqtt.unix.iter().any(|path| path.as_os_str().is_empty()) {
         return Err(Problem::new(
@@ -263,6 +267,7 @@ fn check_unix(mqtt: &MqttConfig) -> Result<(), Problem> {
 }
 
 fn check_websocket(mqtt: &MqttConfig) -> Result<(), Problem> {
+    // The path is compared with that of a request, which never has these characters.
     if !mqtt.websocket_path.starts_with('/') || mqtt.websocket_path.contains(['?', '#', ' ']) {
         return Err(Problem::new(
             &["mqtt.websocket_path"],
@@ -290,6 +295,7 @@ fn check_proxy(
     mqtt: &MqttConfig,
     is_listener: impl Fn(&SocketAddr) -> bool,
 ) -> Result<(), Problem> {
+    // A misspelt address would leave the real listener without PROXY headers.
     if let Some(address) = mqtt.proxy_protocol.iter().find(|address| !is_listener(address)) {
         return Err(Problem::new(
             &["mqtt.proxy_protocol"],
@@ -338,6 +344,7 @@ fn check_queues(config: &Config) -> Result<(), Problem> {
         ),
     ];
     for ((smaller_key, smaller), (larger_key, larger)) in ordered {
+        // A single message or client could then exceed a limit that is meant for more.
         if smaller > larger {
             return Err(Problem::new(
                 &[smaller_key, larger_key],

@@ -123,6 +123,7 @@ impl From<&HttpConfig> for ApiOptions {
             address_rate: config.address_rate(),
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
             login_timeout: Duration::from_millis(config.login_timeout_ms.into()),
+            // The other half is left to health checks and to calls whose credentials need no check.
             password_checks_max: (config.connections_max as usize / 2).max(1),
             waiting_max: config.waiting_max(),
             followers_max: config.followers_max() as usize,

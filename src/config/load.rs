@@ -67,9 +67,11 @@ impl Config {
         let mut variables: Vec<_> = variables
             .into_iter()
             .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
+            // Variables of the commands and tests begin with the same prefix.
             .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
             .collect();
         variables.sort(); // so that the first mistake is always the same one
+        // In this order each later source replaces values of the earlier ones.
         for (name, value) in variables {
             loader.apply_variable(&name, &value)?;
         }
@@ -124,6 +126,7 @@ impl Loader {
         };
         let place = Place::Setting(key.into());
         let keys = keys(&as_table(&Config::default()));
+        // Before the value is set: a key that is not known has no type to parse by.
         if !keys.iter().any(|known| known == key) {
             return Err(ConfigError {
                 place,
@@ -153,6 +156,7 @@ impl Loader {
             });
         };
         *slot = value;
+        // Through the whole configuration, because only its types know the words of an option.
         self.config = from_table(&table).map_err(|error| {
             let (what, remedy) = in_plain_words(error.message());
             ConfigError { place: place.clone(), what, remedy }
@@ -194,6 +198,8 @@ impl File<'_> {
             let place = self.place(Some(name.span()));
             match (schema.get(name.get_ref().as_ref()), value.get_ref()) {
                 (Some(Value::Table(schema)), DeValue::Table(inner)) => {
+                    // Inner keys have places too, so that a later
+                    // error names the line of the option itself.
                     self.check_keys(&format!("{key}."), inner, schema, places)?;
                     places.insert(key, place);
                 }
@@ -207,6 +213,8 @@ impl File<'_> {
                     }
                     places.insert(key, place);
                 }
+                // A value of the wrong type is refused later,
+                // when the table becomes a configuration.
                 (Some(_), _) => drop(places.insert(key, place)),
                 (None, _) => return Err(unknown_key(place, section, name, schema)),
             }
@@ -240,6 +248,7 @@ fn unknown_key(
 ) -> ConfigError {
     let name = name.get_ref().as_ref();
     let all = keys(&as_table(&Config::default()));
+    // Most unknown options are known ones in the wrong section.
     let elsewhere = all.iter().filter_map(|key| key.rsplit_once('.'));
     let elsewhere = elsewhere.filter(|(_, known)| *known == name);
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
@@ -290,6 +299,7 @@ pub(super) fn schema() -> Table {
 /// Returns the correction of `wrong`, which is not the name of an option.
 fn remedy_for<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> String {
     let key = wrong.trim_start_matches(VARIABLE_PREFIX).to_lowercase();
+    // Lists of tables cannot be given by a variable or on the command line.
     let list = LISTS.iter().find(|list| key.starts_with(*list));
     if let Some(list) = list {
         return format!("write [[{list}]] in the configuration file");

@@ -105,6 +105,8 @@ impl OtlpConfig {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let is_disabled = variable(DISABLED).is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let (option, endpoint) = match &*self.endpoint {
+            // The environment may be that of a whole machine;
+            // an endpoint in the file is an explicit wish.
             "" => (ENDPOINT, variable(ENDPOINT).filter(|_| !is_disabled)),
             endpoint => ("otlp.endpoint", Some(endpoint.to_owned())),
         };
@@ -113,6 +115,7 @@ impl OtlpConfig {
         for (name, value) in pairs(&variable(HEADERS).unwrap_or_default(), HEADERS)? {
             otlp = otlp.header(&name, &value).map_err(|why| OtlpConfigError::new(HEADERS, why))?;
         }
+        // After the environment, so that the file replaces headers of the same name.
         for (name, value) in self.headers_of_file()? {
             let added = otlp.header(&name, &value);
             otlp = added.map_err(|why| OtlpConfigError::new("otlp.headers_file", why))?;
@@ -121,6 +124,7 @@ impl OtlpConfig {
         let given = pairs(&given, RESOURCE_ATTRIBUTES)?;
         let named = given.iter().find(|(name, _)| name == "service.name");
         let service_name = Some(self.service_name.clone()).filter(|name| !name.is_empty());
+        // The order of the specification: the variable of its own, then the attribute.
         let service_name = service_name
             .or_else(|| variable(SERVICE_NAME))
             .or_else(|| named.map(|(_, value)| value.clone()));
@@ -230,6 +234,7 @@ fn percent_decoded(text: &str) -> Option<String> {
         rest = behind;
         if *first == b'%' {
             let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            // Bytes first, text at the end: a character may take several encoded bytes.
             bytes.push(u8::from_str_radix(digits, 16).ok()?);
             rest = &rest[2..];
         } else {

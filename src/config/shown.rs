@@ -24,6 +24,7 @@ impl Config {
         let mut options = Vec::new();
         let default = Self::default();
         collect("", &as_table(self), &as_table(&default), &mut options);
+        // Lists of tables are shown by hand, because their members may be secrets.
         for (name, value) in [
             ("bridges", bridges(self)),
             ("listeners", listeners(self)),
@@ -80,6 +81,7 @@ fn collect(section: &str, values: &Table, defaults: &Table, options: &mut Vec<Op
             continue; // shown apart
         }
         let is_changed = default != Some(value);
+        // The default of a secret option is empty, which reveals nothing.
         let is_hidden = HIDDEN.contains(&&*name) && is_changed;
         options.push(OptionInForce {
             value: if is_hidden { Json::Null } else { json_of(value) },

@@ -151,6 +151,7 @@ impl WebhookConfig {
         };
         let url = url.map_err(|error| ("url", error.to_string()))?;
         let mut secrets = secrets.into_iter();
+        // A webhook without a signature could be forged by anybody who learns its URL.
         let first = secrets.next().ok_or_else(|| {
             ("secrets", "there is none: write secrets or secret_files".to_owned())
         })?;

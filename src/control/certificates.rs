@@ -95,6 +95,7 @@ impl RevokedCertificate {
     /// none, or the issuer is empty or too long.
     #[must_use]
     pub fn new(issuer: &str, serial_number: &str) -> Option<Self> {
+        // Tools print colons and upper-case letters; certificates are compared as plain digits.
         let digits: String = serial_number.chars().filter(|digit| *digit != ':').collect();
         let digits = digits.to_ascii_lowercase();
         let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());

@@ -111,6 +111,7 @@ impl FromStr for FeedPosition {
     fn from_str(text: &str) -> Result<Self, FeedPositionError> {
         let parse = || {
             let mut parts = text.split('.');
+            // Exactly the form that the feed gives out, so that one position has one text.
             let epoch = parts.next().filter(|epoch| epoch.len() == 16)?;
             let epoch = u64::from_str_radix(epoch, 16).ok()?;
             let id = EventId { epoch, number: digits(parts.next()?)? };
@@ -121,6 +122,7 @@ impl FromStr for FeedPosition {
                 }
                 (Some(_), None) => return None,
             };
+            // Text behind a position is refused rather than ignored.
             parts.next().is_none().then_some(position)
         };
         parse().ok_or(FeedPositionError)

@@ -80,6 +80,7 @@ impl Event {
             Self::Subscribed(event) | Self::Unsubscribed(event) => {
                 (&event.client_id, &event.username)
             }
+            // A CONNECT may be refused before the client is known.
             Self::Refused(event) => {
                 let client_id = event.client_id.as_deref().unwrap_or_default();
                 return (client_id, event.username.as_deref());

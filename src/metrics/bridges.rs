@@ -117,6 +117,7 @@ impl Metrics {
 impl TextWriter<'_, '_> {
     pub(super) fn bridges(&mut self, metrics: &Metrics) -> fmt::Result {
         let all = metrics.bridges();
+        // Without bridges the families are left out, and a scrape is shorter.
         if all.is_empty() {
             return Ok(());
         }

@@ -52,6 +52,7 @@ impl Metrics {
 
 impl TextWriter<'_, '_> {
     pub(super) fn cluster(&mut self, metrics: &Metrics) -> fmt::Result {
+        // Absent rather than 0, which would mean a member that does not serve.
         let Some(numbers) = metrics.cluster() else { return Ok(()) };
         let help = "Whether this broker acts for its clients in the cluster";
         let mut one = |name: &str, help: &str, value: u64| {

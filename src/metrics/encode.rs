@@ -25,6 +25,7 @@ impl Metrics {
     pub fn encode(self: &Arc<Self>) -> String {
         let mut registry = Registry::with_prefix("hearthmq");
         registry.register_collector(Box::new(Scrape(Arc::clone(self))));
+        // About the size of a scrape, so that the text does not grow in many steps.
         let mut out = String::with_capacity(8 * 1024);
         let written = text::encode_registry(&mut out, &registry);
         written.expect("writing to a String cannot fail");
@@ -35,6 +36,7 @@ impl Metrics {
             let written = text::encode_registry(&mut out, &registry);
             written.expect("writing to a String cannot fail");
         }
+        // OpenMetrics ends with one mark, behind both registries.
         text::encode_eof(&mut out).expect("writing to a String cannot fail");
         out
     }
@@ -131,6 +133,7 @@ impl TextWriter<'_, '_> {
             &shard.publisher_holds
         })?;
         let millis = self.shards.iter().map(|shard| shard.publishers_held_millis.value());
+        // Prometheus wants base units; the shards count whole milliseconds.
         #[expect(clippy::cast_precision_loss, reason = "milliseconds below 2^52 are exact")]
         let seconds = millis.sum::<u64>() as f64 / 1e3;
         let mut encoder = self.encoder.encode_descriptor(
@@ -278,6 +281,7 @@ impl TextWriter<'_, '_> {
         )?;
         for (name, route) in routes {
             let (sum, buckets) = route.latency();
+            // The sum of the buckets and not a counter of its own: both are read at one moment.
             let count = buckets.iter().map(|(_, calls)| calls).sum();
             family
                 .encode_family(&[("route", name)])?

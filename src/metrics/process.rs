@@ -40,6 +40,7 @@ impl Collector for Process {
             ("process_open_fds", "Open files", None, open_files()),
             ("process_max_fds", "Files that may be open", None, files_max()),
         ] {
+            // Left out where `/proc` cannot be read; 0 would be a wrong figure.
             let Some(value) = value else { continue };
             let encoder =
                 encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;

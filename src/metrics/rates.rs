@@ -102,6 +102,7 @@ impl Metrics {
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
             return Vec::new();
         };
+        // Two samples are needed for a difference.
         let Some(before) = samples.len().checked_sub(2).map(|at| samples[at]) else {
             return Vec::new();
         };

@@ -131,6 +131,7 @@ impl TextWriter<'_, '_> {
         )?;
         for one in all {
             let bounds = BUCKETS_MICROS.iter().map(|micros| Duration::from_micros(*micros));
+            // The last bucket has all that is slower; the format requires it.
             let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let counts = one.buckets.iter().map(|answers| answers.load(Relaxed));
             let buckets: Vec<_> = bounds.zip(counts).collect();

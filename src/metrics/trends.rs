@@ -142,6 +142,7 @@ impl Metrics {
 
     /// Returns the last hour or day; nothing before the second sample.
     pub(crate) fn trends(&self, span: TrendSpan) -> Trends {
+        // Copied, so that the lock is not held while rates are computed.
         let samples: Vec<_> = {
             let rings = self.trends.0.lock().unwrap_or_else(PoisonError::into_inner);
             let ring = match span {
@@ -160,6 +161,7 @@ impl Metrics {
         let levels = LEVELS.iter().enumerate().map(|(number, name)| Trend {
             name,
             is_rate: false,
+            // Without the first sample, so that levels and rates have the same times.
             values: samples.iter().skip(1).map(|sample| sample.levels[number] as f64).collect(),
         });
         Trends {

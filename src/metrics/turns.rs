@@ -81,6 +81,7 @@ impl TurnTimes {
 impl TextWriter<'_, '_> {
     pub(super) fn turns(&mut self) -> fmt::Result {
         let (mut seconds, mut buckets) = (0.0, TurnTimes::empty_buckets());
+        // One histogram for all shards: labels for each would multiply the series.
         self.shards.iter().for_each(|shard| shard.turns.add_to(&mut seconds, &mut buckets));
         let count = buckets.iter().map(|(_, turns)| turns).sum();
         let mut encoder = self.encoder.encode_descriptor(

@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
                 "see `hearthmq example-config`",
             )
         };
+        // By the code that makes the bridge, so that no rule is written twice.
         bridge.without_files().map(drop).map_err(problem)?;
         if !names.insert(&bridge.name) {
             let why = BridgeError::Repeated(bridge.name.clone()).to_string();

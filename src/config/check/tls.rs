@@ -72,6 +72,7 @@ fn check_listener(
             "list the address in tls or secure_websocket of [mqtt] or in https of [http]",
         ));
     }
+    // With those of `[tls]`: a listener may take its authorities from there.
     let files = config.tls_at(address);
     if files.client_auth != ClientAuth::None {
         return match files.client_ca.is_empty() {
@@ -103,6 +104,7 @@ fn check_listener(
 fn check_complete(config: &Config) -> Result<(), Problem> {
     let has = |path: &Path| !path.as_os_str().is_empty();
     for (key, addresses) in tls_addresses(config) {
+        // After the tables of single listeners are applied, which may give what `[tls]` lacks.
         let incomplete = addresses.iter().find(|address| {
             let files = config.tls_at(&address.to_string());
             !has(&files.certificate) || !has(&files.key)
@@ -136,6 +138,7 @@ fn check_client_auth(config: &Config) -> Result<(), Problem> {
             "give the issuers in tls.client_ca, or write client_auth = \"none\"",
         ));
     }
+    // One listener that asks is enough to give these options an effect.
     let own = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth);
     let is_anybody_asked =
         own.chain([tls.client_auth]).any(|client_auth| client_auth != ClientAuth::None);

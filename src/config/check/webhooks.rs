@@ -23,6 +23,8 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         };
         let mut secrets = webhook.inline_secrets().map_err(problem)?;
         for _ in &webhook.secret_files {
+            // Stands for the secret of a file, which is not
+            // read here, so that their number is right.
             secrets.extend(ANY_SECRET.parse::<WebhookSecret>());
         }
         webhook.with_secrets(secrets).map(drop).map_err(problem)?;

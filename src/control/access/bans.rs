@@ -35,6 +35,7 @@ impl BanSubject {
         let name = || -> Result<Arc<str>, AccessError> {
             let invalid =
                 |error: ClientPatternError| AccessError::Invalid(format!("{kind}: {error}"));
+            // Both kinds of names may have asterisks, whose number is bounded.
             let pattern = ClientPattern::new(value).map_err(invalid)?;
             if !(1..=NAME_BYTES_MAX).contains(&pattern.text().len()) {
                 let problem = format!("{kind}: it has 1 to {NAME_BYTES_MAX} bytes");
