@@ -73,6 +73,7 @@ async fn publish(groups: &mut [Group], times: u64) -> Duration {
     let begin = Instant::now();
     let mut read = [0; STREAM_BYTES];
     for _ in 0..times {
+        // All write before one reads, so that the broker can join deliveries.
         for Group { publisher, packets, .. } in groups.iter_mut() {
             publisher.write_all(packets).await.unwrap();
         }

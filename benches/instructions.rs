@@ -95,6 +95,7 @@ fn main() -> ExitCode {
         let at = arguments.iter().position(|argument| argument == option)?;
         arguments.get(at + 1).map(String::as_str)
     };
+    // The inner run, under valgrind: it performs one case and prints nothing.
     if let Some(name) = value_of(COUNT_CASE) {
         all_cases(&mut OneCase { name });
         return ExitCode::SUCCESS;

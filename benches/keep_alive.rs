@@ -47,6 +47,8 @@ async fn main() {
         let broker = broker.clone();
         silent.spawn_local(async move {
             let mut due = connected + grace(keep_alive_secs);
+            // Half of them are changed in the middle of a
+            // silence, which must not give them more time.
             if number % 2 == 0 {
                 tokio::time::sleep(Duration::from_secs(u64::from(keep_alive_secs))).await;
                 let id = client_id(number);

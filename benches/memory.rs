@@ -84,6 +84,7 @@ fn sessions(subscriptions_each: usize) {
     let usage = Arc::new(QueueUsage::new(limits));
     let mut sessions: Vec<Session> =
         (0..count).map(|number| Session::new(number.to_string().into(), usage.clone())).collect();
+    // Begins after the sessions exist, so that only their subscriptions are counted.
     let region = Region::new(ALLOCATOR);
     for (number, session) in sessions.iter_mut().enumerate() {
         for at in 0..subscriptions_each {

@@ -77,6 +77,7 @@ fn groups(size: u64, durability: Durability, within: bool) {
     let all: Vec<_> = (0..sessions).map(put).collect();
     store.apply(&all, Durability::Synced).unwrap();
     let rounds = (100_000 / size).clamp(100, 5_000);
+    // Prepared before the clock starts: only the store is measured.
     let prepared: Vec<Vec<Change>> = (1..=rounds)
         .map(|round| {
             let numbers =
@@ -112,6 +113,7 @@ fn start() {
         }
         store.apply(&group, Durability::Written).unwrap();
     }
+    // Closed and opened again, as after a restart.
     drop(store);
     let begin = Instant::now();
     let store = DirectoryStore::open(dir.path()).unwrap();

@@ -99,6 +99,7 @@ impl Pair {
             connect(&broker, version, &resident(&shards, "subscriber", last)).await;
         subscribe(&mut subscriber, version, qos).await;
         let (mut packets, mut releases) = (Vec::new(), Vec::new());
+        // Encoded once: the same bytes are written in each step.
         for number in 1..=messages as u16 {
             put(&mut packets, version, &publish(qos, number));
             releases.extend_from_slice(&[PUBREL, 2, 0, number as u8]);
@@ -126,6 +127,7 @@ impl Pair {
             QoS::AtLeastOnce => {
                 self.answer_messages(PUBACK);
                 write(&mut self.subscriber, &self.answers).await;
+                // All answers are read within the step, so that it leaves the sessions unchanged.
                 read_acks(&mut self.publisher, self.messages).await;
             }
             QoS::ExactlyOnce => {

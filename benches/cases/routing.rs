@@ -26,6 +26,7 @@ const VEHICLES_PER_FLEET: usize = 100;
 /// Adds `plan/…` and `subscribe and unsubscribe/…` for each number of filters.
 pub(crate) fn cases(measure: &mut impl Measure, sizes: &[usize]) {
     for filters in sizes {
+        // Built for the first case that is chosen: an index of a million filters takes seconds.
         let index = LazyCell::new(|| Rc::new(index_of(*filters)));
         measure.case(&format!("plan/{filters} filters"), || plan_three(index.clone(), *filters));
         let name = format!("subscribe and unsubscribe/{filters} filters");
@@ -75,6 +76,7 @@ fn subscribe_new(index: Rc<Index>, filters: usize) -> impl FnMut() -> bool {
         .collect();
     let mut at = 0;
     move || {
+        // Another filter in each step, so that the caches of the processor do not have it.
         at = (at + 1) % TOPICS;
         let filter = FilterParts { share_name: None, filter: black_box(&new[at]) };
         index.subscribe(filter, subscriber(place(0))) && index.unsubscribe(filter, place(0))

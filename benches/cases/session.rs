@@ -104,6 +104,7 @@ impl Dialogue {
         assert!(matches!(black_box(&request), Ok(Some(Request::Publish { .. }))));
         drop(request);
         self.session.publish_done(qos, packet_id, ReasonCode::Success, None);
+        // The second half of QoS 2, so that the Packet Identifier is free for the next step.
         if qos == QoS::ExactlyOnce {
             self.take_output();
             self.handle(Packet::PubRel(Ack::success(self::packet_id(7))));

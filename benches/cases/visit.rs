@@ -51,6 +51,7 @@ struct Visits {
 
 impl Visits {
     async fn start(has_store: bool, history: u16) -> Self {
+        // On virtual time no timer fires during a step, whatever the speed of the machine.
         tokio::time::pause();
         let shards = SimulatedShards::new(1, 1);
         actix_rt::spawn(carry(shards.clone()));

@@ -48,6 +48,7 @@ impl Echo {
                 took
             })
         };
+        // On a thread of its own with a name, by which its CPU time is left out.
         let thread = std::thread::Builder::new().name("client-echo".into()).spawn(run).unwrap();
         Self { is_over, thread }
     }

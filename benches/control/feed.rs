@@ -46,6 +46,7 @@ impl Follower {
             let (mut bytes, mut last) = (Vec::new(), 0);
             while caller.read_chunk(&mut bytes) {
                 let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                // A chunk may end inside a line; the rest is joined with the next one.
                 let rest = bytes.split_off(whole);
                 let lines = std::mem::replace(&mut bytes, rest);
                 for line in std::str::from_utf8(&lines).unwrap().lines() {
@@ -98,6 +99,7 @@ pub(crate) async fn changes(arguments: &Arguments) {
         clock.tick().await;
         let first = ticks as usize * each_tick;
         let requests = (first..first + each_tick).map(|n| {
+            // Another value each time, because an equal one would be no change.
             let interval = 30 + (n / CHANGING % 1_000) as u16;
             SetKeepAlive::new(client_id(n % CHANGING), interval)
         });
@@ -145,6 +147,7 @@ async fn report(fleet: Fleet, followers: Vec<Follower>, each: u64) {
         followers.iter().map(|follower| each.saturating_sub(received(follower))).sum();
     let long_turns = fleet.turns().long;
     let count = followers.len();
+    // Ends the streams of the followers, which their threads wait for.
     fleet.end().await;
     let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000, 3).unwrap();
     for follower in followers {

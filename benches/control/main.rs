@@ -75,6 +75,7 @@ async fn main() {
     let (all, half) = (arguments.clients, arguments.clients / 2);
     if ["list", "client", "status", "selector", "rules"].iter().any(|case| arguments.has(case)) {
         let mut fleet = fleet::Fleet::start(arguments.shards).await;
+        // The list is measured with half of the clients too, to see how its time grows.
         fleet.grow_to(half).await;
         let of_half = match arguments.has("list") {
             true => Some(sight::list(&fleet, None, arguments.rounds).await),

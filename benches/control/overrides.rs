@@ -31,6 +31,7 @@ pub(crate) async fn measure(overrides: usize, shards: usize) {
         bytes / overrides as u64
     );
     broker.shutdown(Duration::from_secs(60)).await;
+    // The lock of the directory must be free for the second start.
     drop(broker);
     let began = Instant::now();
     let broker = start(directory.path(), shards).await;

@@ -59,6 +59,7 @@ async fn measure(
     let before = fleet.turns();
     for _ in 0..rounds {
         alone.push(echo::alone(&fleet.broker, TIME).await.as_secs_f64());
+        // The same calls to another broker: the difference is what they cost this one's shards.
         if let Some(elsewhere) = elsewhere {
             let echo = Echo::begin(&fleet.broker).await;
             repeat(elsewhere.http, once.clone()).await;
@@ -153,6 +154,7 @@ pub(crate) async fn one_client(fleet: &mut Fleet, rounds: usize) {
         };
         let online = of_call("GET /client-id/one/status").await;
         let whole = of_call("GET /api/v1/clients/one").await;
+        // A ratio for each round, because the speed of the machine changes between rounds.
         times.push(whole.0 / online.0);
         cpu.push(whole.1 / online.1);
     }

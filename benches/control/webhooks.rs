@@ -79,6 +79,7 @@ async fn measure(arguments: &Arguments, batch_events_max: usize) {
     });
     let (began, mut made) = (Instant::now(), 0_u64);
     while began.elapsed() < Duration::from_secs(arguments.secs) {
+        // No faster than the endpoint takes them, or the backlog would drop events.
         if made > received.events.load(Ordering::Relaxed) + UNDER_WAY_MAX {
             tokio::time::sleep(LOOK_EVERY).await;
             continue;

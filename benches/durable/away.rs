@@ -43,6 +43,7 @@ impl Drain {
         make_sessions(&process, 1)?;
         let begun = process.taken();
         let filled_in = publish(&process, (0..self.messages).map(|_| 0))?;
+        // Waits until the store has written everything, so that its cost belongs to the right part.
         process.rest();
         let before = process.taken();
         let mut crowd = Crowd::new(process.address)?;
@@ -78,6 +79,7 @@ impl Restart {
         let filled_in = publish(&process, (0..all).map(|number| number % self.sessions))?;
         process.rest();
         let (full, on_disk) = (process.taken(), process.bytes_on_disk());
+        // Killed, not ended: a start after a power cut is the expensive one.
         process.kill();
         let began = Instant::now();
         host.start_again(&mut process, settings)?;
@@ -154,6 +156,7 @@ fn publish(process: &Process, sessions: impl Iterator<Item = usize>) -> Outcome<
                 None => under_way -= 1,
             }
         })?;
+        // Judged by the last acknowledgement: a slow broker may take longer in all.
         if last.elapsed() > PATIENCE {
             return Err(format!("PUBACK does not come within {PATIENCE:?}").into());
         }

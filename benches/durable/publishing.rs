@@ -61,6 +61,7 @@ impl Publishing {
         let count = (run.acknowledged - count) as f64;
         let (half, nearly_all) = (run.latency_at(0.5), run.latency_at(0.99));
         let mut figures = Figures::with_faults(self.finish(&mut run)?);
+        // Bytes that the store writes late were caused by the messages before.
         process.rest();
         // Output that was still waiting belongs to the measurement.
         let all = run.acknowledged as f64;
@@ -144,6 +145,8 @@ impl Run {
                     *acknowledged += 1;
                     *last_delivery = now;
                     let id = ack.packet_id.number();
+                    // By Packet Identifier, because acknowledgements
+                    // of several messages may overtake each other.
                     let sent = &mut sent_at[number][usize::from(id)];
                     latency.saturating_record((now - *sent).as_micros() as u64);
                     if is_more {

@@ -68,12 +68,14 @@ impl Named {
         let (address, http, child, pid) = match &self.what {
             What::Running(address, pid) => (*address, None, None, *pid),
             What::Command(command) => {
+                // A port of its own: one that was just closed may still have connections.
                 let port = free_port()?;
                 let http = command.contains("{http}").then(free_port).transpose()?;
                 let command = command.replace("{port}", &port.to_string());
                 let command = command.replace("{shards}", &self.shards.to_string());
                 let command = command.replace("{http}", &http.unwrap_or(0).to_string());
                 let child = Command::new("taskset")
+                    // `exec`, so that the process identifier is that of the broker.
                     .args(["-c", cores, "sh", "-c", &format!("exec {command}")])
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())

@@ -159,6 +159,7 @@ impl Callers {
             self.ask(who, Instant::now());
         }
         self.go_on_for(Duration::from_millis(500))?;
+        // The first half second fills caches and remembered credentials, and does not count.
         self.latency.reset();
         let (answers, began, usage) = (self.answers, Instant::now(), server.usage());
         self.go_on_for(settings.time)?;

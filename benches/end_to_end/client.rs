@@ -133,6 +133,7 @@ impl Client {
             socket.bind(&SocketAddr::new(from, 0).into())?;
         }
         match socket.connect(&to.into()) {
+            // In progress is the usual answer of a socket that does not block.
             Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error.into()),
             _ => {}
         }

@@ -56,6 +56,7 @@ pub(crate) fn churn(visit: Visit, broker: &Running, settings: &Settings) -> Outc
             })?;
             for who in gone.drain(..) {
                 crowd.close(who);
+                // With the same number, so that the broker meets the same Client Identifiers again.
                 crowd.reopen(who)?;
                 crowd.say(who, |out| out.connect(&format!("visitor-{who}"), true));
                 *visits += 1;
@@ -125,6 +126,7 @@ pub(crate) fn away(sessions: usize, messages: usize, broker: &Running) -> Outcom
         }
         crowd.turn(Duration::ZERO, |_, _, _| {})?;
     }
+    // Between the two, so that sessions and messages are measured apart.
     let made = broker.usage();
     let mut crowd = Crowd::new(broker.address)?;
     crowd.connect(1, true, |_| "publisher".to_owned())?;

@@ -101,6 +101,7 @@ impl Crowd {
         wait: Duration,
         mut hear: impl FnMut(usize, Heard<'_>, &mut Outbox),
     ) -> Outcome<()> {
+        // What was said since the last turn goes out before the wait.
         self.flush()?;
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -117,6 +118,7 @@ impl Crowd {
             if !is_open {
                 clients[who] = None;
             } else if !std::mem::replace(&mut client.is_dirty, true) {
+                // Once in the list, however many packets it has answered.
                 dirty.push(who);
             }
         }
@@ -168,6 +170,7 @@ impl Crowd {
         client_id: impl Fn(usize) -> String,
     ) -> Outcome<usize> {
         let first = self.len();
+        // In portions: the queue of a listener holds a limited number of connections.
         for begin in (0..count).step_by(CONNECTING_AT_ONCE) {
             let end = (begin + CONNECTING_AT_ONCE).min(count);
             for number in begin..end {

@@ -107,10 +107,12 @@ impl Flood {
                 .zip(threads)
                 .map(|(lanes, core)| scope.spawn(move || flow(lanes, core)))
                 .collect();
+            // The window fills and the allocator settles before the first reading.
             thread::sleep(WARM_UP);
             let before = at();
             thread::sleep(settings.time);
             let after = at();
+            // After the second reading, so that the end of the load is not measured.
             is_over.store(true, Ordering::Relaxed);
             let lanes = threads.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
@@ -162,6 +164,7 @@ impl Flood {
             }
             let stream = connect(to, &format!("publisher-{number}"), None)?;
             lanes[number % threads].publisher = Some(Publisher::new(stream, &head, self.pace()));
+            // A thread without a client of this topic needs no lane.
             for (lanes, lane) in shared.iter_mut().zip(lanes) {
                 if lane.publisher.is_some() || !lane.subscribers.is_empty() {
                     lanes.push(lane);
@@ -189,6 +192,7 @@ fn go_on(
             lane.publish()?;
         }
         delivered.fetch_add(arrived, Ordering::Relaxed);
+        // Lets the broker use the core; a loop without it would compete with what it measures.
         thread::sleep(pause);
     }
     Ok(lanes)
@@ -250,6 +254,7 @@ impl Lane {
         let mut arrived = 0;
         for _ in 0..self.subscribers.len() {
             let subscriber = &mut self.subscribers[self.turn];
+            // A subscriber that has everything is not read, which saves a system call.
             if subscriber.next < sent {
                 let read = subscriber.read(scratch)?;
                 if read == 0 {
@@ -359,6 +364,7 @@ impl Subscriber {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error),
         };
+        // The beginning of a packet from the last read goes before what has come now.
         scratch[..kept].copy_from_slice(&self.tail);
         let mut packets = scratch[..there].chunks_exact(packet_length(&self.head));
         let count = packets.len() as u64;
@@ -368,6 +374,7 @@ impl Subscriber {
             if *head != *self.head || number < self.next {
                 self.faults += 1;
             } else {
+                // A gap in the numbers counts as the messages that are missing in it.
                 self.faults += number - self.next;
                 self.next = number + 1;
             }
@@ -405,6 +412,7 @@ fn connect(to: SocketAddr, client_id: &str, topic: Option<&str>) -> Outcome<TcpS
         stream.write_all(&out.take())?;
         expect(&mut stream, SUBACK)?;
     }
+    // Only after the answers: until here the load may wait.
     stream.set_nonblocking(true)?;
     Ok(stream)
 }

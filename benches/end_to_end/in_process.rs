@@ -46,6 +46,7 @@ async fn measure(pairs: usize) -> Outcome<f64> {
     let (began, before) = (Instant::now(), Usage::of(std::process::id()));
     let mut next = 0;
     while began.elapsed() < TIME {
+        // Some pairs at a time: with all of them the buffers of the streams would be the limit.
         let some: Vec<usize> = (0..AT_ONCE.min(pairs)).map(|at| (next + at) % pairs).collect();
         next += some.len();
         for at in &some {

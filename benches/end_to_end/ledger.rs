@@ -77,12 +77,15 @@ impl Ledger {
             self.strays += 1;
             return None;
         };
+        // Counted, not only marked, so that a duplicate is a fault too.
         *arrivals = arrivals.saturating_add(1);
         if let Some(highest) = self.highest.get_mut(subscriber * self.publishers + publisher) {
             self.disordered += u64::from(number < *highest);
+            // Also after a disorder, so that one late message is one fault.
             *highest = number + 1;
         }
         self.delivered += 1;
+        // The stamp counts from the opening of the ledger, so both times have one clock.
         let late = (now - self.opened).as_nanos() as u64;
         self.latency.saturating_record(late.saturating_sub(nanos).max(1));
         Some(publisher)

@@ -276,6 +276,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
         let (name, program) = build.split_once('=').ok_or("write NAME=PATH")?;
         contestants.push(hearthmq(name, program, arguments.shards, path));
     }
+    // Builds of HearthMQ come first; some workloads are for them alone.
     let own = contestants.len();
     contestants.extend(arguments.brokers.iter().cloned());
     let this = std::env::current_exe()?;
@@ -284,6 +285,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
     let empty = format!("{} empty-handler {{port}} {}", this.display(), accounts.display());
     let empty = Named::command("(empty handler)", empty);
     for (name, workload) in chosen {
+        // The relay is the last one, and cannot play each workload.
         let without_relay = contestants.len() - 1;
         let takes_part: Vec<&Named> = if let Workload::Calls(_) = workload {
             contestants[..own].iter().chain([&empty]).collect()

@@ -37,6 +37,7 @@ pub(crate) fn draw(directory: &Path, plot: &Plot) -> Outcome<()> {
     let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MAX, f64::min);
     let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN, f64::max);
     let xs = (least(|p| p.0), most(|p| p.0));
+    // One lower bound for all plots, so that costs can be compared between them.
     let ys = (least(|p| p.1).min(0.1), most(|p| p.1) * 1.5);
     let mut chart = ChartBuilder::on(&area)
         .margin(12)

@@ -161,6 +161,7 @@ impl Publishing {
         let mut meanwhile = || Ok(());
         let mut run = self.prepare(&mut crowd, first, &mut meanwhile)?;
         run.go_on_for(WARM_UP)?;
+        // Forgets the latencies of the warm-up, but not its faults.
         run.ledger.begin_measuring();
         let (delivered, began, usage) = (run.ledger.delivered, Instant::now(), broker.usage());
         run.go_on_for(settings.time)?;
@@ -199,6 +200,7 @@ impl Publishing {
         let mut latencies = [0, 1].map(|_| Histogram::new_from(run.ledger.latency()));
         for turn in 0..turns {
             is_between.set(turn % 2 == 1);
+            // The calls of the turn before are still being answered at its beginning.
             run.go_on_for(SETTLING)?;
             run.ledger.begin_measuring();
             run.go_on_for(TURN)?;

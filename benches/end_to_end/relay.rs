@@ -42,6 +42,7 @@ pub(crate) fn run(port: u16) -> Outcome<()> {
     let mut scratch = vec![0; SCRATCH_BYTES];
     loop {
         poll.poll(&mut events, Some(Duration::from_secs(1)))?;
+        // Written after all events, so that one write takes what several frames have added.
         let mut dirty = Vec::new();
         for event in &events {
             if event.token() == LISTENER {
@@ -56,6 +57,7 @@ pub(crate) fn run(port: u16) -> Outcome<()> {
             }
             let who = event.token().0;
             dirty.push(who);
+            // Taken out while it is read, because its frames go to other peers of the same list.
             let Some(mut peer) = peers[who].take() else { continue };
             let is_open = peer.read(&mut scratch, |peer, frame| match frame[0] {
                 CONNECT => peer.out.extend_from_slice(b"\x20\x02\0\0"),
@@ -109,6 +111,7 @@ impl Peer {
                 take(self, &bytes[at..at + length]);
                 at += length;
             }
+            // An incomplete frame waits for the next read.
             self.tail.extend_from_slice(&bytes[at..]);
         }
     }

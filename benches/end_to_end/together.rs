@@ -56,6 +56,7 @@ pub(crate) fn beside(broker: &Named, settings: &Settings) -> Outcome<Figures> {
     let mut callers = Callers::connect(http, Call::SetKeepAlive, CLIENTS)?;
     let mut free: Vec<usize> = (0..CALLERS).collect();
     let (mut time_asking, mut last, mut asked) = (Duration::ZERO, Instant::now(), 0_u64);
+    // Each second with calls has one without beside it.
     let turns = 2 * settings.time.as_secs_f64().ceil() as usize;
     let outcome = messages.latencies_in_turns(&running, turns, &mut |is_asking| {
         let now = Instant::now();
@@ -64,6 +65,7 @@ pub(crate) fn beside(broker: &Named, settings: &Settings) -> Outcome<Figures> {
             time_asking += passed;
         }
         let due = (time_asking.as_secs_f64() * CALLS_PER_SEC) as u64;
+        // Only as many as are due: a broker that is late does not get fewer calls.
         while is_asking
             && asked < due
             && let Some(who) = free.pop()

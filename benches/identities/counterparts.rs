@@ -40,6 +40,7 @@ impl Signers {
                 let claims = json!({"sub": format!("car-{number}"), "exp": exp});
                 encode(&Header::new(algorithm), &claims, key).unwrap()
             };
+            // Signed in advance, because signing costs more than the check that is measured.
             (0..TOKENS).map(token).collect()
         };
         Self { es256: sign(Algorithm::ES256, &es256), rs256: sign(Algorithm::RS256, &rs256) }
@@ -134,9 +135,11 @@ impl Database {
         let directory = TempDir::new_in(env::temp_dir()).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let database = Self { directory, programs, port };
+        // PostgreSQL refuses to run as root; elsewhere this fails, and is not needed.
         drop(Command::new("chown").arg("postgres").arg(database.directory.path()).status());
         let data = database.directory.path().join("data");
         let data = data.to_str().unwrap();
+        // Without sync: the data does not outlive the measurement.
         database.run("initdb", &["-D", data, "-U", "hearthmq", "-A", "trust", "--no-sync"]);
         let options =
             format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=");

@@ -81,6 +81,7 @@ fn main() {
     }
     let broker = Broker::start(directory, &service, database.as_ref());
     let time = Duration::from_secs_f64(arguments.secs);
+    // The reference: the same echo, without any login beside it.
     println!("echo without logins: p99 {:.0?}", echo(broker.mqtt, time));
     let mut figures: Vec<_> = kinds.iter().map(|_| Figures::default()).collect();
     for _ in 0..arguments.rounds {
@@ -120,6 +121,7 @@ impl Broker {
             format!("auth.jwt.keys={},{}", path("es256.pem"), path("rs256.pem")),
             format!("auth.http.url=http://{}/", service.address),
             "auth.http.timeout_ms=10000".to_owned(),
+            // Otherwise only the first login of each password would be computed.
             "auth.verified_secs=0".to_owned(),
             "log.filter=warn".to_owned(),
             "limits.connects_per_address_per_sec=0".to_owned(),
@@ -135,6 +137,7 @@ impl Broker {
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let broker = Self { child, mqtt: port, _directory: directory };
         let until = Instant::now() + Duration::from_secs(60);
+        // A start reads keys and connects to the database, so its end is not known in advance.
         while TcpStream::connect(broker.mqtt).is_err() {
             assert!(Instant::now() < until, "the broker does not start");
             sleep(Duration::from_millis(5));

@@ -123,6 +123,7 @@ fn spawn(directory: &TempDir, [mqtt, http]: [u16; 2]) -> Outcome<Child> {
         format!("http.listen=127.0.0.1:{http}"),
         "auth.anonymous=true".to_owned(),
         "log.filter=warn".to_owned(),
+        // All clients come from one address, whose rate is not what is measured.
         "limits.connects_per_address_per_sec=0".to_owned(),
     ];
     let options = options.iter().flat_map(|option| ["--set", option]);

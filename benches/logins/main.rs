@@ -119,6 +119,7 @@ fn returns(arguments: &Arguments) -> Outcome<()> {
     secrets.import(&broker)?;
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..arguments.rounds {
+        // In turns, so that a disturbance of the machine affects both kinds.
         for (kind, times) in times.iter_mut().enumerate() {
             broker.restart()?;
             let began = Instant::now();
@@ -153,6 +154,8 @@ fn accounts(arguments: &Arguments) -> Outcome<()> {
     let after = broker.resident_mib();
     let each = (after - before) * 1_048_576.0 / count;
     println!("  memory         {after:>8.0} MiB, {each:.0} bytes for each account");
+    // Memory is measured again after the start: an import
+    // leaves other buffers than reading the store.
     let took = broker.restart()?;
     println!("  start          {:>8.2} s", took.as_secs_f64());
     println!("  memory then    {:>8.0} MiB", broker.resident_mib());

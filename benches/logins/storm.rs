@@ -64,6 +64,7 @@ pub(crate) fn storm(
             let (next, count, goes_on) = (&next, &count, &goes_on);
             scope.spawn(move || {
                 loop {
+                    // One counter for all threads: a slow login delays its own thread alone.
                     let number = next.fetch_add(1, Relaxed);
                     if !goes_on(number) {
                         return;
