@@ -67,6 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .configure(websocket.clone())
     })
     .tcp_nodelay(true) // otherwise the end of a long answer waits for an acknowledgement, up to 40 ms
+    // The application handles Ctrl-C itself, to end the broker before the server.
     .disable_signals()
     .bind("127.0.0.1:8080")?
     .run();
@@ -74,6 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let serving = actix_web::rt::spawn(server);
 
     actix_web::rt::signal::ctrl_c().await?;
+    // First the broker, so that MQTT clients over the server's WebSockets get their DISCONNECT.
     broker.shutdown(Duration::from_secs(5)).await;
     handle.stop(true).await;
     Ok(serving.await??)

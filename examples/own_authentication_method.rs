@@ -65,6 +65,7 @@ struct Conversation {
 #[async_trait]
 impl Exchange for Conversation {
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
+        // Taken, so that one nonce is good for one answer.
         let Some(nonce) = self.nonce.take() else {
             let mut nonce = [0; 32];
             getrandom::fill(&mut nonce).map_err(|_| AuthenticationError::Unavailable)?;
@@ -76,6 +77,7 @@ impl Exchange for Conversation {
         let colon = answer.iter().position(|byte| *byte == b':').ok_or_else(wrong)?;
         let name = str::from_utf8(&answer[..colon]).map_err(|_| wrong())?;
         let key = self.keys.get(name).ok_or_else(wrong)?;
+        // Compares in constant time, which tells a guesser nothing.
         verify(key, &nonce, &answer[colon + 1..]).map_err(|_| wrong())?;
         let identity = Identity { username: Some(name.into()), ..Identity::default() };
         Ok(Step::Done { identity, data: None })
@@ -128,6 +130,7 @@ async fn connect(address: SocketAddr, name: &str, key: &str) -> Result<ReasonCod
             return Err("the broker has closed the connection".into());
         }
         let decoded = decode(&received, ProtocolVersion::V5, &DecodeLimits::default())?;
+        // A packet may come in several reads.
         let Decoded::Packet { packet, length } = decoded else { continue };
         if let Packet::ConnAck(ack) = packet {
             return Ok(ack.reason);

@@ -49,6 +49,8 @@ pub(crate) async fn live(
     let began = Instant::now();
     let pause = Duration::from_secs(u64::from(KEEP_ALIVE_SECS) / 2);
     while began.elapsed() < WATCHED {
+        // Reading notices the end of the connection; its
+        // timeout is the moment for the next PINGREQ.
         match timeout(pause, stream.read(&mut [0; 16])).await {
             Ok(Ok(0) | Err(_)) => return Ok(Some(began.elapsed())),
             Ok(Ok(_)) => {} // PINGRESP

@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         actix_rt::spawn(async move { client::live(&id, number % 4 >= 2, mqtt, &login, &bar).await })
     };
     let clients: Vec<_> = (0..CLIENTS).map(start).collect();
+    // Changed only after all are connected, so that all are watched for the same time.
     while bar.position() < CLIENTS {
         sleep(Duration::from_millis(20)).await;
     }

@@ -48,6 +48,7 @@ impl Cluster {
                 path
             };
             let (chain, key) = (copy(chain, "server.crt"), copy(key, "server.key"));
+            // PostgreSQL refuses a key that others may read.
             run(Command::new("chmod").arg("600").arg(&key));
             let files =
                 format!("-c ssl_cert_file={} -c ssl_key_file={}", chain.display(), key.display());

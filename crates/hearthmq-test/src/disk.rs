@@ -266,6 +266,7 @@ impl<S> Clone for Plug<S> {
 
 impl<S: Store> Store for Plug<S> {
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        // Blocks the thread of the writer, as a disk that hangs does.
         if let Some(is_held) = &self.is_held {
             let (held, changed) = &**is_held;
             drop(changed.wait_while(held.lock().unwrap(), |held| *held).unwrap());
@@ -280,6 +281,7 @@ impl<S: Store> Store for Plug<S> {
         }
         let left = self.groups_left.load(Ordering::Relaxed);
         self.groups_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        // After the last group the disk answers, but stores nothing more: a cut of power.
         if left == 0 { Ok(()) } else { self.store.apply(changes, durability) }
     }
 

@@ -61,6 +61,7 @@ impl NatsServers {
     fn start_at(count: usize, lines: &str, address: impl Fn() -> SocketAddr) -> Option<Self> {
         let program = program()?;
         let directory = TempDir::new().unwrap();
+        // All addresses are known before the first server starts: each one names all.
         let routes: Vec<_> = (0..count).map(|_| free_address()).collect();
         let mut servers = Vec::new();
         for (number, route) in routes.iter().enumerate() {
@@ -89,6 +90,7 @@ impl NatsServers {
             servers.push(server);
         }
         let started = Self { servers, _directory: directory };
+        // After all have started, because a cluster is healthy only with a quorum.
         for number in 0..count {
             started.wait_until_healthy(number);
         }
@@ -207,6 +209,7 @@ fn request(to: SocketAddr, subject: &str, payload: &str) -> Option<Value> {
             lines.read_exact(&mut answer).ok()?;
             return serde_json::from_slice(&answer).ok();
         }
+        // A server closes a connection that does not answer.
         if line.starts_with("PING") {
             lines.get_mut().write_all(b"PONG\r\n").ok()?;
         }

@@ -79,6 +79,7 @@ impl Pki {
         let ca = authority("HearthMQ test CA", 1);
         let (ca_pem, ca_issuer) = self_signed(ca);
         let ca = write(at, "CA.crt", &ca_pem);
+        // Valid in itself, and trusted by nobody.
         let (_, foreign_issuer) = self_signed(authority("Another CA", 1));
 
         let intermediate_key = KeyPair::generate().unwrap();
@@ -96,6 +97,7 @@ impl Pki {
         not_yet_valid.not_before = date_time_ymd(4000, 1, 1);
 
         let device_key = KeyPair::generate().unwrap();
+        // A renewed certificate usually has the former key; both belong to one device.
         let same_key = KeyPair::from_pem(&device_key.serialize_pem()).unwrap();
         let of_device = |name: &str, serial_number: &[u8], key| {
             pair(at, name, &client("device-1", serial_number), key, &issuer, &intermediate_pem)

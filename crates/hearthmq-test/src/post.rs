@@ -126,9 +126,11 @@ async fn carry(shards: SimulatedShards, desk: Rc<Desk>) {
             }
             continue;
         }
+        // Other tasks run meanwhile, so that mail is late in different ways.
         for _ in 0..desk.turns() {
             yield_now().await;
         }
+        // Asked again: a test may have held some mail back during these turns.
         let waiting = desk.may_go(&shards);
         if waiting.is_empty() {
             continue;

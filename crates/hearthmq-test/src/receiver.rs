@@ -52,6 +52,7 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let (calling, calls) = mpsc::channel();
         let wrap = Arc::new(wrap);
+        // A thread for each connection: a test may leave one unanswered.
         thread::spawn(move || {
             for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 let (wrap, calling) = (Arc::clone(&wrap), calling.clone());
@@ -131,6 +132,7 @@ fn serve(
 ) -> io::Result<()> {
     loop {
         let mut head = Vec::new();
+        // Byte by byte, so that no byte of the body is read here.
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             stream.read_exact(&mut byte)?;

@@ -80,6 +80,7 @@ impl RecordsUnderTest {
         assert_eq!(self.value("k").await, None);
         self.records.remove(self.name("k"), Expected::Any).await.unwrap();
         self.records.remove(self.name("never"), Expected::Any).await.unwrap();
+        // A record that was removed has no revision that a late caller could meet.
         let gone = self.put("k", b"3", Expected::At(second)).await;
         assert_eq!(gone, Err(RecordsError::Conflict(None)));
         let gone = self.records.remove(self.name("k"), Expected::At(second)).await;
@@ -114,6 +115,7 @@ impl RecordsUnderTest {
 
     async fn names_and_values_are_any_that_fit(mut self) {
         let long = "ü".repeat(RecordKey::KEY_BYTES_MAX / 2);
+        // Texts that mean something to NATS, to paths or to MQTT.
         let keys = [&long, &long[2..], "*", ">", "a.b", " ", "=", "%2E", "#/+", "\r\n", "🔑"];
         for namespace in [self.namespace.clone(), format!("{}{}", self.namespace, "n".repeat(200))]
         {
@@ -217,6 +219,7 @@ impl RecordsUnderTest {
         let first = self.records.put(put).await.unwrap();
         let put = Put::new(self.name("is-extended"), "").expiring_at(soon);
         let extended = self.records.put(put.clone()).await.unwrap();
+        // The record is extended before it ends, so the first time must not remove it.
         let put = put.expecting(Expected::At(extended)).expiring_at(now().plus_secs(3_600));
         self.records.put(put).await.unwrap();
         let removal = loop {

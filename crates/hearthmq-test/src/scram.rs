@@ -41,6 +41,7 @@ impl ScramClient<'_> {
         let (salt, mut salted) = (STANDARD.decode(salt).unwrap(), [0; 32]);
         let iterations = NonZeroU32::new(iterations).unwrap();
         derive(PBKDF2_HMAC_SHA256, iterations, &salt, self.password.as_bytes(), &mut salted);
+        // `biws` is the base64 of `n,,`: no channel binding.
         let without_proof = format!("c=biws,r={nonce}");
         let challenge = str::from_utf8(challenge).unwrap();
         let signed = format!("{},{challenge},{without_proof}", self.bare());

@@ -177,6 +177,7 @@ impl World {
         let delivered = self.session.deliver(delivery, &mut message, self.now);
         let is_away = self.line.is_none();
         match (qos, delivered) {
+            // QoS 0 may be lost only while the client is away.
             (QoS::AtMostOnce, Delivered::Away) => assert!(is_away),
             (_, Delivered::Queued { displaced: 0 }) => {}
             (_, Delivered::Sent) => assert!(!is_away),
@@ -233,6 +234,7 @@ impl World {
             line.arrived.extend_from_slice(piece);
             written += piece.len();
         }
+        // A part of the output at a time, so that packets break at every place.
         link.note_written(written);
         if link.output().next().is_none() {
             link.take_written();
@@ -247,6 +249,7 @@ impl World {
             return false;
         };
         let limits = DecodeLimits::default();
+        // Taken out, because the answer may break the line, and what has arrived is then lost.
         let arrived = std::mem::take(&mut line.arrived);
         let decoded = decode(&arrived, line.version, &limits).expect("the session sends packets");
         let Decoded::Packet { packet, length } = decoded else {
@@ -283,12 +286,15 @@ impl World {
                 match publish.flags.qos {
                     QoS::AtMostOnce => None,
                     QoS::AtLeastOnce => {
+                        // QoS 1 may come twice; the model compares what has come at all.
                         if !had.contains(&number) {
                             had.push(number);
                         }
                         Some(Packet::PubAck(Ack::success(id)))
                     }
                     QoS::ExactlyOnce => {
+                        // The identifier stays until PUBREL, so a
+                        // repeated PUBLISH is recognized. [MQTT-4.3.3-10]
                         if self.received.insert(id.number()) {
                             had.push(number);
                         }
@@ -334,6 +340,7 @@ impl World {
     fn publish(&mut self, id: u16) {
         let is_new = !self.accepted.contains(&id);
         let packet = Packet::Publish(Publish {
+            // The client repeats until it has PUBREC, as after a broken line. [MQTT-3.3.1-1]
             flags: PublishFlags { dup: !is_new, qos: QoS::ExactlyOnce, retain: false },
             topic: "t",
             packet_id: Some(packet_id(id)),
@@ -403,6 +410,7 @@ impl World {
     /// Checks that everything arrives on a good line.
     fn finish(&mut self) {
         self.break_line(false);
+        // A small window, so that the rest comes in many steps.
         self.attach(3, ProtocolVersion::V5);
         loop {
             self.write(usize::MAX / 2);
