@@ -93,7 +93,9 @@ pub(crate) async fn wait_for_deliveries(
 ) -> Published {
     let (number, is_complete) = call.unzip();
     let mut stored = 0;
+    // The limit of the caller cannot exceed that of the broker, which keeps an entry meanwhile.
     let waited = timeout(wait.time_max.min(DELIVERY_WAIT_MAX), async {
+        // Stored comes first: deliveries are meaningless if the message itself was not stored.
         let _ = is_stored.await;
         stored = durable;
         if let Some(is_complete) = is_complete
@@ -107,6 +109,7 @@ pub(crate) async fn wait_for_deliveries(
         _ = caller => false, // it waits no longer
     };
     let node = shard.borrow().core.node.clone();
+    // Removed in each case, so that the table holds no calls that nobody waits for.
     let progress = number.and_then(|number| shard.borrow_mut().awaited.end(number));
     let DeliveryCounts { delivered, acknowledged, dropped, .. } = progress.unwrap_or_default();
     Published::new(node, matched).with(Deliveries {
@@ -189,6 +192,7 @@ impl Shard {
         let PublishRequest { message, by, wait } = request;
         let publication = message.publication();
         let waits_by = by.clone();
+        // Checked before the message is retained: a refused call must change nothing.
         let check = |shard: &Self, plan: &Plan| match wait {
             None => Ok(()),
             Some(_) => shard.awaited.check(plan.len(), waits_by.as_deref()),
@@ -197,6 +201,7 @@ impl Shard {
         let matched = plan.len();
         let durable = if publication.qos == QoS::AtMostOnce { 0 } else { plan.durable_len() };
         let call = match wait {
+            // Without targets, there is nothing to wait for.
             Some(WaitForDeliveries { stage, time_max }) if matched > 0 => {
                 let (number, is_complete) = self.awaited.begin(stage, matched, waits_by);
                 let millis = u64::try_from(time_max.as_millis()).unwrap_or(u64::MAX);

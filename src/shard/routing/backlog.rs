@@ -117,6 +117,7 @@ impl Shard {
         slot: u32,
         filters: impl Iterator<Item = &'f str>,
     ) {
+        // At the end of the broker, the messages stay in the store for the next start.
         if self.lifecycle.is_quiet() {
             return;
         }
@@ -127,6 +128,7 @@ impl Shard {
             };
             let Some(found) = self.slots.get_mut(slot as usize) else { return };
             found.begin_scan_again();
+            // Without messages there is nothing to offer, in this group or any other.
             if found.session.queued() == 0 {
                 return;
             }
@@ -175,6 +177,7 @@ impl Shard {
     pub(in crate::shard) fn take_backlogs(&mut self, slot: u32, now: Timestamp) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some(backlogs) = &mut found.backlogs else { return false };
+        // One question at a time: a second answer might exceed the room of the member.
         if backlogs.is_asking || self.lifecycle.is_quiet() {
             return false;
         }
@@ -193,6 +196,7 @@ impl Shard {
             return false;
         };
         except.push(taker);
+        // All members with waiting messages have been asked.
         let Some(holder) = self.core.index.next_holder(parts, &except) else {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.backlogs().wanted.remove_first();
@@ -206,6 +210,7 @@ impl Shard {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.backlogs().is_asking = true;
             }
+            // The holder's messages are on their way to the store; its shard asks itself again later.
             if holder.host == self.host() {
                 self.asked_later.0.push(asked);
             } else {
@@ -245,6 +250,7 @@ impl Shard {
             if number == self.number {
                 self.note_given(&answer);
             } else {
+                // The answer goes behind the messages, because mail of one shard keeps its order.
                 self.send_to_shard(number, ToShard::BacklogTaken(answer));
             }
             return;
@@ -255,6 +261,7 @@ impl Shard {
         }
         let parts = validate_filter(&asked.filter);
         let next = parts.ok().and_then(|p| self.core.index.next_holder(p, &asked.passed));
+        // The request goes on to the next holder by itself, since nobody repeats it for an application.
         if let Some(holder) = next.filter(|_| !self.lifecycle.is_quiet()) {
             self.post(TakeBacklog { holder, ..asked });
         }
@@ -289,6 +296,7 @@ impl Shard {
             return Given::Nothing;
         }
         let mut portion = Portion { messages: asked.messages.min(PORTION.messages), ..PORTION };
+        // An application has a channel of fixed size; what does not fit would be dropped.
         if asked.taker.host == Host::InProcess {
             match self.core.in_process.room(asked.taker) {
                 None => return Given::Nothing,
@@ -302,6 +310,7 @@ impl Shard {
         let mut scan = self.take_scan(slot, share);
         let mut taken = Vec::new();
         let mut outcome = Given::Some;
+        // Each look may read one page, so their number bounds the time of this turn.
         for _ in 0..LOOKS_MAX {
             let looked = self.look(slot, &mut scan, asked, &mut portion, &mut taken, now);
             if looked != Given::Some {
@@ -313,6 +322,7 @@ impl Shard {
             }
         }
         if outcome == Given::Nothing {
+            // The index need not name this holder again until it has new messages.
             self.strike_off(parts, asked.holder, &scan);
         } else if let Some(found) = self.slots.get_mut(slot as usize) {
             found.backlogs().scan = Some(scan);
@@ -350,6 +360,7 @@ impl Shard {
     ) -> Given {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Given::Nothing };
         taken.append(&mut found.session.take_backlog(scan, portion, &asked.accepts, now));
+        // One page only if memory has no more, because messages in memory are the older ones.
         if portion.messages == 0 || portion.bytes == 0 || found.session.has_more_in_memory(scan) {
             return Given::Some;
         }
@@ -358,6 +369,8 @@ impl Shard {
         else {
             return Given::Nothing;
         };
+        // A page has a minimum size: a request for one message would otherwise read the queue
+        // message by message.
         let bounds = PageBounds {
             messages_max: portion.messages.max(PAGE_MESSAGES_MIN),
             bytes_max: PORTION.bytes,
@@ -369,6 +382,7 @@ impl Shard {
                 return Given::Later;
             }
         };
+        // An empty page may only mean that the messages are not written yet.
         if page.is_empty() {
             return self.look_at_end(scan);
         }

@@ -67,9 +67,11 @@ impl Shard {
         size: usize,
         is_awaited: bool,
     ) {
+        // Without a store nothing is awaited.
         if is_awaited && self.journal.is_some() {
             let batch = self.batches.of(shard);
             batch.is_awaited = true;
+            // Each target on that shard causes a change of its own, which counts before it is made.
             let changes = batch.targets_of(&delivery.to, Host::Shard(shard));
             let announced = size + changes * CHANGE_BYTES;
             batch.announced += announced;
@@ -86,6 +88,7 @@ impl Shard {
     pub(in crate::shard) fn flush_batches(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
         let announced = std::mem::take(&mut self.batches.announced);
+        // The debtor is looked up only if something is announced.
         let debtor = if announced > 0 { self.debtor() } else { None };
         // What the ticket ends, such as a Will, stays in the store until its message is there, also if no output
         // waits for the store.
@@ -94,6 +97,7 @@ impl Shard {
             if collected.deliveries.is_empty() {
                 continue;
             }
+            // The batch is emptied even if its shard has gone, so nothing piles up at the end of the broker.
             let mut batch = std::mem::take(collected);
             if batch.is_awaited && is_waited_for {
                 batch.awaited = ticket.map(|ticket| Awaited { shard: self.number, ticket });
@@ -103,9 +107,11 @@ impl Shard {
                 && let Some(keeper) = &self.core.keeper
             {
                 let now = self.core.clock.now();
+                // The sender's owner pays for the changes until the other shard has handed them over.
                 batch.load = keeper.announce(batch.announced, || debtor.clone(), now);
             }
             if let Some(shard) = self.core.shard(ShardNumber(at as u16)) {
+                // Counted before it is sent, because the receiver subtracts.
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
                 shard.door.send(Sender::Shard(self.number), ToShard::Deliver(batch));
             }

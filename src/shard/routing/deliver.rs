@@ -35,6 +35,7 @@ impl Shard {
 
     fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
         let Deliver { deliveries, parcel, plans, .. } = batch;
+        // Small messages of a batch lie in one allocation; larger ones come as their own.
         let mut parcel = parcel.unpack();
         for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
             let mut message = match &message {
@@ -52,6 +53,7 @@ impl Shard {
                     self.has_arrived(on_its_way);
                 }
                 RemoteTargets::Awaited(at, call) => {
+                    // Each delivery has a receipt of its own, so the message is allocated once before them.
                     let message = message.allocate();
                     for target in plans[at].targets_at(self.host()) {
                         self.deliver_awaited(target, &message, call, now);
@@ -66,6 +68,7 @@ impl Shard {
                     self.has_arrived(on_its_way);
                 }
                 RemoteTargets::Shared(plan, search) => {
+                    // The search takes the place in transit out of the turn if it passes the message on.
                     let mut turn = Turn { on_its_way, ..Turn::at(now) };
                     self.deliver_shared(&plan, search, &mut message, &mut turn);
                     // The message may have moved on to another shard.
@@ -108,6 +111,7 @@ impl Shard {
             return None;
         }
         let (topic, qos) = (message.publication.topic, target.qos);
+        // Rules of the session's own may have expired; the others then decide by the topic.
         if !self.collects(slot, topic, qos) {
             return None;
         }
@@ -115,6 +119,7 @@ impl Shard {
         if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {
             self.read_page(target.place.slot);
         }
+        // `read_page` may have changed the slot.
         let slot = self.slots.get_mut(target.place.slot as usize)?;
         // The session encodes into this buffer if it can send the message now.
         if let Some(link) = slot.session.link_mut() {
@@ -179,9 +184,11 @@ impl Shard {
     /// Moves waiting messages of a client into its output, with its retained messages, as far as
     /// there is room. Returns `false` if there may be more, but other tasks must get their turn.
     pub(crate) fn pump(&mut self, slot: u32, now: Timestamp) -> bool {
+        // A bound for each turn: a client that reads fast must not keep the thread from others.
         for _ in 0..SLICES_PER_TURN {
             let Some(found) = self.slots.get_mut(slot as usize) else { return true };
             found.session.pump(now);
+            // Messages of withdrawn subscriptions are removed before they could be sent.
             if found.session.wants_examination() {
                 let generation = found.generation;
                 if self.examine_waiting(slot, generation, now) == 0 {
@@ -189,6 +196,7 @@ impl Shard {
                 }
                 continue;
             }
+            // Memory has no more of the queue; the next page is in the store.
             if found.session.wants_page() {
                 if !self.read_page(slot) {
                     return true;
@@ -197,9 +205,11 @@ impl Shard {
             }
             let Some(RetainedWalk { filter, after, until, .. }) = found.session.wanted_slice()
             else {
+                // Messages that wait for this client alone come before those of its groups.
                 if self.take_backlogs(slot, now) {
                     continue;
                 }
+                // The queue may be shorter now, for which publishers wait.
                 self.note_taken(slot, now);
                 return true;
             };

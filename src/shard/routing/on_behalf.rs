@@ -22,6 +22,7 @@ impl Shard {
         changes: &[SubscriptionChange],
         now: Timestamp,
     ) -> Result<ChangedSubscriptions, ControlError> {
+        // The connection may have been replaced since the call reached it.
         self.linked(slot, link).filter(|found| found.is_online()).ok_or(ControlError::NotOnline)?;
         let mut turn = Turn::of_read(now);
         let reasons = changes.iter().map(|change| match change {
@@ -30,7 +31,9 @@ impl Shard {
             }
             SubscriptionChange::Unsubscribe(filter) => self.unsubscribe_one(slot, filter, now),
         });
+        // Collected here, because the iterator is lazy and the changes must be made before the flush.
         let reasons = reasons.collect();
+        // The caller waits outside of the shard until the changes are stored.
         let (stored, is_stored) = oneshot::channel();
         self.tell_when_stored(stored);
         self.flush();
@@ -58,6 +61,7 @@ impl Shard {
         if sends_retained {
             self.send_retained(slot, &asked, None, turn);
         }
+        // The new member may take what waits at absent ones.
         self.seek_backlog(slot, filter);
         reason
     }

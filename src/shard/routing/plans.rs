@@ -111,10 +111,12 @@ impl Shard {
         retain: bool,
     ) -> Option<Box<RecentTopic>> {
         let policy_generation = self.core.authorizer.generation();
+        // Taken out of the slot, so that the rules can be asked while it is changed.
         let mut recent = self.slots.get_mut(slot as usize)?.recent_topic.take();
         if let Some(recent) = &mut recent
             && recent.topic == topic
         {
+            // The topic is the same; only its decision depends on these three.
             if (recent.qos, recent.retain, recent.policy_generation)
                 != (qos, retain, policy_generation)
             {
@@ -123,6 +125,7 @@ impl Shard {
                 recent.policy_generation = policy_generation;
             }
         } else {
+            // The allocation of the former topic is used again, so a change of topic costs none.
             let mut text = recent.map(|recent| recent.topic).unwrap_or_default();
             text.clear();
             text.push_str(topic);

@@ -36,6 +36,7 @@ impl Shard {
             self.handle_set_keep_alive(slot, publish, now);
             return Ok(Handled::Done);
         }
+        // A message that must wait comes again, so its rate is judged before anything is counted.
         if turn.is_paced && !self.may_read_now(slot, now) {
             return Ok(Handled::MustWait(HoldReason::RateLimit));
         }
@@ -44,6 +45,7 @@ impl Shard {
             return Ok(Handled::Done);
         };
         // Before anything is counted, retained or routed, so that nothing has to be undone.
+        // Only messages that are allowed wait; the others are refused immediately.
         if let Some(reason) = self.why_publish_waits(slot, publish, topic, &mut recent, now) {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.recent_topic = Some(recent);
@@ -80,6 +82,7 @@ impl Shard {
                 }
             }
         };
+        // The acknowledgement waits for every change that this message has caused here.
         let gate = self.gate_since(mark, slot);
         self.end_span(turn, reason, gate);
         if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -100,9 +103,11 @@ impl Shard {
         recent: &mut RecentTopic,
         now: Timestamp,
     ) -> Option<HoldReason> {
+        // A message that is not allowed reaches no queue and no store.
         if recent.decision != Decision::Allow {
             return None;
         }
+        // One load in the normal case: no queue is full.
         if self.core.waits.is_needed() {
             let plan = self.current_plan(recent, topic);
             if self.must_wait(slot, publish.flags.qos, &plan) {
@@ -139,6 +144,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<ReasonCode, RetainedFull> {
         let now = turn.now;
+        // The buffer belongs to the turn, so messages with properties do not allocate.
         let mut properties = std::mem::take(&mut turn.properties);
         properties.clear();
         if !publish.properties.is_plain() {
@@ -154,6 +160,7 @@ impl Shard {
             properties: &properties,
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
+        // A publisher that gets no answer loses only the retained copy; its message is still delivered.
         if publication.retain
             && let Err(full) = self.retain(&publication, Some(slot), now)
             && is_answered(&publication)
@@ -176,6 +183,7 @@ impl Shard {
                 None => self.route(&publication, &plan, publisher, turn),
                 Some(trace) => self.route_traced(&publication, &plan, publisher, &trace, turn),
             }
+            // The next packet of the turn may be of QoS 0.
             turn.publisher = None;
         }
         let reason = match plan.is_empty() {
@@ -216,6 +224,7 @@ impl Shard {
         check: impl FnOnce(&Self, &Plan) -> Result<(), ControlError>,
         now: Timestamp,
     ) -> Result<Arc<Plan>, ControlError> {
+        // A call is not held as a connection is; it is refused and may be repeated.
         if !self.full_targets(publication).is_empty() {
             return Err(ControlError::Unavailable);
         }
@@ -224,10 +233,12 @@ impl Shard {
         if publication.qos != QoS::AtMostOnce && is_durable && self.trouble().is_some() {
             return Err(ControlError::Unavailable);
         }
+        // Checked before anything is retained.
         check(self, &plan)?;
         let owner =
             by.filter(|_| is_durable).map(|username| self.core.account(Owner::User(username)));
         if let Some(owner) = &owner {
+            // A user that waits for the store with its clients must not go around this by calls.
             if self.owner_waits_for_store(owner, now) {
                 return Err(ControlError::Unavailable);
             }
@@ -283,6 +294,7 @@ impl Shard {
                 }
             }
         }
+        // Groups last: their search may pass the message on to another shard.
         self.route_shared(plan, &mut message, turn);
     }
 
@@ -298,11 +310,13 @@ impl Shard {
         let is_durable = plan.is_durable_at(Host::Shard(shard));
         let is_awaited = message.publication.qos != QoS::AtMostOnce && is_durable;
         let batch = self.batches.of(shard);
+        // Messages of one batch often have one plan, which is sent once.
         if batch.plans.last().is_none_or(|last| !Arc::ptr_eq(last, plan)) {
             batch.plans.push(plan.clone());
         }
         let to = RemoteTargets::Planned(batch.plans.len() - 1);
         let size = message.publication.size();
+        // Small messages are copied into one allocation for the whole batch.
         if let Some(packed) = batch.parcel.pack(&message.publication) {
             let message = RemoteMessage::Packed(packed);
             let delivery = RemoteDelivery { message, publisher, to, on_its_way: None };
@@ -310,6 +324,7 @@ impl Shard {
         }
         let message = message.allocate();
         let to_shard = |core: &Core| Destination::Shard(*core.homes(), shard);
+        // Only a message that must be stored there is noted as in transit here.
         let on_its_way =
             if is_awaited { self.send_on_its_way(&message, to_shard, turn) } else { None };
         let message = RemoteMessage::Allocated(message);

@@ -58,15 +58,19 @@ impl Shard {
         if self.search(plan, &mut search, message, turn) {
             return;
         }
+        // The member at the tail has gone or is full; order cannot be kept, so the normal search begins.
         if search.effort == Effort::Behind {
             let easiest = Search::new(plan, search.group, search.turn);
             let search = Search { is_stale: search.is_stale, ..easiest };
             return self.deliver_shared(plan, search, message, turn);
         }
+        // No member can send it now; the next choice is a member with room in its queue.
         if search.effort == Effort::AtOnce {
             let search = search.again(Effort::Room);
             return self.deliver_shared(plan, search, message, turn);
         }
+        // The plan named a member that has gone. A new one may name another, so it is tried once
+        // before a queue overflows.
         if search.effort == Effort::Room && search.is_stale {
             let share = plan.shared().get(search.group).map(|group| group.share());
             let fresh = self.plan(message.publication.topic);
@@ -78,6 +82,7 @@ impl Shard {
             let search = Search { group, is_stale: false, ..search.again(Effort::RoomAnew) };
             return self.deliver_shared(&fresh, search, message, turn);
         }
+        // All are full: the policy of the first member's queue decides.
         if search.effort != Effort::Whatever {
             search = search.again(Effort::Whatever);
             return self.deliver_shared(plan, search, message, turn);
@@ -113,6 +118,7 @@ impl Shard {
             };
         }
         // A large group is not searched to its end for one message.
+        // Refusals and tries have separate bounds: a member that is gone costs less than a full one.
         while search.refused < REFUSALS_MAX
             && search.tried < TRIES_MAX
             && (search.effort != Effort::AtOnce || group.is_there(search.tried))
@@ -124,6 +130,7 @@ impl Shard {
                     let is_there = group.is_there(search.tried);
                     self.offer(member, is_there, share_of(group), search, message, turn.now)
                 }
+                // The search goes on there, and does not return.
                 Host::Shard(number) => {
                     self.search_at(number, plan, *search, group, message, turn);
                     true
@@ -149,6 +156,7 @@ impl Shard {
     ) {
         let to = RemoteTargets::Shared(plan.clone(), search);
         let message = message.allocate();
+        // A message from the store of another session must not leave it before it is stored elsewhere.
         let must_be_stored = group.is_durable() || turn.publisher == Some(IN_TRANSIT);
         let is_awaited =
             (message.qos() != QoS::AtMostOnce && must_be_stored) || turn.on_its_way.is_some();
@@ -171,12 +179,14 @@ impl Shard {
         message: &mut SharedPublication<'_>,
         now: Timestamp,
     ) -> bool {
+        // A suspended session collects nothing.
         let found = self.slot_at(member.place).filter(|slot| !slot.is_suspended);
         let Some(slot) = found else {
             search.is_stale = true;
             return false;
         };
         search.refused += 1; // Unless it takes the message.
+        // Rules of the member's own may have expired since the plan was made.
         if !self.collects(slot, message.publication.topic, member.qos) {
             return false;
         }
@@ -203,6 +213,7 @@ impl Shard {
             Some(Delivered::TooLarge) if is_choosy => false,
             Some(delivered) => {
                 self.count_delivered(Some(member.place.slot), delivered);
+                // The index must know that messages wait here, so that later ones queue behind it.
                 if let Delivered::Queued { .. } = delivered {
                     self.note_waiting(member.place.slot, share);
                 }
@@ -225,6 +236,7 @@ impl Shard {
                 false
             }
             Some(delivered) => {
+                // An application acknowledges nothing, so sending is the last step.
                 if let Some(receipt) = message.receipt().filter(|_| delivered == Delivered::Sent) {
                     receipt.sent(true);
                 }
@@ -278,11 +290,13 @@ impl Shard {
         if message.publication.has_expired(turn.now) {
             return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
         }
+        // A new plan: members may have left since the message was queued.
         let plan = self.plan(message.publication.topic);
         let mut groups = plan.shared().iter().enumerate();
         let Some((at, group)) = groups.find(|(_, group)| group.share() == share) else {
             return self.metrics.dropped(DropReason::NoSubscriber, 1);
         };
+        // The member that asked comes first.
         let search = match taker.and_then(|taker| group.turn_of(taker)) {
             Some(turn) => Search { effort: Effort::Room, ..Search::new(&plan, at, turn) },
             None => Search::new(&plan, at, group.next_turn()),

@@ -167,6 +167,7 @@ impl Shard {
                 reasons: reasons.clone(), // [MQTT-3.11.3-1]
             })
         };
+        // A client would wait for an answer that exceeds its Maximum Packet Size. [MQTT-3.1.2-24]
         if link.try_send(&answer) { Ok(()) } else { Err(ANSWER_TOO_LARGE) }
     }
 
@@ -184,6 +185,7 @@ impl Shard {
         while progress.followed < filters.len() && turn.takes_filter() {
             let at = progress.followed;
             progress.followed += 1;
+            // A refused filter gets neither an event nor retained messages.
             if progress.reasons[at].is_failure() {
                 continue;
             }
@@ -192,6 +194,7 @@ impl Shard {
             if progress.sends_retained[at] {
                 self.send_retained(slot, &asked, identifier, turn);
             }
+            // Behind the retained messages, which are older than those that wait for the group.
             self.seek_backlog(slot, asked.filter);
         }
     }
@@ -251,6 +254,7 @@ impl Shard {
         let Ok(parts) = validate_filter(asked.filter) else {
             return (ReasonCode::TopicFilterInvalid, false);
         };
+        // The limits on topics hold for filters too.
         if !self.core.allows_topic(asked.filter) {
             return (ReasonCode::TopicFilterInvalid, false);
         }
@@ -258,6 +262,7 @@ impl Shard {
         if let Some(trouble) = self.trouble().filter(|_| found.session.number().is_some()) {
             return (trouble.reason(), false);
         }
+        // A replaced subscription needs no additional room, so no limit refuses it. [MQTT-3.8.4-3]
         let existed = found.session.is_subscribed(asked.filter);
         let limits = self.core.limits_now();
         let is_one_too_many = limits.subscriptions_per_client_max != 0
@@ -269,6 +274,7 @@ impl Shard {
             self.make_room(&account, more);
         }
         let bytes = self.core.index.bytes() + more;
+        // Limits come before the rules: asking an authorizer costs more than comparing numbers.
         if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
             return (ReasonCode::QuotaExceeded, false);
         }
@@ -284,6 +290,7 @@ impl Shard {
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
             return (ReasonCode::NotAuthorized, false);
         }
+        // Looked up again: the calls above needed the whole shard.
         let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
             return (ReasonCode::UnspecifiedError, false);
         };
@@ -332,6 +339,7 @@ impl Shard {
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let identifiers = identifier.map(|identifier| [identifier].into());
+        // Values of `$SYS` are few and never stored, so they need no walk.
         for message in self.core.system.matching(parts.filter) {
             let qos = message.qos().min(asked.options.qos);
             let delivery =
@@ -344,6 +352,7 @@ impl Shard {
         // Messages retained from now on find the subscription, and are delivered through it.
         let until = self.core.retained.last_number();
         let mut after: Option<Box<str>> = None;
+        // A walk that is there already is older, so a new one queues behind it.
         while turn.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
             let query = RetainedQuery { filter: parts.filter, after: after.as_deref(), until };
             let slice = self.core.retained.slice(&query, turn.nodes_left, now);
@@ -359,12 +368,14 @@ impl Shard {
                     found.note_dropped(DropReason::QueueFull, 1);
                 }
             }
+            // Nodes and not messages are counted, because a search may pass many nodes that hold nothing.
             turn.nodes_left = turn.nodes_left.saturating_sub(slice.nodes);
             if slice.go_on_after.is_none() {
                 return;
             }
             after = slice.go_on_after;
         }
+        // The rest is fetched as the client takes messages, so the queue of the client does not overflow.
         let (filter, qos) = (parts.filter.into(), asked.options.qos);
         found.session.begin_walk(RetainedWalk { filter, qos, identifier, after, until });
     }
@@ -381,10 +392,12 @@ impl Shard {
         let (Some(place), Some(found)) = (place, self.slots.get_mut(slot as usize)) else {
             return ReasonCode::UnspecifiedError;
         };
+        // The event has the QoS that the subscription had.
         let qos = found.session.subscription(filter).map(|s| s.options.qos);
         found.session.unsubscribe(filter);
         let Some(qos) = qos else { return ReasonCode::NoSubscriptionExisted };
         self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
+        // Messages of the group may wait here, and the other members may take them now.
         if parts.share_name.is_some() {
             self.forget_held(slot);
         }

@@ -89,9 +89,11 @@ impl Shard {
             Some(packets) => SharedPublication::within(packets, *publication).received(turn.now),
             None => SharedPublication::new(*publication).received(turn.now),
         };
+        // The number comes first, so that all copies of the message have the same.
         if let Some(number) = self.message_number(publication, plan, turn) {
             message = message.numbered(number);
         }
+        // Each delivery gets a copy with its receipt, so the message lives on the heap from here on.
         let message = message.allocate();
         for host in plan.hosts() {
             match host {
@@ -112,6 +114,7 @@ impl Shard {
                 }
             }
         }
+        // Each group gets a receipt of its own, because its member is found later.
         for (at, group) in plan.shared().iter().enumerate() {
             let search = Search::of_new(plan, at, group.next_turn(), message.qos());
             let message = traced_copy(&message, trace, None, turn.now);
@@ -171,6 +174,7 @@ impl Shard {
         let is_durable = plan.is_durable_at(Host::Shard(shard));
         let is_awaited = message.qos() != QoS::AtMostOnce && is_durable;
         let batch = self.batches.of(shard);
+        // Not shared with the last plan of the batch: messages with spans are rare.
         batch.plans.push(plan.clone());
         let to = RemoteTargets::Traced(batch.plans.len() - 1, Arc::clone(trace));
         let to_shard = |core: &Core| Destination::Shard(*core.homes(), shard);
