@@ -81,13 +81,16 @@ impl Shard {
         connect: &mut AcceptedConnect,
         now: Timestamp,
     ) -> Result<ReadySession, NoSession> {
+        // Everything that can refuse the client comes before the first change.
         let account = self.check_client(connect, now)?;
         let user = connect.identity.username.as_ref();
         let sticky = self.core.sticky.layers(&connect.client_id, user);
         connect.settings = (!sticky.in_force().is_empty()).then(|| Box::new(sticky));
+        // The version goes on from the former connection, or from the highest that was forgotten.
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;
+        // Only a new session needs a place; a client with a session always returns.
         if existing.is_none()
             && self.core.sessions() >= self.core.limits_now().sessions_max as usize
         {
@@ -103,11 +106,13 @@ impl Shard {
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
+        // Only a Will is left of such a session, so there is nothing to resume.
         let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
         let starts_clean = connect.clean_start || !is_owner || has_ended;
         // If only the record of an ended session remains, CONNACK does not wait for it.
         let was_durable = !has_ended && existing.is_some_and(|slot| self.is_durable(slot));
         self.check_store(connect, (was_durable, starts_clean), &account, now)?;
+        // A session that continues must know its Packet Identifiers in flight.
         if let Some(slot) = existing.filter(|_| !starts_clean)
             && !self.recall(slot)
         {
@@ -117,6 +122,7 @@ impl Shard {
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
         }
+        // Asked before the takeover, which ends the present connection.
         let was_online = self.is_online(&connect.client_id);
         let existing = self.make_way(connect, starts_clean, now);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
@@ -131,6 +137,7 @@ impl Shard {
             found.presence = Presence { version, proven, ..presence_of(connect, now) };
         }
         self.set_timer(slot);
+        // Its rules may have changed while the client was absent.
         if existing.is_some() {
             self.collect_again(slot); // A suspended session is not checked.
             self.revoke_subscriptions(slot, now);
@@ -159,6 +166,7 @@ impl Shard {
             is_resumed: !starts_clean,
             ..Departure::unannounced(DisconnectReason::Takeovered)
         };
+        // The Will of the old connection is published or cancelled before the new session exists.
         self.replace_connection(connect, departure, now);
         // A session that ends with its connection has no slot any more.
         let existing = self.clients.get(&connect.client_id).copied();
@@ -204,9 +212,11 @@ impl Shard {
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<Arc<Account>, NoSession> {
+        // A bridge is a client of this configuration, and cannot follow a redirection.
         if let Some(to) = self.core.draining.load_full().filter(|_| connect.of_bridge.is_none()) {
             return Err(NoSession::Redirected(to));
         }
+        // CONNACK is encoded after the session has changed, so its size is examined before.
         if !self.takes_conn_ack(connect) {
             return Err(NoSession::ConnAckTooLarge);
         }
@@ -214,12 +224,14 @@ impl Shard {
         if self.core.bans.keeps_out(&connect.client_id, username, address, now) {
             return Err(NoSession::Banned);
         }
+        // Rules may have been reloaded between the handshake and this turn.
         if connect.proven.has_missed_rules(&connect.identity, &*self.core.authorizer) {
             return Err(NoSession::Unprepared);
         }
         if !self.is_still_welcome(connect) || connect.identity.has_expired(now) {
             return Err(NoSession::NotAuthorized);
         }
+        // After the checks above, so that a client which they refuse gets no account.
         let account = self.core.account_of(connect.identity.username.as_ref(), connect.peer.ip());
         if self.slowed.is_too_early(&connect.client_id, &account, now) {
             return Err(NoSession::TooEarly);
@@ -259,6 +271,7 @@ impl Shard {
         former: Option<u32>,
         account: &Arc<Account>,
     ) -> Result<(), NoSession> {
+        // A session that counts already needs no second place in the share of its user.
         let has_lasted = former
             .and_then(|slot| self.slot(slot))
             .is_some_and(|s| s.lasting.taken() > 0 && Arc::ptr_eq(&s.account, account));
@@ -266,6 +279,7 @@ impl Shard {
             self.metrics.user_limits_reached.increment(UserLimit::Sessions);
             return Err(NoSession::UserFull);
         }
+        // Shares are taken with the CONNECT, and returned by their guards if a later check refuses it.
         if let Some(will) = &mut connect.will {
             let mut charge = Charge::new(account.clone(), |account| &account.will_bytes);
             let bytes = will.counted_bytes();
@@ -294,12 +308,14 @@ impl Shard {
         let found = self.override_at(&connect);
         let settings = self.settle(&connect, found.as_ref());
         let present = prepared.session_present;
+        // CONNACK is in the output before messages of the session can be encoded. [MQTT-3.2.0-1]
         let mut link = self.new_link(&connect, settings, limits, (expiry_secs, present), now);
         let keep_alive_change = begin_override(&mut link, found.as_ref(), now);
         let live_settings = begin_settings(&mut link, connect.settings, expiry_secs, now);
         let of_connection = (live_settings.as_deref(), connect.of_bridge);
         self.begin_session(prepared.slot, connect.will, of_connection, expiry_secs);
         // All that CONNACK promises is noted by now; the last Will below is not part of it.
+        // A session that was durable waits too: its removal must be stored before the client learns of it.
         let waits = prepared.was_durable || self.is_durable(prepared.slot);
         let gate = waits.then(|| self.gate_of_connect(prepared.slot)).flatten();
         if let Some(ticket) = gate {
@@ -332,14 +348,17 @@ impl Shard {
             clean_start: connect.clean_start,
             settings: live_settings,
         });
+        // Subscriptions that are not checked yet must not deliver to the new connection.
         link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);
         self.metrics.connects_accepted.increment();
         self.metrics.connections.set(self.lifecycle.count_connected() as u64);
         self.note_deadline(prepared.slot);
+        // A resumed queue may be full, and its publishers wait from its first moment.
         self.note_queued(prepared.slot);
         self.tell_groups(prepared.slot);
         self.set_timer(prepared.slot); // The credentials may expire.
+        // With a gate, the same call follows when its ticket is stored.
         if gate.is_none() {
             self.conn_ack_said(prepared.slot);
         }
@@ -365,6 +384,7 @@ impl Shard {
         let broker = broker.map(|id| broker_property(id)).unwrap_or_default();
         packet.properties.user_properties = broker.as_user_properties();
         let mut packet = Packet::ConnAck(Box::new(packet));
+        // CONNACK may exceed the Maximum Packet Size of the client. [MQTT-3.1.2-24]
         if !link.try_send(&packet)
             && let Packet::ConnAck(ack) = &mut packet
         {
@@ -409,6 +429,7 @@ impl Shard {
         let limits = &*self.core.limits_now();
         let mut keep_alive_secs = connect.keep_alive_secs;
         // Only MQTT 5.0 can tell the client another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
+        // An override applies before the limit, because an operator chose it for this client.
         if connect.version == ProtocolVersion::V5 {
             if let Some(found) = found {
                 keep_alive_secs = found.interval_secs;
@@ -421,6 +442,7 @@ impl Shard {
             is_bridge: connect.is_bridge,
             asked_keep_alive_secs: connect.keep_alive_secs,
             keep_alive_secs,
+            // The broker may use less than the Receive Maximum of the client, never more. [MQTT-3.3.4-9]
             send_quota: connect.receive_maximum.min(limits.in_flight_max),
             // The other broker of a bridge was told its own, or knows none.
             receive_maximum: match connect.of_bridge {
@@ -429,6 +451,7 @@ impl Shard {
             },
             maximum_packet_size: connect.maximum_packet_size,
             topic_aliases_in_max: limits.topic_alias_maximum,
+            // An alias needs an entry on both sides, so the smaller limit counts. [MQTT-3.1.2-26]
             topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
             problem_information: connect.problem_information,
             may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),

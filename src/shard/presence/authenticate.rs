@@ -71,14 +71,17 @@ impl Shard {
         let Some(connected) = &mut found.connected else {
             return Ok(());
         };
+        // Only a client that named a method in CONNECT may send AUTH.
         let Some(authentication) = &mut connected.authentication else {
             return Err(protocol_error("MQTT-4.12.0-7"));
         };
         let Authentication { login, phase, proven, .. } = &mut **authentication;
+        // The method stays the same for the whole connection.
         if auth.properties.authentication_method != Some(&*login.method) {
             return Err(protocol_error("MQTT-4.12.0-5"));
         }
         let is_first = auth.reason == ReasonCode::ReAuthenticate;
+        // `Checking` stands in the slot while the step runs, so a second AUTH meanwhile is out of turn.
         let exchange = match (auth.reason, std::mem::replace(phase, Phase::Checking)) {
             (ReasonCode::ReAuthenticate, Phase::Settled) => {
                 let credentials = Credentials {
@@ -87,6 +90,8 @@ impl Shard {
                     certificate: login.certificate.as_ref(),
                     ..Credentials::new(found.presence.peer, &found.presence.listener)
                 };
+                // Noted at the begin: rules that are reloaded during the exchange are newer than
+                // what it proves.
                 *proven = Some(self.core.proves_now(Some((*login.method).into())));
                 let identity = Some(&found.presence.identity);
                 let start = ExchangeStart { method: &login.method, credentials, identity };
@@ -96,6 +101,7 @@ impl Shard {
             // The AUTH is out of turn. [MQTT-4.12.0-3]
             (_, Phase::Settled | Phase::Checking | Phase::Waiting(_)) => None,
         };
+        // The connection ends in this case, so the replaced phase is never seen.
         let exchange = exchange.ok_or(protocol_error("MQTT-4.12.0-3"))?;
         let data = auth.properties.authentication_data.map(<[u8]>::to_vec);
         // At most one exchange is in progress.
@@ -127,8 +133,10 @@ impl Shard {
                 Ok(false)
             }
             Ok(Step::Done { identity, data }) => {
+                // Taken once; a later exchange notes its own.
                 let proven =
                     self.authentication(slot).and_then(|under_way| under_way.proven.take());
+                // The identity changes first: Success must not be sent for a user that is refused.
                 self.replace_identity(slot, identity, proven)?;
                 self.send_auth(slot, ReasonCode::Success, data.as_deref());
                 if let Some(authentication) = self.authentication(slot) {
@@ -160,10 +168,12 @@ impl Shard {
     ) -> Result<(), Departure> {
         match renewed {
             Ok(identity) => {
+                // The source that decided the login stays responsible for the client.
                 let source =
                     self.slot(slot).and_then(|found| found.presence.identity.source.clone());
                 self.replace_identity(slot, Identity { source, ..identity }, Some(proven))
             }
+            // The source does not answer: the client keeps its identity, and the question is repeated.
             Err(AuthenticationError::Unavailable | AuthenticationError::Failed(_)) => {
                 let at = self.core.clock.now().plus_millis(ASK_AGAIN_MILLIS);
                 let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
@@ -173,6 +183,7 @@ impl Shard {
                 self.set_timer(slot);
                 Ok(())
             }
+            // The source refuses the client, so its connection ends.
             Err(error) => {
                 tracing::debug!(%error, "the identity of a client is not renewed");
                 Err(not_authenticated(error))

@@ -24,9 +24,11 @@ impl Shard {
         found.session.set_expiry_interval_secs(expiry_secs);
         found.lasting.set(u64::from(expiry_secs > 0));
         found.will = will.map(Box::new);
+        // A session that ends with its connection needs no record.
         if expiry_secs > 0 {
             self.make_durable(slot);
         }
+        // The other broker has lost its session: it may use each Packet Identifier for a new QoS 2 message.
         if of_bridge.is_some_and(|bridge| bridge.forgets_incoming)
             && let Some(found) = self.slots.get_mut(slot as usize)
         {

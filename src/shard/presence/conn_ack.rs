@@ -59,6 +59,7 @@ pub(super) fn conn_ack<'a>(
 ) -> ConnAck<'a> {
     let assigned: &Arc<str> = &connect.client_id;
     let properties = ConnAckProperties {
+        // The client knows its own values, so only those that differ are sent.
         session_expiry_interval: (asked_expiry(connect) != expiry_secs).then_some(expiry_secs),
         receive_maximum: Some(settings.receive_maximum),
         maximum_packet_size: Some(limits.packet_bytes_max),

@@ -47,10 +47,13 @@ impl Shard {
         now: Timestamp,
     ) -> Option<(Box<dyn ConnectionDoor>, Vec<u8>)> {
         let found = self.slots.get_mut(slot as usize)?;
+        // A slot without a connection has departed already, so a departure counts once.
         let connected = found.connected.take()?;
+        // DISCONNECT must be in the output before the link, and with it the output, is taken away.
         if let Some(code) = departure.code {
             found.session.disconnect(code, departure.why);
         }
+        // The permission that it remembers belongs to this connection.
         found.recent_topic = None;
         if connected.settings.is_some() {
             found.drop_queue_limits();
@@ -62,10 +65,13 @@ impl Shard {
         self.count(slot, link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.lifecycle.count_disconnected() as u64);
+        // Without a link the sweep must not find a Keep Alive deadline.
         self.note_deadline(slot);
+        // From now on nobody waits for this client, and it waits for nobody.
         self.forget_waits(slot, now);
         self.tell_disconnected(slot, &departure, now);
         self.trace_end(slot, &departure);
+        // A client whose CONNACK was not sent was never online, so no event says that it has gone.
         if connected.unannounced.is_none() {
             self.announce_disconnected(slot, departure.reason, now);
             self.note_end_in_history(slot, protocol, &departure, now);
@@ -74,6 +80,7 @@ impl Shard {
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.last_end = Some(Box::new(departure.as_last_end(now)));
         }
+        // The Will comes before the expiry, which may free the slot and the Will with it.
         self.settle_will(slot, &departure, now);
         self.settle_expiry(slot, &departure, now);
         self.lifecycle.tell_if_all_gone();
@@ -91,6 +98,7 @@ impl Shard {
         let (Some(found), Some(keep_alive)) = (self.slot(slot), keep_alive) else { return };
         let silence = keep_alive.unanswered_millis(now);
         // A packet was due after the Keep Alive, and was lost.
+        // The longest silence that can be said to be fatal is the Keep Alive itself.
         let due = u32::from(keep_alive.interval_secs()) * 1_000;
         let fatal_millis = if departure.reason == DisconnectReason::KeepaliveTimeout {
             Some(silence.min(due))
@@ -109,7 +117,9 @@ impl Shard {
             return;
         };
         let Some(will) = found.will.take() else { return };
+        // DISCONNECT with Normal disconnection, for example. [MQTT-3.14.4-3]
         if !departure.publishes_will {
+            // The record in the store existed for this Will alone.
             if let Some(record) = will.record {
                 self.note(|| Change::EndSession(record));
             }
@@ -126,6 +136,7 @@ impl Shard {
                 self.end_then(record);
             }
         } else {
+            // A connection that takes over cancels a delayed Will.
             if !departure.is_resumed {
                 // [MQTT-3.1.3-9]
                 found.will = Some(will);
@@ -149,8 +160,10 @@ impl Shard {
         }
         self.set_timer(slot);
         self.note_session(slot, false);
+        // For a takeover the next connection follows in the same turn, so groups and memory stay as they are.
         if !departure.is_resumed {
             if let Some(found) = self.slots.get_mut(slot as usize) {
+                // The store has the messages of an absent client, so they need no memory.
                 found.session.leave_to_store();
             }
             self.tell_groups(slot);
@@ -176,6 +189,7 @@ impl Shard {
 
     /// Does what is due for a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
+        // Identity and Keep Alive concern the connection; they may send it off before the session is judged.
         self.tell_identity_expired(slot, now);
         self.expire_rules(slot, now);
         self.revert_keep_alive_if_due(slot, now);
@@ -183,12 +197,14 @@ impl Shard {
             return;
         };
         let is_due = found.will_at.is_some_and(|at| at <= now);
+        // Nothing of the Will is done while its changes would have to wait, so that nothing is undone.
         if is_due && self.waits_for_store(slot, now) {
             return self.delay_will(slot, now);
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         if is_due {
             found.will_at = None;
+            // The Will counts for its owner, although no packet has caused it in this turn.
             if let Some(will) = found.will.take() {
                 self.charged_to(slot, |shard| shard.publish_will(slot, &will, now));
                 self.drop_will_then(slot);
@@ -196,12 +212,14 @@ impl Shard {
         }
         let Some(found) = self.slot(slot) else { return };
         let (will_at, expires_at) = (found.will_at, found.expires_at);
+        // A session that expires and still has a delayed Will keeps only this Will.
         if expires_at.is_some_and(|at| at <= now) {
             match will_at.filter(|_| self.is_last_will(slot)) {
                 Some(will_at) => self.leave_last_will(slot, will_at, now),
                 None => self.forget(slot, now),
             }
         } else {
+            // Weeding only for sessions that stay.
             self.weed_if_due(slot, now);
             self.set_timer(slot);
         }
@@ -266,9 +284,12 @@ impl Shard {
             None if found.is_suspended => MemberState::Suspended,
             None => MemberState::Offline,
         };
+        // Waiting messages of an absent member are free for the others; a present one looks for
+        // those of absent ones.
         let away = state != MemberState::Online;
         let offers = found.session.queued() > 0;
         let next = || found.session.next_of_walk(&mut walk).map(|(filter, _)| Box::from(filter));
+        // At most one portion of filters in a turn: one session may be in thousands of groups.
         let some: Vec<Box<str>> = std::iter::from_fn(next).take(SUBSCRIPTIONS_AT_A_TIME).collect();
         for filter in &some {
             let Ok(parts) = validate_filter(filter) else { continue };
@@ -281,6 +302,7 @@ impl Shard {
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let has_more = some.len() == SUBSCRIPTIONS_AT_A_TIME;
+        // A full portion may have been the last one; the next call then finds nothing and ends the chore.
         found.chores_mut().groups = has_more.then_some(walk);
         found.tidy_chores();
         has_more

@@ -53,10 +53,12 @@ impl Shard {
     /// Ends a session that has no connection; its Will is published now at the latest.
     pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
         let Some(place) = self.place(slot) else { return };
+        // A session that is ending has already given away its Will and its place.
         if self.slots[slot as usize].is_ending() {
             return;
         }
         let will = self.slots[slot as usize].will.take();
+        // The session has ended, so its Will waits no longer. [MQTT-3.1.2-8]
         if let Some(will) = &will {
             self.publish_will(slot, will, now);
             if let Some(record) = will.record {
@@ -66,6 +68,7 @@ impl Shard {
         let found = &mut self.slots[slot as usize];
         // Nothing finds the session under its former place.
         found.generation = self.numbers.next_generation();
+        // The timer would end the session a second time.
         self.deadlines.set_timer(slot, &mut found.timer, None);
         (found.will_at, found.expires_at) = (None, Some(now));
         found.lasting.set(0);
@@ -73,13 +76,17 @@ impl Shard {
         let has_will = will.is_some() || self.has_published_will(slot);
         let found = &mut self.slots[slot as usize];
         let ending = Ending { place, has_will, in_flight: None };
+        // The end replaces all other chores of the session.
         found.chores = None;
         found.chores_mut().ending = Some(ending);
+        // A newer session of the same client may have the entry.
         if self.clients.get(found.session.client_id()) == Some(&slot) {
             self.clients.remove(found.session.client_id());
         }
+        // A later session of this client must have a higher version.
         self.numbers.raise_version_floor(found.presence.version);
         self.metrics.sessions.set(self.clients.len() as u64);
+        // What fits into one portion leaves no record of an ending.
         if self.end_some(slot, now) != Progress::Done {
             self.note_session(slot, false);
             if will.is_some() {
@@ -94,6 +101,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Progress::Done };
         let Some(mut ending) = found.chores_mut().ending.take() else { return Progress::Done };
         let mut portion = Progress::Done;
+        // Counted down, so that `left == 0` tells a full portion from one that has come to the end.
         for left in (0..SUBSCRIPTIONS_AT_A_TIME).rev() {
             let Some(filter) = found.session.remove_any_subscription() else { break };
             if let Ok(parts) = validate_filter(&filter) {
@@ -103,6 +111,7 @@ impl Shard {
                 portion = Progress::More;
             }
         }
+        // Messages follow when the last subscription has gone, so a portion has one kind of work.
         if portion == Progress::Done {
             portion = self.leave_some(slot, &mut ending, now);
         }
@@ -129,11 +138,13 @@ impl Shard {
         }
         let mut steps = 0;
         while steps < MESSAGES_AT_A_TIME {
+            // `adopt` may have changed the slots.
             let Some(found) = self.slots.get_mut(slot as usize) else { return Progress::Done };
             let session = &mut found.session;
             let in_flight =
                 ending.in_flight.get_or_insert_with(|| session.orphans_in_flight().into());
             let left = MESSAGES_AT_A_TIME - steps;
+            // Messages in flight were sent first, so they reach the other members first.
             if !in_flight.is_empty() {
                 let orphans: Vec<_> = in_flight.drain(..left.min(in_flight.len())).collect();
                 steps += orphans.len();
@@ -143,9 +154,11 @@ impl Shard {
             let (taken, orphans) = session.leave_waiting(left);
             steps += taken;
             if taken == 0 {
+                // What is not shared is dropped with the record, and needs no reading.
                 if !session.may_hold_shared() || session.unread_from().is_none() {
                     return Progress::Done;
                 }
+                // A read of the store counts, whatever it finds.
                 steps += STEPS_OF_PAGE;
                 if !self.read_page(slot) {
                     return Progress::Later;
@@ -172,7 +185,9 @@ impl Shard {
             if !is_index_full && account.subscription_bytes.fits(more as u64) {
                 return;
             }
+            // Only its own subscriptions give room back to an account; if the index is full, any of them do.
             let is_meant = |found: &Slot| is_index_full || Arc::ptr_eq(&found.account, account);
+            // The search is short too, because a client waits for its SUBACK meanwhile.
             let mut with_chores = self.chores.first(SEARCHED_MAX);
             let has_room_to_give =
                 |f: &Slot| f.is_ending() && f.session.subscriptions_len() > 0 && is_meant(f);

@@ -72,6 +72,7 @@ impl Shard {
         by: Option<Arc<str>>,
         now: Timestamp,
     ) {
+        // Noted even if nobody follows events: the status of a client shows the author.
         if let Some(link) = self.slot_mut(slot).and_then(|found| found.session.link_mut()) {
             link.note_keep_alive_change(KeepAliveAuthor { by: by.clone(), at: now });
         }
@@ -161,9 +162,11 @@ impl Shard {
     ) {
         let plan = self.plan(topic);
         let core = Arc::clone(&self.core);
+        // The normal case without a listener must not build the event.
         if plan.is_empty() && core.hooks.is_empty() && !core.feed.is_kept() {
             return;
         }
+        // The number is given under the lock of the feed, so events of all shards have one order.
         let Some(event) = core.feed.announce(|numbers| event(self, numbers), now) else { return };
         if let Some(event) = event.event() {
             core.hooks.iter().for_each(|hooks| event.tell(&**hooks));
@@ -171,6 +174,7 @@ impl Shard {
         if plan.is_empty() {
             return;
         }
+        // Not retained: a later subscriber asks for a snapshot, and presence of the past would mislead it.
         let publication = Publication {
             topic,
             payload: &event.json(),

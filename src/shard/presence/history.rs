@@ -73,6 +73,7 @@ impl Shard {
     ) -> Result<Option<Vec<PastConnection>>, ControlError> {
         let now = self.core.clock.now();
         let slot = self.known(&request.client_id).and_then(|slot| self.slot(slot));
+        // A client before its CONNACK is not online yet, and has no entry.
         let live = slot.filter(|found| found.is_online());
         let mut found = self.connections_of(&request.client_id, now)?;
         if slot.is_none() && found.is_empty() {

@@ -51,12 +51,15 @@ impl Shard {
         request: &SetKeepAlive,
         now: Timestamp,
     ) -> Result<KeepAliveChanged, ControlError> {
+        // 0 would turn the Keep Alive off, and the broker could no longer detect the loss of the client.
         if request.interval_secs == 0 {
             return Err(ControlError::InvalidInterval);
         }
+        // The connection may have been replaced since the call reached it.
         self.linked(slot, link).filter(|found| found.is_online()).ok_or(ControlError::NotOnline)?;
         let link = self.slot(slot).and_then(|found| found.session.link());
         let link = link.ok_or(ControlError::NotOnline)?;
+        // Computed before the change, so a dry run and a real one give the same answer.
         let result = self.result_of(link, request.interval_secs, request.is_sticky)?;
         if !request.is_dry_run {
             let reverts_at = end_of(request.ttl_secs, now);
@@ -64,6 +67,7 @@ impl Shard {
             self.put_keep_alive(slot, request.interval_secs, change, now);
             let changed = (result.old_secs, result.new_secs);
             self.announce_keep_alive(slot, changed, request.by.clone(), now);
+            // The caller's answer must not come before the changes are on their way to the store.
             self.flush();
         }
         Ok(result)
@@ -112,6 +116,7 @@ impl Shard {
         let PublishFlags { qos, retain, .. } = publish.flags;
         self.metrics.messages_received[usize::from(qos.number())].add(1);
         let Some(found) = self.slot(slot) else { return };
+        // The general rules decide, as for any other topic to which the client publishes.
         let may = self.core.authorizer.authorize(&AccessRequest {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
@@ -127,6 +132,7 @@ impl Shard {
         } else {
             self.set_own_keep_alive(slot, publish.payload, by, now)
         };
+        // In each case: QoS 1 and 2 need their acknowledgement with the reason. [MQTT-4.3.2-4]
         if let Some(found) = self.slot_mut(slot) {
             found.session.publish_done(qos, publish.packet_id, reason, None);
         }
@@ -140,6 +146,7 @@ impl Shard {
         by: Option<Arc<str>>,
         now: Timestamp,
     ) -> ReasonCode {
+        // Only digits: `parse` would accept a leading plus sign.
         let digits = std::str::from_utf8(payload).ok();
         let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let secs = digits.and_then(|text| text.parse().ok());
@@ -161,6 +168,7 @@ impl Shard {
             }
             connected.own_keep_alive_at = Some(now);
         }
+        // The client asked for it itself, so it holds until the connection ends.
         let change = KeepAliveChange { reverts_at: None, is_override: false };
         self.put_keep_alive(slot, secs, change, now);
         if has_changed {
@@ -198,6 +206,7 @@ impl Shard {
     ) -> Result<KeepAliveChanged, ControlError> {
         let link = self.slot(slot).and_then(|found| found.session.link());
         let link = link.ok_or(ControlError::NotOnline)?;
+        // Without an override, the client goes back to the value that CONNACK has told it.
         let known_secs = link.settings().keep_alive_secs;
         let secs = found.map_or(known_secs, |found| found.interval_secs);
         let result = self.result_of(link, secs, found.is_some())?;

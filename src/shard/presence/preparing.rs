@@ -41,6 +41,7 @@ pub(crate) async fn prepare_found(
     sessions: Vec<StoredSession>,
     patience: &mut Patience,
 ) -> Vec<FoundSession> {
+    // The account may have changed its attributes since the session was stored, and the rules depend on them.
     let renewed = |identity| core.authenticator.renewed(&identity).unwrap_or(identity);
     let identities = sessions.iter().map(|found| renewed(identity_of(&found.record)));
     let identities: Vec<_> = identities.collect();
@@ -54,6 +55,7 @@ pub(crate) async fn prepare_found(
     let found =
         found.map(|(session, identity)| FoundSession { session, identity, is_prepared: true });
     let mut found: Vec<_> = found.collect();
+    // Sessions that could not be prepared rest until the next check; the start does not wait for them.
     for (at, result) in results {
         match result {
             Ok(prepared) => found[at].identity.prepared = prepared,
@@ -86,11 +88,13 @@ impl Shard {
     pub(crate) fn begin_preparing(&mut self, rounds: &mut Rounds) -> Vec<Unprepared> {
         let slots = rounds.next_to_prepare(|first, rounds| self.end_of_portion(first, rounds));
         let Some(slots) = slots else { return Vec::new() };
+        // Renewed first, because the authorizer loads data for the identity as it is now.
         for slot in slots.clone() {
             if self.slot(slot).is_some_and(|found| rounds.concerns(found)) {
                 self.renew(slot);
             }
         }
+        // Copies, because the shard is not borrowed while the authorizer works.
         let sessions = slots.filter_map(|slot| {
             let found = self.slot(slot).filter(|found| rounds.concerns(found))?;
             Some(Unprepared {
@@ -137,7 +141,9 @@ impl Shard {
         let mut failed = 0;
         for (at, result) in results {
             let Unprepared { slot, generation, identity, .. } = &sessions[at];
+            // The slot may belong to another session by now.
             let found = self.slot_mut(*slot).filter(|found| found.generation == *generation);
+            // A login in between has brought newer data with its identity.
             let found = found.filter(|found| found.presence.identity == *identity);
             match (found, result) {
                 (Some(found), Ok(prepared)) => {

@@ -107,11 +107,13 @@ impl Shard {
     pub(crate) fn recheck(&mut self, rounds: &mut Rounds, now: Timestamp) -> bool {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
+            // One session at a time is under way, so the walk remembers one position and not a list.
             if let Some((slot, generation)) = rounds.under_way {
                 let part = self.check_some(slot, generation, now);
                 if part.has_ended_some {
                     rounds.note_touched();
                 }
+                // Only after all subscriptions were checked is it known which queued messages belong to none.
                 let taken = match part.checked {
                     0 => self.examine_waiting(slot, generation, now),
                     taken => taken,
@@ -125,12 +127,14 @@ impl Shard {
             if rounds.next as usize >= self.slots.capacity() {
                 return false;
             }
+            // The authorizer must load data for the next portion first; the registry waits for it.
             if rounds.next >= rounds.prepared_up_to {
                 return true;
             }
             let slot = rounds.next;
             rounds.next += 1;
             if !self.slot(slot).is_some_and(|found| rounds.concerns(found)) {
+                // Comparing a name costs little, so a round about one user counts only the slots of this user.
                 steps += usize::from(!rounds.is_of_one_user());
                 continue;
             }
@@ -155,6 +159,7 @@ impl Shard {
     ) -> bool {
         // A client whose permissions could not be loaded keeps those that it has.
         let is_prepared = !rounds.unprepared.contains(&slot);
+        // A ban is in force whatever the account allows.
         self.end_if_banned(slot, rounds, now);
         let Some(found) = self.slot(slot) else { return false };
         let standing = self.standing(found);
@@ -163,10 +168,12 @@ impl Shard {
         match standing {
             Standing::Gone => {
                 rounds.note_touched();
+                // A deleted account leaves nothing for which its session could wait.
                 if is_there {
                     let departure = Departure { ends_session: true, ..not_authorized(ACCOUNT) };
                     self.send_off(slot, departure, now);
                 } else {
+                    // The end does its first portion immediately, which counts for this turn.
                     *steps += first_portion(found);
                     self.forget(slot, now);
                 }
@@ -178,6 +185,7 @@ impl Shard {
                 may_connect && is_prepared // The session waits for its user, and collects what it may.
             }
             Standing::Good | Standing::Changed if may_connect => {
+                // A session that was suspended, and may collect again, is a target for messages from now on.
                 if is_prepared && found.is_suspended {
                     *steps += first_portion(found);
                     self.collect_again(slot);
@@ -188,10 +196,12 @@ impl Shard {
             }
             Standing::Good | Standing::Changed | Standing::Suspended => {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };
+                // A session that was suspended before is no new finding of this round.
                 if is_there || !found.is_suspended {
                     rounds.note_touched();
                 }
                 *steps += first_portion(found);
+                // First the connection, so that the client learns the reason before its session falls silent.
                 self.send_off(slot, not_authorized(why), now);
                 self.suspend(slot);
                 self.tell_groups(slot);
@@ -243,6 +253,7 @@ impl Shard {
         generation: u32,
         now: Timestamp,
     ) -> CheckedPart {
+        // The slot may have another session since the check began.
         let found = self.slot_mut(slot).filter(|found| found.generation == generation);
         let walk = found.and_then(|found| found.chores.as_mut()?.check.take());
         let (Some(mut walk), Some(found)) = (walk, self.slot(slot)) else {
@@ -250,6 +261,7 @@ impl Shard {
         };
         let mut checked = 0;
         let mut denied = Vec::new();
+        // A session that is suspended meanwhile is checked when it collects again.
         while checked < SUBSCRIPTIONS_AT_A_TIME && !found.is_suspended {
             let Some((filter, subscription)) = found.session.next_of_walk(&mut walk) else { break };
             checked += 1;
@@ -259,12 +271,14 @@ impl Shard {
                 denied.push((Box::from(filter), qos));
             }
         }
+        // After the loop, because a withdrawal changes the subscriptions along which it walks.
         self.withdraw(slot, &denied, now);
         let part = CheckedPart { checked, has_ended_some: !denied.is_empty() };
         let Some(found) = self.slots.get_mut(slot as usize) else { return part };
         if checked == SUBSCRIPTIONS_AT_A_TIME {
             found.chores_mut().check = Some(walk);
         } else if let Some(link) = found.session.link_mut() {
+            // All are checked, so the messages that waited for the end of the check may go.
             link.withhold_messages(false);
             found.wake();
         }
@@ -312,14 +326,17 @@ impl Shard {
         let mut ended = Vec::with_capacity(filters.size_hint().0);
         for filter in filters.clone() {
             let Ok(parts) = validate_filter(filter) else { continue };
+            // The number of the share must be known before the last member leaves and the share with it.
             ended.push((filter, self.core.index.share(parts)));
             self.core.index.unsubscribe(parts, place);
         }
+        // The groups whose messages wait here have changed; the next message of a group notes it again.
         self.forget_held(slot);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.session.withdraw(ended.into_iter());
         // The other members may take its waiting messages.
         self.offer_backlogs(slot, filters);
+        // The queue may have become shorter, which frees publishers.
         self.note_queued(slot);
         self.set_timer(slot);
     }

@@ -128,6 +128,7 @@ impl Shard {
         now: Timestamp,
     ) -> Option<usize> {
         let of_user = self.core.sticky.of_user(username);
+        // Slots and changes have separate bounds: an empty slot costs nearly nothing, a change pumps a queue.
         let to = self.slots.capacity().min(from.saturating_add(SLOTS_AT_A_TIME));
         let (mut next, mut changed) = (from, 0);
         while next < to && changed < CHANGED_AT_A_TIME {
@@ -142,6 +143,7 @@ impl Shard {
             }
             next += 1;
         }
+        // One release and one flush for all changes of this portion.
         if changed > 0 {
             self.release_held(now);
             self.flush();
@@ -165,24 +167,29 @@ impl Shard {
         let expiry_secs = found.session.expiry_interval_secs();
         let connected = found.connected.as_mut().ok_or(ControlError::NotOnline)?;
         let former = connected.settings.as_deref();
+        // The interval that CONNECT asked for stays known, so that the end of the setting restores it.
         let first = former.map_or(expiry_secs, |live| live.first_expiry_secs);
         let mut layers = former.map(|live| live.layers.clone()).unwrap_or_default();
         let before = layers.in_force();
         change(&mut layers);
         let settings = layers.in_force();
+        // Checked with all layers together: each may be valid and their combination not.
         settings.check()?;
+        // A setting may not promise more than the limit of the broker.
         let wanted = settings.session_expiry_secs.map_or(first, |secs| secs.min(expiry_max));
         // As for a client, which may not set it in DISCONNECT either. [MQTT 5.0, 3.14.2.2.2]
         if first == 0 && wanted > 0 {
             return Err(ControlError::SessionNotLasting);
         }
         let pace = Pace::new(settings.message_rate, settings.byte_rate, now);
+        // From here on nothing fails.
         connected.settings =
             Some(Box::new(LiveSettings { layers, pace, first_expiry_secs: first }));
         found.session.set_queue_limits(settings.queue_messages_max, settings.queue_bytes_max);
         if let Some(link) = found.session.link_mut() {
             link.limit_in_flight(settings.in_flight_max);
         }
+        // Sessions that outlive their connection count for their user.
         if wanted != expiry_secs {
             found.session.set_expiry_interval_secs(wanted);
             found.lasting.set(u64::from(wanted > 0));

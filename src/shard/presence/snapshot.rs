@@ -25,6 +25,7 @@ impl Shard {
         (from, clients_max): (u32, usize),
         number: u64,
     ) -> OnlinePart {
+        // The bounds hold for slots, text and clients, because any of them can make a turn long.
         let end = self.slots.capacity();
         let mut at = from as usize;
         let to = end.min(at.saturating_add(SLOTS_AT_A_TIME));
@@ -39,6 +40,7 @@ impl Shard {
             if let Some(found) = self.slot(at as u32).filter(|found| found.is_announced()) {
                 let client_id = found.session.client_id();
                 let user = found.presence.identity.username.as_deref();
+                // Counted for clients that are not selected too: comparing their text is the work.
                 bytes += client_id.len() + user.map_or(0, str::len);
                 if filter.selects_client(client_id, user)
                     && caller.is_none_or(|caller| caller.may_observe(rules, client_id))

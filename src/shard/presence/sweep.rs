@@ -12,14 +12,17 @@ impl Shard {
     pub(crate) fn sweep(&mut self, now: Timestamp) {
         let passed = self.deadlines.begin_sweep(now);
         self.tell_expired(now);
+        // Before the sessions of all shards are restored, a Will would miss subscribers.
         while self.lifecycle.has_begun()
             && let Some(slot) = self.deadlines.take_due(now)
         {
+            // `timer_due` sets the next one.
             if let Some(found) = self.slot_mut(slot) {
                 found.timer.has_fired();
             }
             self.timer_due(slot, now);
         }
+        // Work for the whole broker is done by one shard.
         if self.lifecycle.has_begun() && self.number == ShardNumber(0) {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
@@ -28,6 +31,7 @@ impl Shard {
             self.core.history.write_some(self.core.history_limits(), now);
             self.core.metrics.sample_rates(now.millis());
         }
+        // After the timers: a subscriber that has just left is waited for no longer.
         self.lose_patience(passed, now);
         self.end_dropping(now);
         self.drop_traffic_counts(now);
@@ -36,6 +40,7 @@ impl Shard {
         self.apply_again();
         self.resume_chores();
         self.feed_starved();
+        // Everything above may have noted changes; they go to the store together.
         self.flush();
     }
 
