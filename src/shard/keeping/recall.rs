@@ -24,23 +24,28 @@ impl Shard {
         let Some(keeper) = self.core.keeper.clone() else { return false };
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some((number, from)) = found.session.unread_from() else { return false };
+        // The session need not remember messages that the store has removed: the page lacks them.
         self.forget_taken_out(slot);
         let Some(place) = self.place(slot) else { return false };
+        // The call above may have changed the slot.
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
             Err(error) => {
                 self.tell_unreadable(slot, &error);
+                // The session asks again later; a faulty disk must not end the connection.
                 self.starve(slot);
                 return false;
             }
         };
+        // A share has another number after each start, so its filter is what the store has.
         let index = &self.core.index;
         let share_number = |filter: &str| index.share(validate_filter(filter).ok()?);
         let has_some = !messages.is_empty();
         let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
         let orphans =
             found.session.take_page(Page { messages }, share_number, is_under_subscription);
+        // A message of a group whose member lost its subscription belongs to the other members.
         if !orphans.is_empty() {
             let now = self.core.clock.now();
             self.adopt(orphans, now);
@@ -48,9 +53,11 @@ impl Shard {
         if has_some {
             return true;
         }
+        // The missing messages may be among the changes of this turn, which an immediate store takes at once.
         if self.is_immediate() && self.flush_changes() {
             return self.read_page(slot);
         }
+        // Everything is written and the page is still empty: waiting longer would never help.
         if self.is_all_stored() {
             self.tell_unreadable(slot, &"they were counted, but are not in the store");
             self.slots[slot as usize].session.forget_unread();
@@ -65,6 +72,7 @@ impl Shard {
     pub(in crate::shard) fn recall(&mut self, slot: u32) -> bool {
         let Some(keeper) = self.core.keeper.clone() else { return true };
         let Some(found) = self.slots.get_mut(slot as usize) else { return true };
+        // A session without a number was never stored, so nothing of it was in flight before the start.
         let Some(number) = found.session.number().filter(|_| found.session.must_recall()) else {
             return true;
         };
@@ -77,6 +85,7 @@ impl Shard {
                 found.session.recall(entries, share_number);
                 true
             }
+            // Packet Identifiers in flight are unknown now, and a new one could be the same. [MQTT-2.2.1-4]
             Err(error) => {
                 self.tell_unreadable(slot, &error);
                 false
@@ -144,10 +153,12 @@ impl Shard {
         due_at: Timestamp,
         now: Timestamp,
     ) {
+        // The Will must survive `forget`, which frees the slot with everything in it.
         let usage = self.core.queue_usage.clone();
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let will = found.will.take();
         let (presence, account) = (found.presence.clone(), found.account.clone());
+        // A blank session keeps the client identifier known, so its return can still cancel the Will.
         let session = Session::new(found.session.client_id().clone(), usage);
         self.note_will(slot); // The new record has the Will from now on.
         self.forget(slot, now);
@@ -177,6 +188,7 @@ impl Shard {
         let client_id = session.client_id().clone();
         session.set_owner(account);
         let slot = self.slots.insert(Slot {
+            // Places of the slot's former client do not lead to this session.
             generation: self.numbers.next_generation(),
             session,
             presence,

@@ -115,6 +115,7 @@ impl Shard {
         let expiry_secs = record.expiry_interval_secs;
         // The session ended with its connection; its Will waits for the client to come back.
         let is_last_will = expiry_secs == 0 && stored.will.is_some();
+        // A client that was connected when the broker ended has lost its connection at that time.
         let has_ended =
             record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
         let leaves_more = !stored.subscriptions.is_empty()
@@ -130,6 +131,7 @@ impl Shard {
             record.ends_at
         };
         if let Some(will) = &stored.will {
+            // The delay ends with the session at the latest. [MQTT-3.1.2-8]
             let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
             found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
             let mut will = accepted(will);
@@ -139,6 +141,7 @@ impl Shard {
             will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
             found.will = Some(Box::new(will));
         }
+        // The subscriptions were not added to the index in this case, so nothing can reach the session.
         if verdict == RestoreVerdict::Ends {
             self.end_after_start(slot, now);
             return slot;
@@ -147,14 +150,17 @@ impl Shard {
             // The record stays unchanged, so each start gives the client the whole time.
             let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
             found.will_at = Some(due_at);
+            // Subscriptions and messages are removed now, in portions, and only the Will waits on.
             found.expires_at = Some(if leaves_more { now } else { due_at });
             self.set_timer(slot);
             return slot;
         }
+        // The timer ends it in a turn of its own, so a start with many ended sessions stays short.
         if has_ended {
             found.expires_at = Some(now);
         }
         self.set_timer(slot);
+        // From now on the record has the time of its end, which a later start needs.
         self.note_session(slot, false);
         self.note_will(slot);
         slot
@@ -174,6 +180,8 @@ impl Shard {
         let presence = self.presence_of(found, listener);
         let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
         let slot = self.insert_slot(session, presence, &account);
+        // Without prepared permissions the answer is preliminary: the session collects nothing
+        // until they are there.
         let verdict = match self.judge(slot) {
             RestoreVerdict::GoesOn if !found.is_prepared => RestoreVerdict::Rests,
             verdict @ (RestoreVerdict::GoesOn | RestoreVerdict::Rests | RestoreVerdict::Ends) => {
@@ -181,6 +189,8 @@ impl Shard {
             }
         };
         let (mut denied, mut marked) = (Vec::new(), Vec::new());
+        // All subscriptions are in the session before one is withdrawn, because a queued message
+        // may match several.
         for (filter, subscription) in subscriptions {
             match self.restore_subscription(slot, filter, *subscription, verdict) {
                 RestoredSubscription::Subscribed => {}
@@ -190,6 +200,7 @@ impl Shard {
                 RestoredSubscription::Marked => marked.push(filter),
             }
         }
+        // The messages stay in the store; the session gets their number and the place of the first.
         let left = LeftInQueue {
             messages: waiting.messages,
             bytes: waiting.bytes,
@@ -208,12 +219,15 @@ impl Shard {
         };
         let journal = self.journal.clone();
         let Some(found) = self.slots.get_mut(slot as usize) else { return (slot, verdict) };
+        // A suspended session receives nothing until its login is checked again.
         found.is_suspended = verdict != RestoreVerdict::GoesOn;
         found.lasting.set(u64::from(record.expiry_interval_secs > 0));
         if let Some(journal) = journal {
             found.session.restore(*number, journal, slot, &left, accepted);
         }
+        // Withdrawn before the crash, and still to be examined in the queue.
         self.withdraw_untold(slot, marked.into_iter().map(|filter| &**filter));
+        // Denied by the rules of this start, so this is a new change that the store gets.
         self.withdraw(slot, &denied, now);
         self.tell_groups(slot);
         (slot, verdict)
@@ -227,6 +241,7 @@ impl Shard {
         record: SubscriptionRecord,
         verdict: RestoreVerdict,
     ) -> RestoredSubscription {
+        // A filter in the store was valid once; only another version of the broker could have written another.
         let (Ok(parts), Some(place)) = (validate_filter(filter), self.place(slot)) else {
             return RestoredSubscription::Subscribed;
         };
@@ -234,6 +249,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return RestoredSubscription::Subscribed;
         };
+        // In each case: a withdrawal or the end of the session looks for the subscription here.
         found.session.restore_subscription(filter, SubscribedAs { options, identifier });
         if verdict == RestoreVerdict::Ends {
             return RestoredSubscription::Subscribed;
@@ -307,6 +323,7 @@ impl Slot {
             common_name: shown.common_name.as_str().into(),
             serial_number: shown.serial_number.as_str().into(),
         });
+        // Attributes are personal data, so the store has them only if a rule can need them.
         let attributes = &identity.attributes;
         let are_kept =
             !attributes.is_empty() && (rules.uses_attributes() || !identity.rules.is_empty());
@@ -323,6 +340,7 @@ impl Slot {
             groups: identity.groups.iter().map(Into::into).collect(),
             credential: identity.credential,
             rules: identity.rules.as_json().map(Into::into),
+            // Without rules of its own, a session of an absent client has nothing that could expire.
             rules_expire_at: identity.expires_at.filter(|_| !identity.rules.is_empty()),
         })
     }

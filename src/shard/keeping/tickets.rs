@@ -277,8 +277,10 @@ impl Shard {
     /// may have caused more changes.
     fn close_ticket(&mut self) -> bool {
         let Some(journal) = &self.journal else { return false };
+        // Messages for durable sessions of other shards wait in batches.
         let has_awaited = self.batches.has_awaited();
         let Tickets { owed, then, .. } = &self.tickets;
+        // The normal turn without durable changes ends here.
         if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
             return false;
         }
@@ -289,27 +291,34 @@ impl Shard {
             self.note_afterwards(then);
         }
         let Some(journal) = &self.journal else { return false };
+        // The page has all changes since the last ticket; those that follow belong to the next one.
         let mut page = journal.turn_over();
         // Before the deliveries, so that another shard's changes for them reach the store after
         // these.
         let is_stored = page.changes.is_empty() || self.hand_over(&mut page);
         let parts = usize::from(!is_stored) + self.flush_batches(Some(page.ticket));
         let JournalPage { ticket, waiting, .. } = page;
+        // Output and acknowledgements wait behind this ticket, even if it is complete already, to
+        // keep their order.
         let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
         let (owed, then) = (std::mem::take(owed), std::mem::take(then));
         let reserves = reserves.take();
         open.push_back(OpenTicket { ticket, parts, waiting, owed, then, reserves });
+        // No part is left to wait for, so the ticket is settled in this turn.
         if parts == 0 {
             self.complete(ticket);
             self.settle_first();
         }
+        // Settling may have released packets that change sessions again.
         self.journal.as_ref().is_some_and(|journal| !journal.is_blank())
     }
 
     /// Gives changes to the keeper; returns whether nothing need wait for them any more.
     fn hand_over(&mut self, page: &mut JournalPage) -> bool {
+        // Loads are taken even without a store, because they must not count for the next page.
         let owners = (self.debtor(), self.take_loads());
         let Some(keeper) = &self.core.keeper else { return true };
+        // The writer may have started since the last turn.
         if self.tickets.orders.is_none() {
             self.tickets.orders = keeper.orders();
         }
@@ -319,11 +328,13 @@ impl Shard {
             keeper.hand_over(orders, self.number, page, owners, now);
             return !keeper.makes_wait();
         }
+        // A store without a thread is written here, on the thread of the shard.
         match keeper.apply(&mut page.changes, now) {
             Ok(()) => {
                 self.tickets.written = self.tickets.handed_over;
                 true
             }
+            // The keeper applies these changes again. With `store.sync = "off"`, output does not wait for it.
             Err(place) => {
                 self.tickets.unapplied.push((place, page.ticket));
                 !keeper.makes_wait()
@@ -418,19 +429,23 @@ impl Shard {
 
     /// Releases the output that waited for tickets which are stored, with all tickets before them.
     fn settle_first(&mut self) {
+        // In order: an acknowledgement must not overtake an earlier one of the same client.
         while self.tickets.open.front().is_some_and(|open| open.parts == 0) {
             let Some(OpenTicket { ticket, waiting, reserves, .. }) = self.tickets.open.pop_front()
             else {
                 return;
             };
+            // Versions may be given out from the moment when their reservation is stored.
             if let Some(up_to) = reserves {
                 self.core.versions.reserved(up_to);
             }
             for slot in waiting {
+                // The client may have gone or reconnected meanwhile; its output went with its link.
                 let Some(found) = self.slot_mut(slot) else { continue };
                 let Some(link) = found.session.link_mut() else { continue };
                 let is_conn_ack = link.open_gate(ticket);
                 found.wake();
+                // The client is online from this moment on, so events and handling of early packets begin here.
                 if is_conn_ack {
                     self.conn_ack_said(slot);
                 }

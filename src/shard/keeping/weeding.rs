@@ -106,18 +106,23 @@ impl Shard {
 
     /// Gives a session its turn, if its time has come.
     pub(in crate::shard) fn weed_if_due(&mut self, slot: u32, now: Timestamp) {
+        // The changes noted so far must be written before a page of this queue can be read.
         let after = self.noted_so_far();
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         if found.weeds_at().is_none_or(|at| at > now) {
             return;
         }
+        // One pass at a time: its end sets the next time.
         found.weeds_after = Timestamp::NEVER;
+        // A connected client drops expired messages when it takes them, so memory is weeded only
+        // for absent ones.
         let expired = match &found.connected {
             None => found.session.begin_weeding(now),
             Some(_) => 0,
         };
         let generation = found.generation;
         self.count_dropped(slot, DropReason::Expired, expired);
+        // The store part of the queue follows in portions.
         self.weeding.passes.push_back(Pass {
             slot,
             generation,
@@ -130,6 +135,7 @@ impl Shard {
 
     /// Examines some pages; returns whether more pages should be examined soon.
     fn weed_some(&mut self, now: Timestamp) -> bool {
+        // An immediate store must have the changes of this turn, or each pass would wait for the next sweep.
         if self.is_immediate() {
             self.flush_changes();
         }
@@ -140,6 +146,7 @@ impl Shard {
             }
             let Some(mut pass) = self.weeding.passes.pop_front() else { return false };
             let seen_before = pass.seen;
+            // The messages in memory come first: they are the head of the queue.
             let (slot, generation) = (pass.slot, pass.generation);
             let examine = |shard: &mut Self| shard.examine_waiting(slot, generation, now);
             let looked = match self.charged_to(slot, examine) {
@@ -149,6 +156,8 @@ impl Shard {
                     Some(Looked::On)
                 }
             };
+            // A page costs a read of the store even if it is empty; without this, many empty queues
+            // make one long turn.
             steps += STEPS_OF_PAGE + (pass.seen - seen_before) as usize;
             match looked {
                 Some(Looked::On) => self.weeding.passes.push_front(pass),
@@ -168,8 +177,10 @@ impl Shard {
     fn weed_page(&mut self, pass: &mut Pass, now: Timestamp) -> Option<Looked> {
         let keeper = self.core.keeper.clone();
         let is_written = self.is_written(pass.after);
+        // Fewer removals under way may let a pass go on that had to wait for them.
         self.forget_taken_out(pass.slot);
         let found = self.slots.get_mut(pass.slot as usize)?;
+        // A returned client takes its messages itself, and drops those that have expired.
         if found.generation != pass.generation || found.connected.is_some() {
             return None;
         }
@@ -178,6 +189,7 @@ impl Shard {
         if !is_written {
             return Some(Looked::Waits);
         }
+        // The removals that the session must remember are many; their commit frees this memory.
         if found.session.must_settle_weeding() {
             return Some(Looked::Waits);
         }
@@ -195,6 +207,7 @@ impl Shard {
         let Some((last, _)) = messages.last() else { return Some(Looked::Through) };
         pass.from = QueuePlace(last.0.saturating_add(1));
         pass.seen += messages.len() as u64;
+        // The result of a page is applied before the next is read, so only one page is in memory.
         let index = &self.core.index;
         let share_number =
             |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
@@ -207,6 +220,7 @@ impl Shard {
         let slot = pass.slot;
         self.count_dropped(slot, DropReason::Expired, expired);
         self.count_dropped(slot, DropReason::SubscriptionWithdrawn, withdrawn);
+        // Messages of a group go to its other members instead of being dropped.
         if !orphans.is_empty() {
             self.adopt(orphans, now);
         }
@@ -230,11 +244,13 @@ impl Shard {
             return 0;
         }
         let index = &self.core.index;
+        // The index knows what the remaining subscriptions of this place match.
         let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
         let Examined { dropped, orphans } =
             found.session.examine_waiting(EXAMINED_AT_A_TIME, is_under_subscription);
         self.count_dropped(slot, DropReason::SubscriptionWithdrawn, dropped);
         self.adopt(orphans, now);
+        // Examined messages may have freed room for which publishers wait.
         self.note_taken(slot, now);
         EXAMINED_AT_A_TIME
     }
