@@ -133,26 +133,32 @@ impl Shard {
 
     /// Does one portion for the next session; returns whether there is more to do.
     fn do_portion(&mut self, now: Timestamp) -> bool {
+        // The broker is shutting down: the store has the rest, and the next start continues.
         if self.lifecycle.is_quiet() {
             return false;
         }
         let Some((slot, generation)) = self.chores.queue.pop_front() else { return false };
         let is_there = |found: &&Slot| found.generation == generation;
+        // The slot may belong to another client since the chore was queued.
         let Some(found) = self.slot(slot).filter(is_there) else { return true };
         let account = found.account.clone();
         let is_ending = found.is_ending();
+        // The changes of a portion count for the owner of the session, not for the packet that came before.
         self.charge_account(Some(account));
         let portion = if is_ending {
             self.end_some(slot, now)
         } else if self.check_some(slot, generation, now).checked > 0 || self.tell_some(slot) {
+            // Checks come first, so that no group is told of a subscription that the check withdraws.
             Progress::More
         } else {
             Progress::Done
         };
         match portion {
+            // Behind the others, so that one large session does not delay the chores of all.
             Progress::More => self.chores.queue.push_back((slot, generation)),
             Progress::Later => self.chores.later.push((slot, generation)),
             Progress::Done => {
+                // The portion may have ended the session and freed its slot.
                 if let Some(found) = self.slot_mut(slot).filter(|s| s.generation == generation) {
                     found.chores_mut().is_queued = false;
                     found.tidy_chores();

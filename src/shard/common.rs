@@ -147,6 +147,7 @@ impl Core {
         // The clock never goes back, so that what was stored with an earlier time keeps its order.
         let clock = Clock::start_after(bounds.clock);
         let versions = Versions::new(parts.store.as_deref(), bounds.versions, clock.now())?;
+        // Before the records and the history, which both write through it.
         let keeper = parts
             .store
             .map(|store| Arc::new(Keeper::new(store, parts.sync, &bounds, retained.clone())));

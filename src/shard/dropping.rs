@@ -88,6 +88,7 @@ impl Shard {
         delivered: Delivered,
         now: Timestamp,
     ) {
+        // Only losses for lack of room are an episode; a message that is too large is counted elsewhere.
         let messages = match delivered {
             Delivered::Queued { displaced } => displaced as u64,
             Delivered::QueueFull => 1,
@@ -102,6 +103,7 @@ impl Shard {
             }
             return; // The slot is another client's by now; the sweep ends the former one's loss.
         }
+        // At the bound, the loss is counted in the metrics all the same, and only its log lines are missing.
         if episodes.len() >= EPISODES_MAX {
             return;
         }
@@ -114,6 +116,7 @@ impl Shard {
             messages,
             is_told: false,
         };
+        // One address that opens many clients cannot fill the log.
         let limited_by = found.presence.peer.ip();
         episode.is_told = self.core.told.dropping_began(&episode.dropped(), limited_by);
         episodes.insert(slot, episode);

@@ -48,9 +48,11 @@ impl Flapping {
     /// Counts a connection; returns how many there were in this window.
     fn count(&mut self, client_id: &str, window_ms: u64, now: Timestamp) -> u32 {
         use std::hash::BuildHasher as _;
+        // Hashes in place of identifiers bound the memory of an entry, however long an identifier is.
         let key = self.hashes.hash_one(client_id);
         let is_over = |count: &Connects| count.since.plus_millis(window_ms) <= now;
         if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&key) {
+            // Tidying costs a pass over the whole table, so a full table is tidied once in a window only.
             if self.tidied_at.plus_millis(window_ms) > now {
                 return 0;
             }
@@ -93,6 +95,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), NoSession> {
         let limits = self.core.limits_now();
+        // A bridge connects again as often as the other broker fails, which is no reason to ban it.
         if limits.flapping_connects_max == 0 || connect.of_bridge.is_some() {
             return Ok(());
         }
@@ -101,9 +104,11 @@ impl Shard {
         if connects <= limits.flapping_connects_max {
             return Ok(());
         }
+        // Only the first connection above the limit writes a ban; the later ones are refused by the count.
         if connects == limits.flapping_connects_max + 1 {
             let secs = limits.flapping_ban_secs;
             self.core.told.flapping(&subject_of(connect), connects, secs);
+            // Bans have a bound of their own, so clients that flap cannot displace those of operators.
             if !self.core.bans.has_reached(limits.bans_max as usize)
                 && let Some((subject, name)) = banned_name(&connect.client_id)
             {
@@ -116,6 +121,8 @@ impl Shard {
                 let value = serde_json::to_vec(&content).unwrap_or_default();
                 let expires_at = now.plus_secs(secs.into());
                 let put = Put::new(name, value).expiring_at(expires_at);
+                // The ban counts as announced only if the store accepts it. Otherwise the next
+                // window tries again.
                 if self.core.records.put_behind(put).is_some() {
                     self.flapping.note_banned(&connect.client_id, now);
                     let ban = content.into_ban(subject, Some(expires_at), 0);

@@ -89,13 +89,17 @@ impl HeldConnections {
         now: Timestamp,
         until: HeldUntil,
     ) {
+        // A connection that is now held for another reason must not stay in the sets of the former reason.
         self.remove(slot);
         let number = self.next_number;
         self.next_number += 1;
+        // These holds end within milliseconds, so the question whether the client has left is not
+        // worth its cost.
         let is_short = matches!(reason, HoldReason::ShardBehind | HoldReason::StoreBehind);
         let question = (!is_short).then(|| now.plus_secs(ASK_EVERY_SECS));
         let due = if let HeldUntil::At(due) = until { Some(due) } else { None };
         let mut owner = None;
+        // By address: the account stays alive as long as it is in the map, so no other can take its address.
         if let HeldUntil::Stored(account) = until {
             let key = Arc::as_ptr(&account).addr();
             owner = Some(key);
@@ -119,6 +123,7 @@ impl HeldConnections {
             self.questions.remove(&(at, slot));
         }
         self.behind.remove(&slot);
+        // An owner without held connections leaves the map, which also releases its account.
         if let Some(key) = held.owner
             && let Some(of_owner) = self.for_store.get_mut(&key)
         {

@@ -79,6 +79,7 @@ impl Shard {
         else {
             return false;
         };
+        // The connection looks at this flag before each read of its socket.
         connected.is_held = true;
         let link = connected.link;
         let until = match reason {
@@ -113,13 +114,16 @@ impl Shard {
             return false;
         }
         for place in self.core.waits.take_ready(self.host()) {
+            // The slot may have been given to another client since the publisher began to wait.
             if self.place(place.slot) == Some(place) {
                 self.holding.held.mark(place.slot);
             }
         }
+        // A client that closed its socket is not seen otherwise, because a held connection is not read.
         for slot in self.holding.held.take_due_questions(now) {
             self.ask_for_client(slot);
         }
+        // Judged once for all candidates, so that all connections of a shard continue or wait together.
         let is_congested = self.is_congested();
         let keeper = self.core.keeper.clone();
         let waits =
@@ -142,10 +146,12 @@ impl Shard {
 
     fn release_if_it_may(&mut self, slot: u32, is_congested: bool, now: Timestamp) {
         let Some(held) = self.holding.held.get(slot) else { return };
+        // The session has ended meanwhile.
         let Some(place) = self.place(slot) else {
             self.holding.held.remove(slot);
             return;
         };
+        // The reason that held the connection decides, even if another one would hold it again when it reads.
         let stays = match held.reason {
             HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
             HoldReason::ShardBehind => is_congested,
@@ -159,13 +165,16 @@ impl Shard {
         if stays {
             return;
         }
+        // The entry goes before the wake-up: the connection may be held again in the same turn.
         self.holding.held.remove(slot);
+        // The slot may have a newer connection, which was never held.
         let Some(slot) = self.linked(slot, held.link) else { return };
         if let Some(connected) = &mut slot.connected {
             connected.is_held = false;
             connected.is_asked_for_client = false;
         }
         slot.wake();
+        // A publisher that no longer waits must not take part in the search for cycles.
         self.core.waits.go_on(place);
         self.metrics.publishers_held_millis.add(now.since(held.since).as_millis() as u64);
     }
@@ -196,10 +205,13 @@ impl Shard {
         match found.session.back_pressure() {
             BackPressure::None => {}
             BackPressure::Possible => {
+                // A queue becomes full once, not with each message; `Applied` remembers this.
                 if found.session.is_queue_at_bound() {
                     found.session.set_back_pressure(BackPressure::Applied);
                     let secs = self.core.limits_now().queue_hold_secs_max;
                     let patience_millis = u64::from(secs) * 1000;
+                    // The allowance is counted down by the sweep and not compared with a time, so a
+                    // stopped process loses none.
                     let full = FullQueue {
                         patience_millis,
                         patience_while_held_millis: patience_millis * TIMES_WHILE_HELD,
@@ -213,6 +225,7 @@ impl Shard {
                 // A publisher may have continued because waiting would have closed a circle.
                 if !self.core.waits.is_waited_for(place) {
                     found.session.set_back_pressure(BackPressure::None);
+                    // The entry stays: `note_taken` allows waiting again when the queue has room.
                     if let Some(full) = self.holding.full_queues.get_mut(&slot) {
                         full.is_waited_for = false;
                     }
@@ -260,6 +273,7 @@ impl Shard {
     /// process stood still does not count.
     pub(crate) fn lose_patience(&mut self, passed: Duration, now: Timestamp) {
         let passed = passed.min(STOOD_STILL).as_millis() as u64;
+        // Giving up changes `holding`, which the loop must not borrow.
         let mut full_queues = std::mem::take(&mut self.holding.full_queues);
         for (slot, full) in &mut full_queues {
             if !full.is_waited_for {
@@ -278,6 +292,7 @@ impl Shard {
         }
         let has_full = !full_queues.is_empty();
         self.holding.full_queues = full_queues;
+        // A publisher that waited only for these queues continues in this turn, not after the next timer.
         if has_full {
             self.release_held(now);
         }

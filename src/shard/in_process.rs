@@ -143,6 +143,7 @@ impl InProcess {
     ) -> Option<Delivered> {
         let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let (generation, to) = subscribers.get(target.place.slot as usize)?;
+        // The place was freed and given to another subscriber, and the plan is older than that.
         if *generation != target.place.generation {
             return None;
         }
@@ -151,6 +152,7 @@ impl InProcess {
             MessagesTo::Tap(sender, counts) => (sender, Some(counts)),
             MessagesTo::Replies => return self.replies.take(message, publisher),
         };
+        // A tap watches and must not slow publishers down: what exceeds its bound counts as missed.
         let publication = message.publication;
         if let Some(counts) = tap
             && !counts.take(publication.size())
@@ -158,6 +160,8 @@ impl InProcess {
             counts.miss();
             return Some(Delivered::Sent);
         }
+        // The application gets the QoS of its subscription, and RETAIN only on request.
+        // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         let received = Received {
             qos: publication.qos.min(target.qos),
             retain: publication.retain && target.retain_as_published,
@@ -166,6 +170,7 @@ impl InProcess {
         let bytes = publication.size();
         Some(match (sender.try_send(received), tap) {
             (Ok(()), _) => Delivered::Sent,
+            // The message is not in the channel, so no reader will give its bytes back.
             (Err(_), Some(counts)) => {
                 counts.give_back(bytes);
                 counts.miss();

@@ -90,18 +90,21 @@ impl Shard {
         let packet_bytes_max = connected.map_or(u32::MAX, |c| c.packet_bytes_max);
         turn.is_paced = connected.is_some_and(|c| c.settings.is_some());
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
+        // A connection without output has no buffer; the shard lends one before the first packet is answered.
         self.buffers.lend(link.out_mut());
         let version = link.version();
         // Topics are checked after their packet is known, so that the broker can answer it.
         let (topic_bytes_max, topic_levels_max) = (u16::MAX, u16::MAX);
         let limits = DecodeLimits { packet_bytes_max, topic_bytes_max, topic_levels_max };
         let (mut at, mut needed) = (0, 0);
+        // Ends with the first packet that must wait, or that ends the connection.
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {
             match decode(&bytes[at..], version, &limits) {
                 Ok(Decoded::Packet { packet, .. })
                     if self.must_wait_for_store(slot, &packet, now) =>
                 {
+                    // Checked before the packet changes anything, so that nothing has to be undone.
                     outcome = Ok(Handled::MustWait(HoldReason::StoreBehind));
                 }
                 Ok(Decoded::Packet { packet, length }) => {
@@ -111,6 +114,7 @@ impl Shard {
                         at += length;
                     }
                 }
+                // The incomplete packet stays with the connection until enough bytes are there.
                 Ok(Decoded::More { at_least }) => {
                     needed = at_least;
                     break;
@@ -149,9 +153,12 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok(Handled::Done);
         };
+        // The session checks the packet by the rules of its own state; the shard handles the rest.
         let request = found.session.handle(packet, now).map_err(violation)?;
         match request {
             None => {}
+            // The topic is checked here and not by the decoder, so that MQTT 5.0 is answered with a
+            // Reason Code.
             Some(Request::Publish { publish, topic }) if !self.core.allows_topic(&topic) => {
                 self.tell_over_limit(slot, "topic_bytes_max or topic_levels_max", &topic);
                 self.refuse_topic(slot, &publish)?;

@@ -95,11 +95,13 @@ impl PinTable {
     ) -> Result<PinOutcome, PinRefusal> {
         let mut watch = None;
         loop {
+            // The copy in memory follows the store, so this is the normal path and costs no wait.
             if let Some(pin) = self.find(client_id) {
                 let is_same = pin.public_key == facts.public_key;
                 return is_same.then_some(PinOutcome::Known).ok_or(PinRefusal::Other);
             }
             let name = RecordKey::new(NAMESPACE, client_id).ok_or(PinRefusal::TooLong)?;
+            // Made only if there is no pin; the loop then looks into the table again.
             let Some(watching) = &mut watch else {
                 // Before the record is looked up again, so that no change is missed.
                 watch = Some(self.records.watch(NAMESPACE));
@@ -131,11 +133,14 @@ impl PinTable {
             at: now.millis(),
         };
         let value = serde_json::to_vec(&content).map_err(|_| PinRefusal::Unavailable)?;
+        // Reserved before the write and released with this guard, so simultaneous first pins cannot
+        // exceed a share.
         let _room =
             self.tally.reserve(&name, None, &value, bounds).map_err(|no_room| match no_room {
                 NoRoom::Full => PinRefusal::Full,
                 NoRoom::ShareFull => PinRefusal::ShareFull,
             })?;
+        // The store decides which of two simultaneous first certificates is pinned.
         let put = Put::new(name, value).expecting(Expected::Absent);
         match self.records.put(put).await {
             Ok(_) => Ok(()),

@@ -49,6 +49,7 @@ impl Shard {
         publication: &Publication<'_>,
         now: Timestamp,
     ) -> Result<(), RetainedFull> {
+        // An empty payload removes the retained message. [MQTT-3.3.1-6]
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
             self.note(|| Change::ClearRetained(publication.topic.into()));
@@ -57,9 +58,11 @@ impl Shard {
         let message = Arc::new(Message::new(publication).received(now));
         let mut gone = Vec::new();
         let set = self.core.retained.set(message.clone(), owner.as_ref(), now, &mut gone);
+        // Room is made by removing expired messages, which the store must forget too.
         self.note_cleared(&gone);
         match set {
             Ok(()) => {
+                // Noted only now: a message that was refused must not come back after a restart.
                 self.note(|| Change::Retain(message, owner.map(|account| account.owner().clone())));
                 Ok(())
             }
@@ -104,12 +107,14 @@ impl Shard {
         let has_reasons = |link: &Link| link.version().has_properties();
         let found = self.slots.get_mut(slot as usize);
         let reason = departure.code.unwrap_or(ReasonCode::UnspecifiedError);
+        // PUBACK and PUBREC have a Reason Code only in MQTT 5.0.
         match found.filter(|found| found.session.link().is_some_and(has_reasons)) {
             Some(found) => {
                 found.session.publish_done(publish.flags.qos, publish.packet_id, reason, None);
                 Ok(Handled::Done)
             }
             None => {
+                // The client will connect and send again; without a delay it would do so in a tight loop.
                 if reason == ReasonCode::QuotaExceeded {
                     self.slow_down(slot, now);
                 }

@@ -159,6 +159,7 @@ impl NetworkSilences {
 
     fn advice(&self, network: Network, listener: Arc<str>) -> KeepAliveAdvice {
         let survived = |share| quantile(&self.survived[..], share);
+        // A network without a fatal silence says only what it survives, and gets no upper bound.
         let fatal_count: u32 = sum(&self.fatal[..]);
         let fatal = (fatal_count > 0).then(|| FatalSilences {
             count: fatal_count.into(),
@@ -187,6 +188,7 @@ impl NetworkSilences {
     /// two thirds of the shortest silence that was fatal to several.
     fn advised(&self) -> Option<(u16, AdviceCertainty)> {
         let is_proven = |bucket: &usize| self.survivors(*bucket) >= PROOFS_MIN;
+        // The longest silence with enough survivors: a single outlier proves nothing.
         let proven = (0..BUCKETS).rev().find(is_proven).map(secs_of);
         let proven = proven.filter(|secs| *secs >= ADVISED_SECS_MIN);
         let is_attested = |bucket: &usize| {
@@ -198,6 +200,7 @@ impl NetworkSilences {
                 && self.survivors(*bucket) <= fatal.saturating_mul(SURVIVORS_PER_FATAL_MAX)
         };
         let fatal = (0..BUCKETS).find(is_attested).map(|bucket| secs_of(bucket) * 2 / 3);
+        // Without a proven and without a fatal silence, there is no advice.
         let advised = [proven, fatal].into_iter().flatten().min()?;
         let advised = advised.clamp(ADVISED_SECS_MIN, ADVISED_SECS_MAX);
         let certainty = match self.survivors(bucket_of(advised * 1_000)) {

@@ -107,10 +107,12 @@ impl StickyTable {
         now: Timestamp,
         bounds: &StickyBounds,
     ) -> Result<SettingsStep, ControlError> {
+        // Checked before the table is searched, because a longer identifier cannot have a record.
         if let SettingsOf::Client(client_id) = of {
             bounds.check_client_id(client_id)?;
         }
         let name = self.name_of(of)?;
+        // The revision that the caller's change is based on.
         let former = self.0.find(&name);
         let expected = match &former {
             None => Expected::Absent,
@@ -118,8 +120,10 @@ impl StickyTable {
         };
         let found = former.as_ref().and_then(|record| parse(&name, record));
         let before = found.map(|found| found.settings).unwrap_or_default();
+        // A change names some settings; the others stay as the record has them.
         let settings = before.changed_by(change);
         settings.check()?;
+        // A record without settings would count for the limits and say nothing.
         if settings.is_empty() {
             self.0.remove(name, expected).await?;
             return Ok(SettingsStep { before, after: settings });

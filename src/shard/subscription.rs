@@ -75,9 +75,11 @@ impl Subscription {
     ) -> Self {
         let (place, messages) = core.in_process.add();
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        // Before the retained messages are read: what is retained meanwhile comes through the subscription.
         core.index
             .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
         let mut retained = None;
+        // A shared subscription gets no retained messages, but may take what waits at absent members.
         if filter.share_name.is_none() {
             retained = Some(UnreadRetained::begin(core, filter.filter, qos));
         } else if let Some(holder) = core.index.next_holder(filter, &[])
@@ -87,6 +89,7 @@ impl Subscription {
             let asked = TakeBacklog::in_process(whole_filter.into(), holder, place);
             shard.door.send(Sender::Application, ToShard::TakeBacklog(asked));
         }
+        // Weak, because the application may keep the subscription longer than the broker lives.
         let core = Arc::downgrade(core);
         Self { core, place, filter: whole_filter.into(), retained, messages, tap: None }
     }

@@ -109,8 +109,10 @@ impl SystemTopics {
         let others = state.others.iter();
         values.extend(others.map(|(name, value)| (name.to_string().into(), value.to_string())));
         let passed = now.since(state.renewed_at);
+        // Remembered for the next call, because loads are averages over the time between two of them.
         state.renewed_at = now;
         values.extend(state.loads.after(passed, &counts.loads()));
+        // Only changed values are published, so an idle broker is silent.
         let renewed = values.into_iter().filter_map(|(name, value)| state.set(&name, &value));
         renewed.collect()
     }
@@ -197,6 +199,7 @@ impl SystemCounts {
     }
 
     fn values(&self, connected_highest: u64) -> Vec<(Box<str>, String)> {
+        // Both numbers are read at different moments, so their difference must not become negative.
         let total = self.sessions.max(self.connected);
         let away = total - self.connected;
         let (stored, stored_bytes) = self.stored;

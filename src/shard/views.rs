@@ -131,10 +131,12 @@ impl Shard {
     /// Examines a portion of the clients; returns whether it was the last one.
     fn search_some(&self, search: &mut ClientSearch) -> bool {
         let now = self.core.clock.now();
+        // The identifiers are sorted, so a pattern with a fixed beginning searches only that range.
         let prefix = search.filter.client_id.as_ref().map_or("", |pattern| pattern.prefix());
         let (prefix, wanted) = (prefix.to_owned(), search.filter.client_ids.clone());
         let from = search.from();
         let ids: Box<dyn Iterator<Item = &Arc<str>>> = match &wanted {
+            // Only clients behind the last one of the former portion.
             None => Box::new(self.clients.from(from)),
             Some(wanted) => {
                 let first = wanted.partition_point(|id| match from {
@@ -147,9 +149,11 @@ impl Shard {
         };
         let (mut examined, mut bytes) = (0, 0);
         for client_id in ids {
+            // All that begin with the prefix have been examined.
             if !client_id.starts_with(&*prefix) {
                 return true;
             }
+            // A portion is bounded in bytes too: an identifier may have 64 KiB.
             if examined >= CLIENTS_AT_A_TIME || bytes >= CLIENT_ID_BYTES_AT_A_TIME {
                 return false;
             }
@@ -158,11 +162,14 @@ impl Shard {
             }
             examined += 1;
             bytes += client_id.len();
+            // An identifier that the caller named may be unknown here.
             let found = self.known(client_id).and_then(|slot| self.slot(slot));
             let found = found.filter(|found| self.is_selected(found, search, now));
             search.count += u64::from(found.is_some());
+            // A count alone makes no description.
             let is_described = search.limit.is_some();
             let found = found.filter(|_| is_described).map(|found| self.summary(found));
+            // Noted even if it is not selected, because the next portion continues behind it.
             search.note(client_id, found);
         }
         true
@@ -182,10 +189,12 @@ impl Shard {
         let slot = self.known(client_id)?;
         let found = self.slot(slot)?;
         let Slot { session, presence, .. } = found;
+        // Before CONNACK is released, a client is not online for anybody.
         let link = session.link().filter(|_| found.is_online());
         let keep_alive = link.map(|link| link.keep_alive());
         let change = link.and_then(|link| link.keep_alive_change());
         let deadline = keep_alive.map(|keep_alive| keep_alive.deadline());
+        // With Keep Alive off there is no deadline, although the field has a value.
         let deadline = deadline.filter(|deadline| *deadline != Timestamp::NEVER);
         let user = presence.identity.username.as_ref();
         let sticky = self.core.sticky.layers(session.client_id(), user);

@@ -175,6 +175,7 @@ impl AuditLog {
         state.handed_over_at = Some(now);
         state.collected_bytes = 0;
         let blocks = blocks_of(std::mem::take(&mut state.collected), entries_max);
+        // More blocks may leave than come, so a lowered limit is reached after some short calls.
         let evicted_max = blocks.len() + EVICT_AT_A_TIME;
         for block in blocks {
             let Some(first) = block.first() else { continue };
@@ -212,6 +213,8 @@ impl AuditLog {
         if let Some(committing) = under_way {
             let _ = committing.wait().await; // What the store does not take is not listed.
         }
+
+        // A block has entries of one user only, so blocks of several users overlap in their numbers.
         let limit = question.limit.min(ListAudit::LIMIT_MAX);
         let mut found = Vec::new();
         // A block that begins before this number has no entry behind `after`.
@@ -231,6 +234,7 @@ impl AuditLog {
                 break;
             }
         }
+        // `limit` may cut only after sorting, because the blocks came in the order of their first entries.
         found.sort_unstable_by_key(|content| content.number);
         found.truncate(limit);
         found.into_iter().map(AuditContent::into_entry).collect()
@@ -256,11 +260,13 @@ impl State {
 
 /// Makes blocks of entries: each of one user, in the order of the numbers, and small enough.
 fn blocks_of(mut collected: Vec<AuditContent>, entries_max: usize) -> Vec<Vec<AuditContent>> {
+    // A block is evicted as a whole: many small blocks let the eviction remove little at a time.
     let len_max = (entries_max / BLOCKS_MIN).clamp(1, COLLECTED_MAX);
     collected.sort_by(|one, other| one.user.cmp(&other.user)); // stable: the numbers stay in order
     let mut blocks: Vec<Vec<AuditContent>> = Vec::new();
     let mut bytes = 0;
     for content in collected {
+        // Sorted by user, only the last block can take the next entry.
         let added = content.bytes();
         let fits = |block: &&mut Vec<AuditContent>| {
             block.len() < len_max
@@ -278,6 +284,7 @@ fn blocks_of(mut collected: Vec<AuditContent>, entries_max: usize) -> Vec<Vec<Au
             }
         }
     }
+    // The store gets the blocks in the order of their names.
     blocks.sort_unstable_by_key(|block| block.first().map(|first| first.number));
     blocks
 }

@@ -26,12 +26,14 @@ impl Loads {
         counts: &[(&'static str, u64); KINDS],
     ) -> Vec<(Box<str>, String)> {
         let counted = counts.map(|(_, count)| count);
+        // Counts of the first call have nothing to be compared with.
         let before = self.counted.replace(counted);
         let secs = passed.as_secs_f64();
         let mut values = Vec::with_capacity(KINDS * MEANS.len());
         for (kind, (name, count)) in counts.iter().enumerate() {
             for (at, (length, suffix)) in MEANS.iter().enumerate() {
                 let mean = &mut self.means[kind][at];
+                // Two calls at one time would divide by zero.
                 if let Some(before) = before.filter(|_| secs > 0.0) {
                     #[expect(clippy::cast_precision_loss, reason = "a rate is not an exact number")]
                     let a_minute = count.saturating_sub(before[kind]) as f64 * 60.0 / secs;

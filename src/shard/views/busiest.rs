@@ -142,6 +142,7 @@ impl TrafficCounts {
 /// Describes the client of a slot, if it is online.
 fn busy_client(found: &Slot, node: &Arc<str>, now: Timestamp) -> Option<BusyClient> {
     let session = &found.session;
+    // A client that is away moves nothing.
     let link = session.link().filter(|_| found.is_online())?;
     let written = link.traffic();
     let presence = &found.presence;
@@ -167,6 +168,7 @@ impl BusiestSearch {
         let Self { wanted, best, found } = self;
         let value = client.value(wanted.by);
         let is_full = best.len() >= wanted.limit;
+        // Equal values do not replace, so the answer is stable while clients are idle.
         let is_better = best.peek().is_none_or(|Reverse((worst, ..))| value > *worst);
         let pattern = wanted.clients.as_ref();
         if (is_full && !is_better)
@@ -176,6 +178,7 @@ impl BusiestSearch {
         {
             return;
         }
+        // A replaced client leaves its place to the better one, so `found` never grows above the limit.
         let place = match is_full {
             true => best.pop().map_or(0, |Reverse((.., place))| place),
             false => {

@@ -40,6 +40,7 @@ pub(crate) async fn list_subscriptions(
     let limit = limit.max(1);
     // The first ones behind `after` that were found so far, and one more.
     let mut first: BTreeMap<Arc<str>, SubscribedAs> = BTreeMap::new();
+    // The walk follows the order of the table and not of the filters, so all must be seen for each page.
     let (place, mut walk) = {
         let shard = shard.borrow();
         let slot = shard.known(&client_id)?;
@@ -48,12 +49,14 @@ pub(crate) async fn list_subscriptions(
     'walk: loop {
         {
             let shard = shard.borrow();
+            // The session ended during the walk; the page has what was found.
             let Some(found) = shard.slot_at(place) else { break };
             for _ in 0..SUBSCRIPTIONS_AT_A_TIME {
                 let Some((filter, subscribed)) = found.session.next_of_walk(&mut walk) else {
                     break 'walk;
                 };
                 let is_behind = after.as_deref().is_none_or(|after| filter > after);
+                // One more than the limit is kept, which tells whether there is another page.
                 let is_among = first.len() <= limit
                     || first.last_key_value().is_some_and(|(last, _)| filter < &**last);
                 if is_behind && is_among {
@@ -64,6 +67,7 @@ pub(crate) async fn list_subscriptions(
                 }
             }
         }
+        // The borrow has ended, so other tasks of the shard run here.
         yield_now().await;
     }
     let has_more = first.len() > limit;
@@ -123,6 +127,7 @@ pub(crate) async fn list_queue(
         match portion {
             QueuePortion::Complete => break,
             QueuePortion::More => yield_now().await,
+            // The store may be in trouble, so the caller does not wait without end.
             QueuePortion::Waits if pauses >= PAUSES_MAX => return Err(ControlError::Timeout),
             QueuePortion::Waits => {
                 pauses += 1;
@@ -142,13 +147,16 @@ impl QueueSearch {
         message: &Message,
         (qos, retain): (QoS, bool),
     ) -> bool {
+        // Checked before the message is added, so `has_more` is true only if there is another one.
         if self.messages.len() >= self.limit || self.bytes >= BYTES_PER_PAGE {
             self.has_more = true;
             return true;
         }
+        // The next page begins behind this message.
         self.after = Some(at);
         self.bytes += message.topic().len();
         let properties = self.has_payloads.then(|| MessageProperties::of(message));
+        // Payloads count only if they are sent.
         self.bytes += if self.has_payloads { message.payload().len() } else { 0 };
         self.bytes += properties.as_ref().map_or(0, MessageProperties::bytes);
         let (expires_at, received_at) = (message.expires_at(), message.received_at());
@@ -212,6 +220,7 @@ impl Shard {
         after: QueuePlace,
     ) -> Result<QueuePortion, ControlError> {
         let mut examined = 0;
+        // Messages in memory are the head of the queue, so they come before the next page of the store.
         for waiting in found.session.waiting_from(0) {
             let Some(place) = waiting.stored_at.filter(|place| *place > after) else { continue };
             if examined >= MESSAGES_AT_A_TIME {
@@ -223,6 +232,8 @@ impl Shard {
                 return Ok(QueuePortion::Complete);
             }
         }
+        // Memory may have changed when the next portion begins, so the store is read only if memory
+        // has no more.
         if examined > 0 {
             return Ok(QueuePortion::More);
         }
@@ -230,6 +241,7 @@ impl Shard {
         let Some(((number, from), keeper)) = unread else {
             return Ok(search_memory(found, search, 0));
         };
+        // A page of the store misses messages whose changes are still on their way.
         if !self.is_written(search.written) {
             return Ok(QueuePortion::Waits);
         }
@@ -242,10 +254,12 @@ impl Shard {
         for (place, queued) in page {
             let at = QueuePosition::Stored(place.0);
             let as_ = (queued.qos, queued.retain);
+            // The store still has it, but another member of the group took it, or it has expired.
             let is_waiting = !found.session.was_taken_out(place);
             if is_waiting && search.is_full(at, &queued.message, as_) {
                 return Ok(QueuePortion::Complete);
             }
+            // Also for a message that is not shown; the next portion must not read it again.
             search.after = Some(at);
         }
         Ok(QueuePortion::More)
@@ -295,6 +309,7 @@ pub(crate) async fn clear_queue(
     shard: &SharedShard,
     client_id: &str,
 ) -> Result<Option<u64>, ControlError> {
+    // What comes after this moment is not cleared, so a busy queue ends the call all the same.
     let begun = {
         let shard = shard.borrow();
         let slot = shard.known(client_id);
@@ -302,6 +317,7 @@ pub(crate) async fn clear_queue(
     };
     let Some((place, mut left)) = begun else { return Ok(None) };
     let (mut cleared, mut pauses) = (0, 0);
+    // Portions, because dropping a message writes a change to the store.
     while left > 0 {
         let dropped = shard.borrow_mut().clear_portion(place, left.min(MESSAGES_AT_A_TIME));
         let Some(dropped) = dropped else { break };
@@ -314,6 +330,7 @@ pub(crate) async fn clear_queue(
         if is_empty {
             break; // The client has received them.
         }
+        // Messages that are on their way to the store cannot be dropped yet.
         if pauses >= PAUSES_MAX {
             return Err(ControlError::Timeout);
         }
@@ -322,6 +339,7 @@ pub(crate) async fn clear_queue(
     }
     let (stored, is_stored) = oneshot::channel();
     {
+        // The caller is told when the last of the changes is stored, not when it is handed over.
         let mut shard = shard.borrow_mut();
         shard.tell_when_stored(stored);
         shard.flush();

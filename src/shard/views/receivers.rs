@@ -31,8 +31,10 @@ pub(crate) async fn find_receivers(
     let mut first = FirstReceivers { request, found: BTreeMap::new() };
     match subscribed_to {
         SubscribedTo::Topic(topic) => {
+            // One plan for all portions: a subscription that begins meanwhile is not part of the answer.
             let plan = shard.borrow_mut().plan(&topic);
             let mut next = PlanPosition::default();
+            // The caller may have gone, and a plan may have a million targets.
             while is_wanted() && shard.borrow().receivers_of_plan(&plan, &mut next, &mut first) {
                 yield_now().await;
             }
@@ -62,9 +64,11 @@ impl FirstReceivers {
     fn add(&mut self, shard: &Shard, found: &Slot, qos: QoS, share: Option<&Arc<str>>) {
         let client_id = found.session.client_id();
         let Self { request: FindReceivers { after, limit, caller, .. }, found: first } = self;
+        // Targets have no order, so the first ones of the page are collected from all.
         let is_behind = after.as_ref().is_none_or(|after| client_id > after);
         let is_among = first.len() <= *limit
             || first.last_key_value().is_some_and(|(last, _)| client_id <= last);
+        // The permission comes last, because it takes longest.
         let rules = &*shard.core.authorizer;
         if !is_behind
             || !is_among
@@ -72,6 +76,7 @@ impl FirstReceivers {
         {
             return;
         }
+        // A client with several matching subscriptions is one entry with its highest QoS.
         let receiver = first.entry(client_id.clone()).or_insert_with(|| {
             TopicReceiver::new(client_id.clone(), found.is_online(), shard.core.node.clone())
         });
@@ -99,6 +104,7 @@ impl Shard {
     ) -> bool {
         let host = self.host();
         for _ in 0..RECEIVERS_AT_A_TIME {
+            // Part 0 are the targets that get every message; each group follows as a part of its own.
             let (targets, share) = match next.part.checked_sub(1).map(|at| plan.shared().get(at)) {
                 None => (plan.targets_at(host), None),
                 Some(Some(group)) => (group.all_members(), Some(group.filter())),
@@ -136,6 +142,7 @@ impl Shard {
             if examined >= RECEIVERS_AT_A_TIME {
                 return true;
             }
+            // The next portion continues behind this client, whether or not it is found.
             *after = Some(client_id.clone());
             let found = self.known(client_id).and_then(|slot| self.slot(slot));
             let subscription = found.and_then(|found| found.session.subscription(filter));
