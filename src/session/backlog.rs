@@ -86,6 +86,7 @@ impl Accepts {
 
     /// Returns whether a message is small enough. [MQTT-3.1.2-24]
     fn accepts(&self, message: &Message, now: Timestamp) -> bool {
+        // The normal case must not compute the size.
         if self.maximum_packet_size == u32::MAX {
             return true;
         }
@@ -93,7 +94,9 @@ impl Accepts {
         let qos = publication.qos.min(self.qos);
         let how = PublishAs {
             flags: PublishFlags { dup: false, qos, retain: false },
+            // The largest identifier, because a smaller one takes the same two bytes.
             packet_id: (qos != QoS::AtMostOnce).then_some(PacketId(NonZeroU16::MAX)),
+            // Without an alias, because a definition is left out where it does not fit.
             topic_alias: TopicAlias::None,
             subscription_identifiers: self.identifier.as_slice(),
             message_expiry_interval: publication.remaining_expiry_secs(now),
@@ -106,6 +109,7 @@ impl Session {
     /// Returns how many messages of a subscription with this QoS the session could send at once.
     #[must_use]
     pub fn room_at_once(&self, qos: QoS) -> usize {
+        // Nothing can be sent at once if something waits already.
         let Some(link) = self.link.as_ref().filter(|_| self.may_send_at_once(qos)) else {
             return 0;
         };
@@ -130,6 +134,7 @@ impl Session {
         let left = queue.taken() - scan.taken;
         scan.taken = queue.taken();
         scan.passed = scan.passed.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+        // `at` counts all examined messages, `passed` only those that stay.
         let (mut at, mut passed) = (scan.passed, scan.passed);
         let mut places = Vec::new();
         let taken = queue.take_part(&mut passed, |envelope| {
@@ -153,6 +158,7 @@ impl Session {
         // Walks of retained messages have positions among the waiting ones.
         self.outgoing.have_left(|ahead| places.iter().filter(|place| **place < ahead).count());
         let keeping = &mut self.outgoing.queue_mut().keeping;
+        // The store removes it in the group in which its new member has it.
         let orphans = taken.into_iter().map(|envelope| Orphan {
             stored_at: keeping
                 .as_mut()
@@ -190,6 +196,7 @@ impl Session {
     ) -> Vec<Orphan> {
         let mut orphans = Vec::new();
         let queue = self.outgoing.queue_mut();
+        // If memory is empty, the next page begins behind the taken message, and nothing must be remembered.
         let is_memory_empty = !queue.holds_stored();
         let in_memory = queue.in_memory();
         let Some(keeping) = &mut queue.keeping else { return orphans };
@@ -197,6 +204,7 @@ impl Session {
             if portion.is_used_up() {
                 break;
             }
+            // Set for each message, also if it stays, so that the next search does not read it again.
             scan.next = QueuePlace(place.0 + 1);
             if queued.share.as_deref() != Some(filter) || keeping.was_taken_out(place) {
                 continue;
@@ -211,6 +219,7 @@ impl Session {
             let message = keeping.with_receipt(place, queued.message);
             orphans.push(Orphan { message, share: scan.share, stored_at });
         }
+        // A message of a withdrawn subscription may have been the last of its kind.
         queue.settle_withdrawn();
         queue.note_stored();
         // The exact position of a walk among the messages of the store is not known. It may begin

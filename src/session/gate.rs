@@ -37,11 +37,13 @@ impl Gate {
 
     /// Appends to `out` the output that waited for tickets up to `stored`.
     pub(super) fn open(&mut self, stored: Ticket, out: &mut Vec<u8>) {
+        // Marks are in the order of their tickets, so the opened ones are at the front.
         let opened = self.marks.iter().take_while(|(ticket, _)| *ticket <= stored).count();
         if opened == 0 {
             return;
         }
         self.marks.drain(..opened);
+        // Everything behind an opened mark goes too, up to the next mark.
         let until = self.marks.front().map_or(self.bytes.len(), |(_, begins)| *begins);
         out.extend_from_slice(&self.bytes[..until]);
         self.bytes.drain(..until);

@@ -114,6 +114,7 @@ impl Session {
         packet: Packet<'p>,
         now: Timestamp,
     ) -> Result<Option<Request<'p>>, Violation> {
+        // A packet may be left in the read buffer after the connection has ended.
         let Some(link) = self.link.as_deref_mut() else {
             return Ok(None);
         };
@@ -143,6 +144,7 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 // A session that was to end with its connection cannot be extended.
                 // [MQTT 5.0, 3.14.2.2.2]
+                // 0 is allowed in each case: it ends the session with the connection.
                 let extends = disconnect.properties.session_expiry_interval.is_some_and(|s| s > 0);
                 if extends && !link.settings.may_extend_expiry {
                     return Err(Violation::protocol_error("MQTT 5.0, 3.14.2.2.2"));
@@ -168,6 +170,7 @@ impl Session {
         gate: Option<Ticket>,
     ) {
         if let Some(id) = packet_id {
+            // QoS 0 has no Packet Identifier, and no acknowledgement.
             self.acknowledge(qos, id, reason, gate);
         }
     }
@@ -183,16 +186,20 @@ impl Session {
         let Some(link) = self.link.as_deref_mut() else {
             return;
         };
+        // An acknowledgement has the identifier of its PUBLISH. [MQTT-2.2.1-5]
         let ack =
             Ack { packet_id: id, reason, properties: link.reason_string(why_refused(reason)) };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => link.send_in_turn(&Packet::PubAck(ack), gate), // [MQTT-4.3.2-4]
             QoS::ExactlyOnce => {
+                // A PUBREC that refuses ends the exchange, so the identifier is free again. [MQTT-4.3.3-9]
                 if !(reason.is_failure() && link.version().has_properties()) {
                     self.incoming.waiting_to_be_released.insert(id);
                     if let Some(keeping) = &self.outgoing.queue().keeping {
                         keeping.note(|number| Change::Accept(number, id));
+                        // The identifier must be stored before PUBREC: a repeated PUBLISH would be
+                        // a new message otherwise.
                         gate = Some(keeping.gate());
                     }
                 }
@@ -208,6 +215,7 @@ impl Session {
         let Some(link) = self.link.as_deref_mut() else {
             return Ok(None);
         };
+        // Subscription Identifiers belong to the direction from server to client.
         if !publish.properties.subscription_identifiers.is_empty() {
             return Err(Violation::protocol_error("MQTT-3.3.4-6"));
         }
@@ -225,6 +233,8 @@ impl Session {
             }
             // Only MQTT 5.0 has a Receive Maximum; before, the number of identifiers is the limit.
             if link.settings.version.has_properties()
+                // Identifiers of the former connection do not count, because the client may not
+                // know that they are open.
                 && waiting.len() - self.incoming.carried_over
                     >= usize::from(link.settings.receive_maximum)
             {
@@ -239,7 +249,10 @@ impl Session {
 
     fn handle_pub_rel(&mut self, id: PacketId) {
         let Incoming { waiting_to_be_released: waiting, carried_over } = &mut self.incoming;
+        // An identifier that is not known is answered too: the client may repeat PUBREL after a
+        // restart. [MQTT-4.3.3-11]
         let known = waiting.remove(id);
+        // Which identifiers are carried over is not known, so their number is only bounded by the rest.
         *carried_over = waiting.len().min(*carried_over);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // The client may reuse the identifier as soon as it receives PUBCOMP.
@@ -267,6 +280,7 @@ fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, 
         return Ok(TopicName::Sent(publish.topic));
     };
     let invalid = Violation { reason: ReasonCode::TopicAliasInvalid, clause: "MQTT-3.3.2-9" };
+    // 0, and aliases above the own Topic Alias Maximum, are invalid. [MQTT-3.3.2-8] [MQTT-3.3.2-9]
     if !link.aliases_in.allows(alias) {
         return Err(invalid);
     }
@@ -277,6 +291,7 @@ fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, 
             .map(TopicName::Aliased)
             .ok_or(Violation::protocol_error("MQTT 5.0, 3.3.2.3.4"));
     }
+    // A later PUBLISH may give the same alias another topic.
     link.aliases_in.set(alias, publish.topic);
     Ok(TopicName::Sent(publish.topic))
 }

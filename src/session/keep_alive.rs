@@ -144,14 +144,18 @@ impl KeepAlive {
         if now < self.deadline {
             return false;
         }
+        // The rate counts from the last sign of life to the deadline.
         let millis = self.deadline.since(self.counted_from).as_millis();
         let enough = u128::from(PARTIAL_BYTES_PER_SEC_MIN) * millis;
+        // A client that sends single bytes to stay connected must not occupy a place.
         if u128::from(self.partial_bytes) * 1000 < enough {
             return true;
         }
         let deadline = self.partial_at.plus_millis(grace_millis(self.interval_secs));
+        // The deadline never moves back, whatever the time of the last byte was.
         self.deadline = self.deadline.max(deadline);
         self.counted_from = self.partial_at;
+        // The bytes are used up: the next extension needs new ones.
         self.partial_bytes = 0;
         now >= self.deadline
     }

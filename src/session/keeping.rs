@@ -129,7 +129,9 @@ impl Keeping {
         share: Option<Share<'_>>,
         sent: Option<PacketId>,
     ) -> QueuePlace {
+        // Set once and never cleared: the end of a session then knows that it need not read its queue.
         self.may_hold_shared |= share.is_some();
+        // Places only grow, so their order is that of the queue.
         self.last_place.0 += 1;
         let place = self.last_place;
         let queued = QueuedMessage {
@@ -137,6 +139,7 @@ impl Keeping {
             qos: envelope.qos,
             retain: envelope.retain,
             identifiers: envelope.identifiers.clone(),
+            // By filter and not by number, because the numbers of groups change with each start.
             share: share.map(|share| share.filter.clone()),
         };
         let sent = sent.map(|packet_id| self.sent_as(packet_id));
@@ -193,12 +196,14 @@ impl Keeping {
         place: QueuePlace,
         message: Arc<Message>,
     ) -> Arc<Message> {
+        // Most messages have no receipt, and most sessions no table of them.
         let Some(StoredReceipts(receipts)) = self.receipts.as_deref_mut() else { return message };
         let receipt = receipts.remove(&place);
         if receipts.is_empty() {
             self.receipts = None;
         }
         match receipt {
+            // The receipt makes it another message; the payload stays shared.
             Some(receipt) => Arc::new(Arc::unwrap_or_clone(message).with_receipt(receipt)),
             None => message,
         }
@@ -237,6 +242,7 @@ impl Keeping {
         }
         self.beyond.messages = self.beyond.messages.saturating_sub(1);
         self.beyond.bytes = self.beyond.bytes.saturating_sub(size);
+        // No message is left, so no bytes are, whatever sizes were counted.
         if self.beyond.messages == 0 {
             self.beyond.bytes = 0;
         }

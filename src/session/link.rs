@@ -122,6 +122,7 @@ impl LinkSettings {
         is_shared: bool,
     ) -> SubscriptionOptions {
         SubscriptionOptions {
+            // A bridge subscribes with No Local and Retain As Published, which MQTT 3 cannot ask for.
             no_local: asked.no_local || (self.is_bridge && !is_shared),
             retain_as_published: asked.retain_as_published || self.is_bridge,
             ..asked
@@ -135,6 +136,7 @@ impl Link {
     pub fn new(settings: LinkSettings, keep_alive: KeepAlive) -> Self {
         Self {
             keep_alive,
+            // Aliases end with their connection. [MQTT-3.3.2-7]
             aliases_in: AliasesIn::new(settings.topic_aliases_in_max),
             aliases_out: AliasesOut::new(settings.topic_aliases_out_max),
             out: Output::default(),
@@ -334,20 +336,25 @@ impl Link {
         how: &PublishAs<'_>,
         gate: Option<Ticket>,
     ) {
+        // Bytes that are written make room before the buffer grows.
         self.out.reclaim(OUT_BYTES_AHEAD);
         let version = self.settings.version;
         // Output that waits behind a gate has one buffer, including payloads.
         let is_apart = gate.is_none() && message.has_large_payload();
+        // In the gate, the message waits in the order of tickets, and nothing may be sent before it.
         let out = match gate {
             None => self.out.bytes_mut(),
             Some(ticket) => self.gate.get_or_insert_default().before(ticket),
         };
+        // The length field counts the payload even where it is appended apart.
         let payload = if is_apart { &[] } else { message.publication.payload };
         encode_publish_with(out, version, &message.publication, how, payload);
         if is_apart {
             self.out.push_apart(message.allocate().payload_bytes());
         }
+        // The bound on output moves with the message, so that a large one does not stop the reading.
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
+        // Noted after encoding, because the alias is defined only if the message is sent.
         self.aliases_out.defined(message.publication.topic, how.topic_alias);
         self.tally.sent[usize::from(how.flags.qos.number())] += 1;
     }
@@ -406,6 +413,7 @@ impl Link {
             self.send_refusal(reason, why, None);
             return;
         }
+        // Output that waits for the store could only follow DISCONNECT. [MQTT-3.14.4-1]
         self.drop_gated();
         if self.settings.version.has_properties() {
             let reason_string = why.filter(|_| self.settings.problem_information);
@@ -417,6 +425,7 @@ impl Link {
     /// Sends DISCONNECT with a Server Reference, or without it if it is too long for the client.
     pub(super) fn send_redirection(&mut self, reason: ReasonCode, server_reference: &str) {
         if self.awaits_conn_ack() {
+            // Without the reference, the client at least learns the reason.
             if !self.send_refusal(reason, None, Some(server_reference)) {
                 self.send_refusal(reason, None, None);
             }

@@ -137,6 +137,7 @@ impl Outgoing {
     #[inline(always)] // each message passes it
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
         link.has_room()
+            // Retained messages of a walk come before new ones.
             && self.walks.is_empty()
             && match qos {
                 // Messages of the same QoS keep their order. [MQTT-4.6.0-5]
@@ -177,8 +178,10 @@ impl Session {
                 return self.outgoing.send_new(link, delivery, message, now);
             }
         } else if delivery.qos == QoS::AtMostOnce {
+            // The standard lets the server drop QoS 0 messages for an absent client.
             return Delivered::Away;
         }
+        // The queue decides by its policy; the link has no room, or earlier messages wait.
         match self.outgoing.queue.push(envelope(delivery, message), delivery.share) {
             Pushed::Queued => Delivered::Queued { displaced: 0 },
             Pushed::InPlaceOf(displaced) => Delivered::Queued { displaced },
@@ -319,9 +322,11 @@ impl Session {
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
     ) {
         let Some(keeping) = &mut self.outgoing.queue.keeping else { return };
+        // All of them are read, so none counts as unread.
         keeping.in_flight_unread = Amount::default();
         let mut in_flight = Vec::with_capacity(entries.len());
         for (place, sent, queued) in entries {
+            // New messages must be sent in an order behind these.
             keeping.go_on_after(sent.order);
             let entry = match queued {
                 None => InFlight::Released(place),
@@ -330,6 +335,7 @@ impl Session {
                     qos: queued.qos,
                     retain: queued.retain,
                     identifiers: queued.identifiers,
+                    // The group may have gone; the message then stays with this session alone.
                     share: queued.share.as_deref().and_then(&share_number),
                     place,
                 }),
@@ -356,12 +362,15 @@ impl Session {
         now: Timestamp,
     ) -> bool {
         match self.outgoing.window.get_mut(id) {
+            // PUBACK ends the delivery. [MQTT-4.3.2-3]
             Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
                 note_acknowledged(envelope, reason);
                 self.complete(id, now);
                 true
             }
+            // The identifier belongs to a QoS 2 message.
             Some(_) => false,
+            // PUBACK may come twice, because the message was sent twice.
             None => true,
         }
     }
@@ -374,15 +383,18 @@ impl Session {
         now: Timestamp,
     ) -> bool {
         if let Some(InFlight::Published(envelope)) = self.outgoing.window.get_mut(id) {
+            // PUBREC belongs to QoS 2.
             if envelope.qos == QoS::AtLeastOnce {
                 return false;
             }
             note_acknowledged(envelope, reason);
+            // A failure ends the delivery, and frees the identifier. [MQTT-4.4.0-2]
             if reason.is_failure() {
                 self.complete(id, now);
                 return true;
             }
         }
+        // From here on the message is not sent again, only its PUBREL. [MQTT-4.3.3-6]
         let released = self.outgoing.window.release(id);
         let mut gate = None;
         let answer = match released {
@@ -399,6 +411,7 @@ impl Session {
             None => ReasonCode::PacketIdentifierNotFound,
         };
         if let Some(link) = &mut self.link {
+            // A delivery that was resumed takes its place in the quota with its first packet.
             link.unacknowledged += u16::from(released.is_some_and(|r| !r.was_counted));
             link.send_in_turn(&Packet::PubRel(Ack::with_reason(id, answer)), gate); // [MQTT-4.3.3-4]
         }
@@ -419,17 +432,20 @@ impl Session {
     }
 
     fn complete(&mut self, id: PacketId, now: Timestamp) {
+        // Whatever the Reason Code says, the message is acknowledged. [MQTT-4.4.0-2]
         let Some(Acknowledged { place, was_counted }) = self.outgoing.window.remove(id) else {
             return;
         };
         self.outgoing.note(place, |keeping| keeping.dequeue(place));
         self.outgoing.note_in_flight();
         if let Some(link) = &mut self.link
+            // A message that was not sent again on this connection took nothing from the quota.
             && was_counted
         {
             link.unacknowledged = link.unacknowledged.saturating_sub(1);
         }
         let outgoing = &self.outgoing;
+        // Cheap in the normal case: nothing waits, so nothing is pumped.
         if !(outgoing.queue.is_empty()
             && outgoing.walks.is_empty()
             && outgoing.window.is_all_sent())

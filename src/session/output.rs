@@ -73,6 +73,7 @@ impl Output {
                 self.apart = None;
                 break;
             };
+            // First the bytes in front of the payload, which may be written in part.
             let before = n.min(*at - self.written);
             self.written += before;
             n -= before;
@@ -82,6 +83,7 @@ impl Output {
             let of_payload = n.min(payload.len());
             n -= of_payload;
             apart.len -= of_payload;
+            // The socket took a part of the payload; the rest stays where it is.
             if of_payload < payload.len() {
                 payload.advance(of_payload);
                 return;
@@ -146,6 +148,7 @@ impl<'a> Iterator for Pieces<'a> {
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         while let Some((at, payload)) = self.apart.and_then(|a| a.payloads.get(self.payload)) {
+            // The bytes in front of a payload, then the payload itself.
             let before = &self.bytes[self.from..*at];
             if !before.is_empty() {
                 self.from = *at;

@@ -56,6 +56,7 @@ impl OwnedSubscriptions {
         match self.shapes.iter_mut().find(|(there, _)| *there == shape) {
             Some((_, filters)) => *filters += 1,
             None => {
+                // Each shape is one more lookup in the index, so an account has a limit of different shapes.
                 self.account().add_shape(&shape);
                 self.shapes.push((shape, 1));
             }
@@ -69,6 +70,7 @@ impl OwnedSubscriptions {
         let Some(shape) = shape_of(parts) else { return };
         let Some(at) = self.shapes.iter().position(|(there, _)| *there == shape) else { return };
         self.shapes[at].1 -= 1;
+        // The account counts a shape once for this session.
         if self.shapes[at].1 == 0 {
             self.shapes.swap_remove(at);
             self.account().remove_shape(&shape);

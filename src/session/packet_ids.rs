@@ -57,6 +57,7 @@ impl PacketIds {
     fn insert_into_many(&mut self, id: PacketId) {
         match self {
             Self::Few(ids) => {
+                // From a certain number on, a bit for each identifier is smaller than a list.
                 let mut bits = Box::new([0; WORDS]);
                 for id in ids.iter().filter_map(|number| PacketId::new(*number)) {
                     bits[word(id)] |= bit(id);
@@ -90,6 +91,7 @@ impl PacketIds {
                 let was_there = bits[word(id)] & bit(id) != 0;
                 bits[word(id)] &= !bit(id);
                 *len -= usize::from(was_there);
+                // A client that had many messages in flight once gives the 8 KiB back.
                 if *len == 0 {
                     *self = Self::default();
                 }

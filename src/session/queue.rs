@@ -183,14 +183,18 @@ impl Queue {
 
     fn push_within(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
         let size = envelope.message.size();
+        // QoS 0 never displaces other messages.
         if envelope.qos == QoS::AtMostOnce && !self.has_room_in_all(size) {
             self.note_displaced_in_memory(usize::from(!self.has_owner_room(size)));
             return Pushed::Refused;
         }
         match (envelope.qos, self.back_pressure) {
+            // A publisher of QoS 0 is not held, so its message is dropped while others wait.
             (QoS::AtMostOnce, BackPressure::Applied) => return Pushed::Refused,
             (QoS::AtMostOnce, _) | (_, BackPressure::None) => {}
             (_, BackPressure::Possible | BackPressure::Applied) => {
+                // Back pressure holds publishers at the bound of this client, so messages on their
+                // way may exceed it.
                 if self.has_room_for_all(size) {
                     self.push_unchecked(envelope, share);
                     return Pushed::Queued;
@@ -200,10 +204,12 @@ impl Queue {
         let mut displaced = 0;
         let mut for_owner = 0;
         let mut for_owner_in_memory = 0;
+        // One large message may displace several small ones.
         while !self.has_room(size) {
             for_owner_in_memory += usize::from(self.lacks_owner_room_alone(size));
             let is_for_owner = self.has_room_of_its_own(size) && !self.has_share(size);
             for_owner += usize::from(is_for_owner);
+            // A message that would not fit into an empty queue displaces nothing.
             let may_displace = envelope.qos != QoS::AtMostOnce
                 && self.bounds().when_full() != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
@@ -211,6 +217,7 @@ impl Queue {
                 // The caller has tried to read it: the oldest message is on its way to the store.
                 break;
             }
+            // A refused message counts too, by the limit that it has reached.
             if !may_displace || !self.drop_oldest() {
                 self.note_displaced(for_owner);
                 self.note_displaced_in_memory(for_owner_in_memory);
@@ -226,6 +233,7 @@ impl Queue {
 
     fn push_unchecked(&mut self, mut envelope: Envelope, share: Option<Share<'_>>) {
         let size = envelope.message.size();
+        // Bounded in messages and bytes, so that memory holds one page for each client.
         let is_page_full = self.waiting.len() >= PAGE_MESSAGES || self.bytes >= PAGE_BYTES;
         let is_for_store = is_page_full || !self.has_room_in_all(size);
         self.expiring.note(envelope.message.expires_at());
@@ -233,8 +241,10 @@ impl Queue {
             && envelope.qos != QoS::AtMostOnce
         {
             envelope.place = keeping.enqueue(&envelope, share, None);
+            // A message must not overtake those before it that are in the store alone. [MQTT-4.6.0-5]
             if is_for_store || keeping.is_away || keeping.beyond.messages > 0 {
                 keeping.leave(envelope.place, size);
+                // The receipt is not stored, so it waits here until the message is read again.
                 keeping.keep_receipt(envelope.place, &envelope.message);
                 return self.note_stored();
             }
@@ -258,6 +268,7 @@ impl Queue {
 
     /// Updates the count of sessions that use more than half of their queue limit.
     fn note_half(&mut self) {
+        // Operators see how many queues are half full before messages are lost.
         let is_over = self.len() > self.messages_max() / 2 || self.bytes() > self.bytes_max() / 2;
         if is_over != self.is_over_half {
             self.is_over_half = is_over;
@@ -325,10 +336,12 @@ impl Queue {
         let mut orphans = Vec::new();
         for (place, mut queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
+            // Another member has taken the message, and the store has not removed it yet.
             if !keeping.fetched(place, queued.message.size()) {
                 continue;
             }
             queued.message = keeping.with_receipt(place, queued.message);
+            // Examined while it is in the hand: later it could only be found by a search.
             if let Some(withdrawn) = &self.withdrawn
                 && withdrawn.is_withdrawn(place, &queued, &is_under_subscription)
             {
@@ -352,6 +365,7 @@ impl Queue {
                 place,
             });
         }
+        // The page may have had the last message of a withdrawn subscription.
         self.settle_withdrawn();
         self.note_stored();
         orphans
@@ -370,12 +384,14 @@ impl Queue {
     pub(super) fn leave_to_store(&mut self) {
         let Some(keeping) = &mut self.keeping else { return };
         keeping.is_away = true;
+        // Without stored messages, memory stays as it is.
         let Some(first) = self.waiting.iter().find(|e| e.is_stored()).map(|e| e.place) else {
             return;
         };
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let (stored, others): (VecDeque<_>, VecDeque<_>) = waiting.partition(Envelope::is_stored);
         let bytes = stored.iter().map(|e| e.message.size()).sum();
+        // The next read begins with the first of them.
         keeping.leave_before(first, stored.len(), bytes);
         stored.iter().for_each(|e| keeping.keep_receipt(e.place, &e.message));
         self.waiting = others;
@@ -391,6 +407,7 @@ impl Queue {
         let Beyond { messages, bytes, .. } = self.beyond();
         let (former_messages, former_bytes) =
             std::mem::replace(&mut self.stored, (messages, bytes));
+        // The counters are shared by all shards, so an unchanged value costs no write.
         let change = |sum: &AtomicUsize, now: usize, before: usize| {
             if now > before {
                 sum.fetch_add(now - before, Ordering::Relaxed);

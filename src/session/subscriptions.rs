@@ -80,13 +80,16 @@ impl Subscriptions {
             Self::Many(map) => return map.insert(filter.into(), subscription),
             Self::Few(list) => list,
         };
+        // Replacing keeps the number of subscriptions. [MQTT-3.8.4-3]
         if let Some((_, there)) = list.iter_mut().find(|(f, _)| &**f == filter) {
             return Some(std::mem::replace(there, subscription));
         }
+        // One more at a time, because a session with few subscriptions should not reserve memory for more.
         if list.len() < FEW_MAX {
             list.reserve_exact(1);
             list.push((filter.into(), subscription));
         } else {
+            // From here on a search costs more than the table.
             let mut map: IndexMap<_, _, _> = std::mem::take(list).into_iter().collect();
             map.insert(filter.into(), subscription);
             *self = Self::Many(Box::new(map));
@@ -106,6 +109,7 @@ impl Subscriptions {
             },
             Self::Many(map) => map.swap_remove(filter).is_some(),
         };
+        // A session without subscriptions gives the table back.
         if self.len() == 0 {
             *self = Self::default();
         }

@@ -90,6 +90,7 @@ impl Walks {
         let under_way = self.0.get_or_insert_default();
         under_way.last_number += 1;
         let number = under_way.last_number;
+        // A new subscription to the same filter ends the former walk.
         under_way.numbers.insert(retained.filter.clone(), number);
         under_way.walks.push_back(Walk {
             retained,
@@ -117,6 +118,7 @@ impl Walks {
     /// Returns the next step after `taken` messages have left the queue. Removes finished walks.
     pub(super) fn next(&mut self, taken: u64) -> Next {
         while let Some(walk) = self.front_mut(taken) {
+            // A fetched message goes before the next slice.
             if let Some(message) = walk.fetched.front() {
                 return Next::Message(message.qos().min(walk.retained.qos));
             }

@@ -95,6 +95,7 @@ impl Window {
     /// must be sent again, in the order of their assignment. [`Self::next_unsent`] does not return
     /// these.
     pub(super) fn begin_resending(&mut self) -> Vec<PacketId> {
+        // Nothing was sent on this connection, so everything is unsent.
         self.unsent_from = 0;
         let mut released = Vec::new();
         let mut begin = |id, entry: &InFlight| {
@@ -102,6 +103,7 @@ impl Window {
                 released.push(id);
             }
         };
+        // Those put aside were sent first, so their PUBREL comes first too.
         if let Some(aside) = &mut self.aside {
             aside.begin_resending().for_each(|(id, entry)| begin(id, entry));
         }
@@ -116,12 +118,14 @@ impl Window {
     /// Returns the first PUBLISH that was not sent on this connection yet. It counts as sent from
     /// now on.
     pub(super) fn next_unsent(&mut self) -> Option<(PacketId, Envelope)> {
+        // The oldest ones were put aside, so they are sent again first.
         if let Some(unsent) = self.aside.as_mut().and_then(|aside| aside.next_unsent()) {
             return Some(unsent);
         }
         while self.unsent_from < self.run.len() {
             let at = self.unsent_from;
             self.unsent_from += 1;
+            // Gaps, and messages that only wait for PUBCOMP. [MQTT-4.3.3-6]
             if let Some(InFlight::Published(envelope)) = &self.run[at] {
                 return Some((id_at(self.first, at), envelope.clone()));
             }
@@ -168,6 +172,7 @@ impl Window {
         let mut was_counted = true;
         if let InFlight::Published(envelope) = entry {
             self.bytes -= envelope.message.size();
+            // Unless it was sent again, it is not in the quota of this connection.
             was_counted = is_sent;
             *entry = InFlight::Released(place);
         }
@@ -180,6 +185,7 @@ impl Window {
         let (entry, is_sent) = match self.run.get_mut(at).and_then(Option::take) {
             Some(entry) => {
                 let is_sent = at < self.unsent_from;
+                // The entry at the front may be gone now.
                 self.close_gap();
                 (entry, is_sent)
             }
@@ -210,6 +216,7 @@ impl Window {
             let ids = &entries[from..];
             ids.windows(2).map(|pair| distance(pair[0].0, pair[1].0)).sum::<usize>()
         };
+        // Positions are differences of identifiers; a run as long as half of all of them would be ambiguous.
         while span(run_from) >= IDS / 2 {
             run_from = (run_from + entries.len()).div_ceil(2);
         }
@@ -218,6 +225,7 @@ impl Window {
                 self.bytes += envelope.message.size();
             }
             self.in_flight += 1;
+            // An entry aside may have any identifier, so those that break the run go there.
             if at < run_from {
                 self.aside.get_or_insert_default().push(id, entry);
                 continue;
@@ -226,6 +234,7 @@ impl Window {
                 self.first = id.number() - 1;
             }
             let position = self.position(id);
+            // Gaps are identifiers whose messages were acknowledged out of order.
             while self.run.len() < position {
                 self.run.push_back(None);
             }
@@ -272,6 +281,7 @@ impl Window {
         if self.run.len() < SPARSE_RUN || !(is_sparse || self.run.len() == IDS) {
             return;
         }
+        // The oldest entry blocks the run; all others stay where they are.
         if let Some(entry) = self.run.front_mut().and_then(Option::take) {
             let aside = self.aside.get_or_insert_default();
             aside.push(id_at(self.first, 0), entry);

@@ -23,10 +23,13 @@ impl Outgoing {
             let Some((id, envelope)) = self.window.next_unsent() else {
                 break;
             };
+            // A message that is sent again takes from the quota of the new connection. [MQTT-4.9.0-2]
             link.unacknowledged += 1;
             let delivery = delivery_of(&envelope);
             let mut message = SharedPublication::of(&envelope.message);
             let how = Sending { packet_id: Some(id), dup: true, gate: self.gate_for(envelope.qos) };
+            // The client accepts smaller packets than on its last connection, so the message counts
+            // as sent. [MQTT-3.1.2-25]
             if !write(link, &mut message, delivery, how, now) {
                 self.window.remove(id);
                 self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
@@ -40,14 +43,18 @@ impl Outgoing {
     /// Sends the next message, or drops it if it has expired; returns `false` if none can be sent.
     pub(super) fn send_next(&mut self, link: &mut Link, now: Timestamp) -> bool {
         let is_open = self.window_is_open(link);
+        // A walk comes first if all messages that were queued before it have left.
         match self.walks.next(self.queue.has_come_to()) {
             Next::Nothing => {}
+            // QoS 0 needs no place in the window.
             Next::Message(qos) if is_open || qos == QoS::AtMostOnce => {
                 return self.send_walked(qos, link, now);
             }
+            // The shard must fetch more, or the window must open; later messages wait behind the walk.
             Next::Message(_) | Next::Slice => return false,
         }
         let may_send = |front: &Envelope| front.qos == QoS::AtMostOnce || is_open;
+        // A message whose subscription was withdrawn must be examined before it leaves.
         if !self.queue.front().is_some_and(may_send) || self.queue.is_next_in_question() {
             return false;
         }
@@ -55,6 +62,7 @@ impl Outgoing {
         if envelope.message.publication().has_expired(now) {
             self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
             link.tally.expired += 1; // [MQTT-3.3.2-5]
+            // The caller goes on with the next message.
             return true;
         }
         let sent = self.send_queued(link, envelope, now);
@@ -66,6 +74,7 @@ impl Outgoing {
     fn send_walked(&mut self, qos: QoS, link: &mut Link, now: Timestamp) -> bool {
         let Some((message, walk)) = self.walks.pop() else { return false };
         let identifiers = walk.identifiers.clone();
+        // Its bytes leave the account of fetched messages, whatever happens to it.
         self.note_fetched();
         if message.publication().has_expired(now) {
             link.tally.expired += 1;
@@ -92,12 +101,14 @@ impl Outgoing {
         now: Timestamp,
     ) -> Delivered {
         let sending = self.sending(delivery.qos);
+        // Encoded before anything is noted, because a message that is too large changes nothing.
         if !write(link, message, delivery, sending, now) {
             return Delivered::TooLarge;
         }
         if let Some(id) = sending.packet_id {
             let mut envelope = envelope(delivery, message);
             if let Some(keeping) = &mut self.queue.keeping {
+                // Stored and sent in one change.
                 envelope.place = keeping.enqueue(&envelope, delivery.share, Some(id));
             }
             self.note_sent(link, envelope);
@@ -110,17 +121,20 @@ impl Outgoing {
     fn send_queued(&mut self, link: &mut Link, envelope: Envelope, now: Timestamp) -> bool {
         let mut sending = self.sending(envelope.qos);
         let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_stored());
+        // A message that may have been sent before the broker ended carries DUP. [MQTT-3.3.1-1]
         sending.dup = keeping.is_some_and(|keeping| keeping.is_doubtful(&envelope));
         let mut message = SharedPublication::of(&envelope.message);
         let is_sent = write(link, &mut message, delivery_of(&envelope), sending, now);
         if envelope.is_stored()
             && let Some(keeping) = &mut self.queue.keeping
         {
+            // QoS 0 is done when it is sent, and a message that is too large counts as done. [MQTT-3.1.2-25]
             match sending.packet_id {
                 Some(id) if is_sent => keeping.send(envelope.place, id),
                 _ => keeping.dequeue(envelope.place),
             }
         }
+        // After the encoding: a receipt reports what has happened.
         if is_sent && let Some(receipt) = envelope.message.receipt() {
             receipt.sent(envelope.qos == QoS::AtMostOnce);
         }
@@ -198,6 +212,7 @@ fn write(
     now: Timestamp,
 ) -> bool {
     let gate = gate_of(link, sending);
+    // Built before the size is known, because alias and expiry are part of it.
     let mut how = publish_as(link, &message.publication, delivery, sending, now);
     if gate.is_some()
         && let TopicAlias::Define(_) = how.topic_alias

@@ -44,6 +44,7 @@ impl Queue {
         messages: Option<usize>,
         bytes: Option<usize>,
     ) {
+        // A client without limits of its own pays for no allocation.
         if messages.is_some() || bytes.is_some() || self.own.is_some() {
             let own = self.own.get_or_insert_default();
             own.messages_max_instead = messages;

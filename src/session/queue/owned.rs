@@ -63,6 +63,7 @@ impl Queue {
         }
         let Amount { messages, bytes } = self.stored_amount();
         let Some(keeping) = &mut self.keeping else { return };
+        // Messages of an absent client do not come and go at once, so its queue needs no slack.
         let is_away = keeping.is_away;
         let Some(owned) = &mut keeping.owned else { return };
         let slack = |slack: usize| if is_away { 0 } else { slack };
@@ -86,6 +87,7 @@ impl Queue {
         if blocks != former {
             self.settle_memory();
         }
+        // Blocks in place of bytes: the shared counter changes once for many messages.
         let counted = &self.usage.bytes_in_flight;
         if blocks > former {
             let more = (blocks - former) as usize * IN_FLIGHT_BLOCK;

@@ -30,11 +30,13 @@ impl Queue {
         // Rotating moves the messages outside the part twice at most.
         self.waiting.rotate_left(before);
         for _ in 0..part {
+            // The predicate may end the part before its size is reached.
             let Some(answer) = self.waiting.front().and_then(&mut is_taken) else { break };
             let into = if answer { &mut taken } else { &mut left };
             into.extend(self.waiting.pop_front());
         }
         *passed = before + left.len();
+        // In reverse, because each one goes to the front.
         for envelope in left.into_iter().rev() {
             self.waiting.push_front(envelope);
         }
@@ -42,6 +44,7 @@ impl Queue {
         for envelope in &taken {
             self.forget(envelope);
         }
+        // Only a change costs an update of shared counters.
         if !taken.is_empty() {
             self.note_moved();
             self.settle_share();

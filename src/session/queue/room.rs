@@ -32,6 +32,7 @@ impl Queue {
     /// Returns whether dropping this queue's messages can make enough room: the other queues keep
     /// theirs.
     pub(super) fn has_room_when_empty(&self, size: usize) -> bool {
+        // A durable session is bounded by the store, where the memory of others takes no room.
         if self.keeping.is_some() {
             return size <= self.bytes_max();
         }

@@ -29,6 +29,7 @@ impl Queue {
         &self,
         position: u64,
     ) -> impl Iterator<Item = WaitingInMemory<'_>> {
+        // The position may be of a message that has left since.
         let passed = position.saturating_sub(self.taken) as usize;
         let first = self.taken + passed as u64;
         let numbered = (first..).zip(self.waiting.iter().skip(passed));

@@ -87,6 +87,7 @@ impl Queue {
             withdrawn: 0,
             expires_first: Timestamp::NEVER,
         };
+        // If memory holds a part of the queue, a later read may find a removed place again.
         let is_memory_empty = !self.holds_stored();
         for (place, queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
@@ -99,6 +100,7 @@ impl Queue {
                 withdrawn.is_withdrawn(place, &queued, &is_under_subscription)
             });
             if !has_expired && !is_withdrawn {
+                // The next search of this queue begins at this time at the earliest.
                 if let Some(at) = queued.message.expires_at() {
                     weeded.expires_first = weeded.expires_first.min(at);
                 }
@@ -108,6 +110,7 @@ impl Queue {
             // An expired message is for nobody; a withdrawn one of a group is for its other members.
             let share = queued.share.as_deref().filter(|_| !has_expired).and_then(&share_number);
             if let Some(share) = share {
+                // The subscription stays in the store until the other members have the message.
                 if let Some(withdrawn) = &mut self.withdrawn {
                     withdrawn.search_again();
                 }

@@ -61,6 +61,7 @@ impl Queue {
         if ended.is_empty() {
             return;
         }
+        // Nothing waits, so nothing has to be examined, and the store may forget the subscription.
         if self.is_empty() && self.withdrawn.is_none() {
             if let Some(keeping) = &self.keeping {
                 ended.into_iter().for_each(|(filter, _)| note_ended(keeping, filter));
@@ -68,6 +69,7 @@ impl Queue {
             return;
         }
         let withdrawn = self.withdrawn.get_or_insert_default();
+        // Everything that waits at this moment is examined; later messages come through other subscriptions.
         withdrawn.examined_up_to = self.taken;
         withdrawn.in_memory_up_to = self.taken + self.waiting.len() as u64;
         withdrawn.is_looked_for = false;
@@ -77,6 +79,7 @@ impl Queue {
         if let Some(keeping) = &self.keeping {
             withdrawn.stored_up_to = keeping.last_place();
             for (filter, record) in ended {
+                // Marked and not removed: a start must go on with the examination after a crash.
                 keeping.note(|number| Change::Subscribe(number, filter.clone(), record));
                 withdrawn.stored.insert(filter);
             }
@@ -124,6 +127,7 @@ impl Queue {
         is_under_subscription: impl Fn(&str) -> bool,
     ) -> TakenOut {
         let mut examined = TakenOut::default();
+        // Taken out, because the closure needs the queue too.
         let Some(mut withdrawn) = self.withdrawn.take() else { return examined };
         let from = withdrawn.examined_up_to.max(self.taken);
         let mut left = withdrawn.in_memory_up_to.saturating_sub(from);
@@ -131,8 +135,10 @@ impl Queue {
         let mut passed = (from - self.taken) as usize;
         let mut at = passed;
         let taken = self.take_part(&mut passed, |envelope| {
+            // The end of the range: later messages are of subscriptions that still exist.
             left = left.checked_sub(1)?;
             let is_withdrawn = match envelope.share {
+                // A message of a group belongs to it, whatever other subscriptions match.
                 Some(share) => withdrawn.numbers.contains(&share),
                 None => !is_under_subscription(envelope.message.topic()),
             };
@@ -143,6 +149,7 @@ impl Queue {
             Some(is_withdrawn)
         });
         withdrawn.examined_up_to = self.taken + passed as u64;
+        // Messages that were taken out no longer count in the range.
         withdrawn.in_memory_up_to -= taken.len() as u64;
         self.withdrawn = Some(withdrawn);
         for envelope in taken {
@@ -157,6 +164,7 @@ impl Queue {
         let keeping = self.keeping.as_mut().filter(|_| envelope.is_stored());
         match (envelope.share, keeping) {
             (Some(share), keeping) => {
+                // The store keeps the message until another member has stored it.
                 let stored_at = keeping.map(|keeping| keeping.take_out(envelope.place));
                 examined.orphans.push(Orphan { message: envelope.message, share, stored_at });
             }
@@ -204,11 +212,13 @@ impl Queue {
     /// them.
     pub(in crate::session) fn settle_withdrawn(&mut self) {
         let Some(withdrawn) = &self.withdrawn else { return };
+        // Some of its messages may still wait, in memory or in the store.
         if self.has_in_question() || !self.is_store_clean(withdrawn) {
             return;
         }
         let Some(mut withdrawn) = self.withdrawn.take() else { return };
         if let Some(keeping) = &self.keeping {
+            // In portions, because a session may have lost very many subscriptions at the same time.
             let told: Vec<_> = withdrawn.stored.iter().take(TOLD_MAX).cloned().collect();
             for filter in told {
                 withdrawn.stored.remove(&filter);
@@ -230,6 +240,7 @@ impl Withdrawn {
         queued: &QueuedMessage,
         is_under_subscription: impl Fn(&str) -> bool,
     ) -> bool {
+        // It was queued after the withdrawal.
         if place > self.stored_up_to {
             return false;
         }
