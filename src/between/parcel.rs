@@ -31,6 +31,7 @@ impl Parcel {
     /// own: it is large, or will be acknowledged.
     pub(crate) fn pack(&mut self, publication: &Publication<'_>) -> Option<Packed> {
         let Publication { topic, payload, qos, retain, properties, expires_at } = *publication;
+        // QoS 1 and 2 messages stay in the window of their receivers, so they need an allocation anyway.
         if qos != QoS::AtMostOnce || properties.len() + payload.len() > PAYLOAD_BYTES_MAX {
             return None;
         }

@@ -40,6 +40,7 @@ pub(super) fn resolve_retained(changes: &mut [Change], retained: &Retained) {
         } else {
             continue;
         };
+        // The owner may have changed with the message, and its share must be charged again after a restart.
         *change = match retained.get(topic) {
             Some((message, owner)) => {
                 Change::Retain(message, owner.map(|account| account.owner().clone()))

@@ -138,6 +138,7 @@ impl History {
     /// that waits.
     pub(crate) fn end_run(&self, records: &StoredRecords, version: u64) {
         let now = self.clock.now();
+        // The end of the run stands for the end of all its connections, so none is noted for each.
         self.note_end_of_run(records, version, now, RunEnd::ServerShutdown);
         let (Some(keeper), notes) = (&self.keeper, std::mem::take(&mut lock(&self.waiting).notes))
         else {
@@ -163,6 +164,7 @@ impl History {
             return; // Nothing survives, or the end is known.
         }
         runs.push(FormerRun { version, at: at.millis(), reason });
+        // The oldest runs go first: connections of theirs are the oldest in each history.
         let excess = runs.len().saturating_sub(RUNS_MAX);
         runs.drain(..excess);
         if let Some(name) = name_of_runs()
@@ -195,7 +197,9 @@ impl History {
             return; // It waits until the store can be written again.
         }
         let mut waiting = lock(&self.waiting);
+        // A tidy removes by age as well, so it is due at times even if nothing was noted.
         let is_tidy_due = now.since(waiting.tidied_at) >= TIDY_EVERY;
+        // One portion at a time, so that a slow store gets larger portions and not more of them.
         if waiting.under_way.is_some() || (waiting.notes.is_empty() && !is_tidy_due) {
             return;
         }
@@ -205,6 +209,7 @@ impl History {
         let tidy = Change::TidyHistory(self.tidy(limits, now));
         let share = self.share(limits);
         let portion = ConnectionNotes { notes, kept: limits.per_client_max, share };
+        // Without a store, the histories end with the process, and nothing has to be waited for.
         let Some(keeper) = &self.keeper else {
             let notes = Change::NoteConnections(Box::new(portion));
             let _ = self.in_memory.apply(&[notes, tidy], Durability::Written);
@@ -214,6 +219,7 @@ impl History {
         if portion.notes.is_empty() {
             return;
         }
+        // Kept until the store has it: a query must find these notes in one of both places.
         waiting.under_way = Some(Arc::new(portion.clone()));
         drop(waiting); // An immediate store finishes here.
         let change = Change::NoteConnections(Box::new(portion));
@@ -277,9 +283,11 @@ impl History {
         limits: HistoryLimits,
         now: Timestamp,
     ) -> Result<Vec<ConnectionRecord>, StoreError> {
+        // The lock ends before the store is read, so that shards which note connections do not wait for a disk.
         let newer: Vec<Note> = {
             let waiting = lock(&self.waiting);
             let under_way = waiting.under_way.iter().flat_map(|portion| &portion.notes);
+            // Notes of all clients are searched; they are few, because the sweep hands them over.
             let of_client = |note: &&Note| *note.0 == *client_id;
             under_way.chain(&waiting.notes).filter(of_client).cloned().collect()
         };
@@ -289,11 +297,13 @@ impl History {
         };
         let ring = store.history(client_id)?;
         let mut ring = ring.unwrap_or_else(|| ClientHistory::new(client_id.into()));
+        // In the order of their versions, so that the ring drops the oldest.
         for (_, connection) in &newer {
             ring.note(connection, limits.per_client_max);
         }
         let runs = lock(&self.runs);
         for connection in &mut ring.connections {
+            // A connection of a former run that has no end was open when that run ended.
             if connection.end.is_none() && connection.version <= self.floor {
                 connection.end = runs
                     .iter()

@@ -45,6 +45,7 @@ impl OnItsWay {
     pub(crate) fn into_queued(self) -> QueuedMessage {
         let Self { message, publisher, to } = self;
         let halves = |number: u64| [(number >> 32) as u32, number as u32];
+        // Subscription Identifiers have 32 bits, the numbers have 64.
         let mut identifiers = halves(publisher.0).to_vec();
         let share = match to {
             Destination::Group(filter) => Some(filter),
@@ -63,6 +64,7 @@ impl OnItsWay {
     pub(crate) fn from_queued(queued: QueuedMessage) -> Option<Self> {
         let whole = |halves: &[u32]| u64::from(halves[0]) << 32 | u64::from(halves[1]);
         let identifiers = queued.identifiers?;
+        // The number of identifiers tells both kinds of destination apart.
         let (publisher, to) = match (&identifiers[..], queued.share) {
             (publisher @ [_, _], Some(filter)) => (publisher, Destination::Group(filter)),
             ([publisher @ .., seed_high, seed_low, shards, shard], None)
@@ -70,6 +72,7 @@ impl OnItsWay {
             {
                 let seed = whole(&[*seed_high, *seed_low]);
                 let shards = u16::try_from(*shards).ok()?;
+                // A damaged entry must not cause a division by zero when homes are computed.
                 let shard = ShardNumber(u16::try_from(*shard).ok()?);
                 (publisher, Destination::Shard(Homes { seed, shards: shards.max(1) }, shard))
             }
@@ -83,6 +86,7 @@ impl OnItsWay {
 /// Returns the record of that session for the store.
 pub(crate) fn record() -> SessionRecord {
     SessionRecord {
+        // The broker assigns an identifier to a client that sends none, so no client has an empty one.
         client_id: "".into(),
         username: None,
         expiry_interval_secs: u32::MAX,

@@ -191,6 +191,7 @@ impl Keeper {
         (debtor, mut loads): (Option<Arc<Account>>, Vec<StoreLoad>),
         at: Timestamp,
     ) {
+        // The loads that came with the messages already count these bytes for other owners.
         let others = loads.iter().map(StoreLoad::bytes).sum();
         let bytes = page.bytes;
         let load = self.queue.add(bytes.saturating_sub(others), debtor, at);
@@ -212,11 +213,13 @@ impl Keeper {
         changes: &mut Vec<Change>,
         now: Timestamp,
     ) -> Result<(), HandedOver> {
+        // The lock gives the changes of all shards one order.
         let mut unapplied = lock(&self.unapplied);
         unapplied.handed_over += 1;
         unapplied.changes.append(changes);
         match self.apply_all(&mut unapplied, now) {
             true => Ok(()),
+            // The changes stay in the list, and `apply_again` tries them with those that follow.
             false => Err(HandedOver(unapplied.handed_over)),
         }
     }
@@ -251,6 +254,7 @@ impl Keeper {
     }
 
     fn try_to_apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
+        // The time goes with each group, so that the clock of the next run begins behind it.
         changes.push(Change::Clock(now));
         resolve_retained(changes, &self.retained);
         match self.store.apply(changes, self.policy.durability()) {
@@ -259,6 +263,7 @@ impl Keeper {
                 true
             }
             Err(error) => {
+                // The time is added again by the next attempt.
                 changes.pop();
                 self.health.note_failure(&error);
                 let _ = self.store.recover();
@@ -290,6 +295,7 @@ impl Keeper {
         if self.is_immediate {
             return Some(self.apply_behind_others(change, now));
         }
+        // Nobody is charged: these are changes of operators, or of the broker itself.
         let load = self.queue.add(change.bytes(), None, now);
         let order = Order::Commit(Committed { change, load, finish });
         match self.orders().is_some_and(|orders| orders.send(order).is_ok()) {

@@ -34,6 +34,7 @@ impl LoginLedger for StoredLogins {
             // alike.
             tracing::warn!(%error, "earlier logins cannot be read from the store");
         }
+        // The oldest first, so that the newest survive if the authenticator keeps only some.
         logins.sort_unstable();
         logins.into_iter().map(|(_, key)| key).collect()
     }

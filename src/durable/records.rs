@@ -143,6 +143,7 @@ impl StoredRecords {
         let state = lock(&self.state);
         let entries = state.entries.range((from, Bound::Unbounded));
         let committed = entries
+            // The map has all namespaces in one order.
             .take_while(|(name, _)| name.namespace() == namespace)
             .filter_map(|(name, entry)| Some((name, entry.committed.as_ref()?)))
             .filter(|(_, record)| !record.has_expired(now));
@@ -184,11 +185,13 @@ impl StoredRecords {
     /// Removes records that have expired, a bounded number in one call.
     pub(crate) fn remove_expired(&self, now: Timestamp) {
         let mut state = lock(&self.state);
+        // The lock is held meanwhile, so the number is bounded.
         for _ in 0..EXPIRED_AT_A_TIME {
             let Some((at, name)) = state.expiring.first().cloned().filter(|(at, _)| *at <= now)
             else {
                 break;
             };
+            // A change under way decides about the record; it may give it a later time.
             let is_pending = state.entries.get(&name).is_some_and(|entry| entry.pending.is_some());
             if !is_pending
                 && self.change(&mut state, name.clone(), None, Expected::Any, false).is_err()
@@ -211,17 +214,20 @@ impl StoredRecords {
         is_behind: bool,
     ) -> Result<Committing, RecordsError> {
         let now = self.clock.now();
+        // Compared with pending changes too, so of two calls at the same time the second one sees the first.
         state.check(&name, expected, now)?;
         if self.keeper.as_ref().is_some_and(|keeper| !keeper.takes_more()) {
             return Err(RecordsError::Unavailable);
         }
         let revision = Revision(state.revision.0 + 1);
+        // A revision is used once, even if its change fails, so that two changes never share one.
         state.revision = revision;
         let record = content.map(|(value, expires_at)| Record { revision, value, expires_at });
         let Some(keeper) = &self.keeper else {
             state.commit(name, revision, record);
             return Ok(Committing::Done(revision));
         };
+        // Not readable yet: a reader must not see a record that a crash would take back.
         state.entries.entry(name.clone()).or_default().pending =
             Some(Box::new((revision, record.clone())));
         let boxed = Box::new(name.clone());
@@ -293,6 +299,7 @@ impl Records for StoredRecords {
     async fn remove(&self, name: RecordKey, expected: Expected) -> Result<(), RecordsError> {
         let committing = {
             let mut state = lock(&self.state);
+            // Nothing is written for a record that is not there.
             let is_known = state.entries.contains_key(&name);
             if !is_known && expected == Expected::Any {
                 return Ok(());
@@ -324,6 +331,7 @@ impl State {
         expected: Expected,
         now: Timestamp,
     ) -> Result<(), RecordsError> {
+        // The newest state counts, even if it is not committed yet.
         let newest = self.entries.get(name).and_then(KnownRecord::newest);
         let found = newest.filter(|record| !record.has_expired(now)).map(|record| record.revision);
         let is_expected = match expected {
@@ -343,6 +351,7 @@ impl State {
         is_stored: bool,
     ) {
         if is_stored {
+            // Only now is the change visible.
             return self.commit(name, revision, record);
         }
         let Some(entry) = self.entries.get_mut(&name) else { return };
@@ -358,8 +367,10 @@ impl State {
     fn commit(&mut self, name: RecordKey, revision: Revision, record: Option<Record>) {
         let entry = self.entries.entry(name.clone()).or_default();
         entry.end_pending(revision);
+        // The former record is needed below, to take back its part of each count.
         let former = std::mem::replace(&mut entry.committed, record.clone());
         let is_empty = entry.committed.is_none() && entry.pending.is_none();
+        // Readers of the count do not take the lock.
         if let Some(count) = self.counted.get(name.namespace()) {
             match (&former, &record) {
                 (None, Some(_)) => drop(count.fetch_add(1, Ordering::AcqRel)),
@@ -379,6 +390,7 @@ impl State {
         if is_empty {
             self.entries.remove(&name);
         }
+        // Last, so that a follower which reads the table finds this change.
         if let Some(watched) = self.watched.get(name.namespace()) {
             watched.tell(match record {
                 Some(record) => RecordChange::Put(name, record),

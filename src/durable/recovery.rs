@@ -40,10 +40,12 @@ pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> 
     let mut delivered = 0;
     let mut recipients = Recipients::default();
     loop {
+        // Always from the beginning: what was delivered is no longer there.
         let page = store.waiting(IN_TRANSIT, FIRST, PAGE)?;
         if page.is_empty() {
             return Ok(delivered);
         }
+        // All sessions are read once, and only if there is something to deliver.
         if delivered == 0 {
             store.sessions(&mut |session| recipients.add(&session))?;
         }
@@ -53,14 +55,17 @@ pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> 
             if let Some(sent) = OnItsWay::from_queued(queued) {
                 recipients.deliver(&sent, &mut changes);
             }
+            // In one group with the copies, so that a crash in between repeats neither.
             changes.push(Change::Dequeue(IN_TRANSIT, place));
         }
+        // Synced, because the listeners open after this and clients may send again.
         store.apply(&changes, Durability::Synced)?;
     }
 }
 
 impl Recipients {
     fn add(&mut self, session: &StoredSession) {
+        // These places exist for this index alone; the number of the slot is the position in the list.
         let place =
             Place { host: Host::Shard(ShardNumber(0)), slot: self.all.len() as u32, generation: 0 };
         for (filter, record) in
@@ -85,6 +90,7 @@ impl Recipients {
             Destination::Shard(homes, host) => {
                 for target in plan.targets() {
                     let recipient = &self.all[target.place.slot as usize];
+                    // Only recipients of that shard: the others were served before the broker ended.
                     if homes.home(&recipient.client_id) == *host {
                         self.enqueue(target, sent, None, changes);
                     }
@@ -106,6 +112,7 @@ impl Recipients {
         changes: &mut Vec<Change>,
     ) {
         let recipient = &mut self.all[target.place.slot as usize];
+        // A publisher with No Local gets no copy of its own message. [MQTT-3.8.3-3]
         let target = match &target.own_copy {
             OwnCopy::Never if recipient.number == sent.publisher => return,
             OwnCopy::Other(own) if recipient.number == sent.publisher => own,
@@ -115,6 +122,7 @@ impl Recipients {
         if qos == QoS::AtMostOnce {
             return; // Its client is not connected.
         }
+        // Places of a queue go on from the last one, so the order of the queue is kept.
         recipient.last_place.0 += 1;
         let queued = QueuedMessage {
             message: sent.message.clone(),

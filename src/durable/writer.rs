@@ -113,6 +113,7 @@ impl WriteGroup {
         self.bytes += order.bytes;
         self.oldest.get_or_insert(order.at);
         self.loads.extend(order.loads);
+        // The changes of the first shard become the group without a copy, which is the normal case.
         if self.changes.is_empty() {
             self.changes = order.changes;
         } else {
@@ -126,6 +127,7 @@ impl WriteGroup {
             Order::Note(change) => self.changes.push(change),
             Order::Commit(Committed { change, load, finish }) => {
                 self.changes.push(change);
+                // The load counts against the size of a group, as the changes of shards do.
                 self.bytes += load.bytes();
                 self.loads.push(load);
                 self.finishes.push(finish);
@@ -154,6 +156,7 @@ impl Writer {
         let mut is_sync_wanting = false;
         let mut goes_on = true;
         while goes_on {
+            // The time to wait is bounded by the next sync, so that `interval` is kept without traffic.
             match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
                 Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
                     let mut group = WriteGroup::default();
@@ -161,6 +164,7 @@ impl Writer {
                     let mut told = Vec::new();
                     // What came meanwhile shares the commit, and its sync.
                     while !group.is_full() && goes_on {
+                        // Without waiting: a group is what came during the last write, and not more.
                         match orders.try_recv() {
                             Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
                                 group.take(order)
@@ -170,6 +174,7 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
+                    // The next start needs the time only roughly.
                     if clock_noted_at.is_none_or(|at| at.elapsed() >= NOTE_CLOCK_EVERY) {
                         clock_noted_at = Some(Instant::now());
                         group.changes.push(Change::Clock(self.clock.now()));
@@ -177,6 +182,7 @@ impl Writer {
                     self.write(group);
                     // After the group, because the callers wait for what came before them.
                     tell(told);
+                    // The age counts from the first unsynced group, not from the last.
                     unsynced_since.get_or_insert_with(Instant::now);
                 }
                 Ok(Order::Tell(caller)) => tell(vec![caller]),
@@ -185,6 +191,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) if is_sync_wanting => {}
                 Err(RecvTimeoutError::Timeout) => self.look_for_room(),
             }
+            // At the end of the broker a sync is due whatever the interval says.
             if self.is_sync_due(unsynced_since, goes_on) {
                 is_sync_wanting = !self.sync();
                 if !is_sync_wanting {
@@ -244,6 +251,7 @@ impl Writer {
 
     /// Writes a group, with as many tries as it takes, and tells the shards.
     fn write(&self, mut group: WriteGroup) {
+        // As late as possible, because shards may have handed over one topic in different orders.
         resolve_retained(&mut group.changes, &self.retained);
         if let Some(at) = group.oldest {
             self.queue.note_oldest(at);
@@ -251,8 +259,10 @@ impl Writer {
         let durability = self.policy.durability();
         let mut tries_left = LAST_TRIES;
         self.health.note_writing(true);
+        // Trying again is the only choice: later changes may depend on these, and must not overtake them.
         while let Err(error) = self.store.apply(&group.changes, durability) {
             self.health.note_failure(&error);
+            // While the broker runs, the tries have no end; at its end, a broken disk must not keep it alive.
             if self.is_ending.load(Ordering::Relaxed) {
                 tries_left -= 1;
                 if tries_left == 0 {
@@ -264,6 +274,7 @@ impl Writer {
             self.try_to_recover();
         }
         self.health.note_writing(false);
+        // Judged after each group, before more is promised.
         self.look_for_room();
         group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
@@ -272,6 +283,7 @@ impl Writer {
                 shard.door.send(Sender::Store, report);
             }
         }
+        // Only now may the owners hand over more.
         drop(group.loads);
     }
 }

@@ -119,15 +119,18 @@ impl RecordTally {
         value: &[u8],
         bounds: RecordBounds,
     ) -> Result<ReservedRoom, NoRoom> {
+        // The user that is charged stands in the record, so that a restart charges the same one.
         let by = (self.find_set_by)(value);
         let whole = RecordAmount::of(name, value);
         let replaced = former
             .map_or_else(RecordAmount::default, |former| RecordAmount::of(name, &former.value));
+        // A record that another user takes over counts for its new user as a whole.
         let is_own = former.is_some_and(|former| (self.find_set_by)(&former.value) == by);
         let added = whole.minus(replaced);
         let added_to_share = if is_own { added } else { whole };
         let nothing = RecordAmount::default();
         let mut amounts = self.lock();
+        // A record that becomes smaller is always accepted, even above a limit that was lowered.
         if added != nothing && !amounts.all.plus(added).is_within(bounds.all) {
             return Err(NoRoom::Full);
         }
@@ -136,6 +139,7 @@ impl RecordTally {
         if added_to_share != nothing && !bounds.share.is_none_or(has_share) {
             return Err(NoRoom::ShareFull);
         }
+        // Reserved under the same lock that checked the room.
         amounts.add(&by, added);
         drop(amounts);
         Ok(ReservedRoom { tally: Arc::clone(self), by, amount: added })
@@ -148,6 +152,7 @@ impl RecordTally {
             (Some(_), None) => drop(self.committed.fetch_sub(1, Ordering::AcqRel)),
             (None, None) | (Some(_), Some(_)) => {}
         }
+        // The reservation is counted as well, until its caller drops it.
         let mut amounts = self.lock();
         if let Some(former) = former {
             let amount = RecordAmount::of(name, &former.value);
