@@ -53,6 +53,7 @@ impl BudgetShare {
     /// share never shrinks.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
+        // Added first and taken back if it was too much, so that two shards cannot share the last bytes.
         let taken = self.budget.taken.fetch_add(more, Ordering::Relaxed);
         if taken.saturating_add(more) > self.budget.max.load(Ordering::Relaxed) {
             self.budget.taken.fetch_sub(more, Ordering::Relaxed);

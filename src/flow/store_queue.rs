@@ -64,9 +64,11 @@ impl StoreQueue {
         account: Option<Arc<Account>>,
         now: Timestamp,
     ) -> StoreLoad {
+        // The queue was empty, so its age begins now.
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
             self.note_oldest(now);
         }
+        // The charge gives the bytes back when it is dropped, whatever becomes of the changes.
         let charge = account.map(|account| {
             let mut charge = Charge::new(account, |account| &account.store_waiting);
             charge.set(bytes as u64);
@@ -104,11 +106,13 @@ impl StoreQueue {
         now: Timestamp,
         is_in_trouble: bool,
     ) -> bool {
+        // While the store is in trouble more may wait, because publishers are refused and do not wait anyway.
         let times = times(is_in_trouble);
         let is_above = |part: usize| {
             account.store_waiting.used().saturating_add(more as u64)
                 > (BYTES_MAX / part * times) as u64
         };
+        // All owners wait only if the whole queue is full; before that, each by its own part.
         self.is_full(is_in_trouble)
             || is_above(OWNER_PART)
             || (is_above(OWNER_PART_BEHIND) && self.is_behind(now))

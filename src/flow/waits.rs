@@ -114,6 +114,7 @@ impl Waits {
 impl Graph {
     fn wait(&mut self, publisher: Place, plan: &Plan) -> bool {
         for place in self.full_targets(Some(publisher), plan) {
+            // A publisher that closes a cycle goes on; the full queue then drops its oldest message.
             if self.leads_to(place, publisher) {
                 self.make_room(place);
             } else {
@@ -121,13 +122,16 @@ impl Graph {
                 return true;
             }
         }
+        // A group is full only if all its connected members are, because one with room takes the message.
         for group in plan.shared() {
             let Some(members) = self.full_members(group) else { continue };
             let (circular, others): (Vec<_>, Vec<_>) =
                 members.into_iter().partition(|place| self.leads_to(*place, publisher));
+            // Only members in a cycle lose their back pressure.
             for place in &circular {
                 self.make_room(*place);
             }
+            // One member that may overflow is enough for the publisher to go on.
             if circular.is_empty() {
                 self.begin_waiting(publisher, others);
                 return true;
@@ -141,6 +145,7 @@ impl Graph {
         if !self.full.remove(&subscriber) {
             return;
         }
+        // The pairs of one subscriber are one range of the set.
         let pairs = self.waited_for.range((subscriber, FIRST_PLACE)..);
         for (_, publisher) in pairs.take_while(|(session, _)| *session == subscriber) {
             self.ready.entry(publisher.host).or_default().insert(*publisher);
@@ -165,9 +170,11 @@ impl Graph {
     /// Returns the targets with a full queue; searches the smaller of the two sets.
     fn full_targets(&self, publisher: Option<Place>, plan: &Plan) -> Vec<Place> {
         let counts = |target: &&Target| {
+            // A publisher does not wait for its own queue if No Local keeps the message from it.
             let is_own = publisher == Some(target.place) && target.own_copy == OwnCopy::Never;
             target.qos > QoS::AtMostOnce && !is_own
         };
+        // Either set may be the small one: few queues are full, or the topic has few subscribers.
         if self.full.len() < plan.targets().len() {
             let targets = self.full.iter().filter_map(|place| plan.target(*place));
             targets.filter(counts).map(|target| target.place).collect()
@@ -187,6 +194,7 @@ impl Graph {
 
     /// Returns whether `from` is `to`, or waits for a session that leads there.
     fn leads_to(&self, from: Place, to: Place) -> bool {
+        // Paths may meet again, and each session is followed once.
         let mut seen = BTreeSet::new();
         let mut next = vec![from];
         while let Some(place) = next.pop() {

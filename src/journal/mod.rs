@@ -92,6 +92,7 @@ pub(crate) const CHANGE_BYTES: usize = 384;
 impl Change {
     /// Returns the bytes that the change takes on its way to the store.
     pub(crate) fn bytes(&self) -> usize {
+        // Only changes with content of variable length count by it; the fixed part covers the others.
         let content = if let Self::Enqueue(_, _, queued, _) = self {
             queued.message.size()
         } else if let Self::Retain(message, _) = self {

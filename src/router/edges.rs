@@ -125,18 +125,22 @@ impl Table {
     }
 
     fn remove(&mut self, edge: Edge) {
+        // Probing begins at the home of the hash, and ends at the edge or at a free place.
         let mut free = edge.hash as usize & self.mask();
         while let Some(other) = self.places[free]
             && other.node != edge.node
         {
             free = (free + 1) & self.mask();
         }
+        // A free place was found, so the edge is not in the table.
         if self.places[free].take().is_none() {
             return;
         }
         self.len -= 1;
+        // Edges behind the gap may have been pushed there by it; without the move a search would miss them.
         self.close_gap(free);
-        // Shrink, so that a table that was large once does not stay large.
+        // Shrink, so that a table that was large once does not stay large. At an eighth, because adding and
+        // removing at one size must not resize again and again.
         if self.places.len() > PLACES_MIN && self.len < self.places.len() / 8 {
             self.resize(self.places.len() / 2);
         }

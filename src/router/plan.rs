@@ -169,10 +169,12 @@ fn targets_of(members: &[Subscriber]) -> Vec<Target> {
 impl Plan {
     pub(super) fn new(found: &[Subscriber], shared: Vec<SharedTargets>) -> Self {
         let mut keys: SmallVec<[u128; 16]> = (0..).zip(found).map(key).collect();
+        // Sorting brings the subscriptions of one session together, and the sessions of one host.
         keys.sort_unstable();
         let mut targets = Vec::with_capacity(found.len());
         let of_sessions = keys.chunk_by(|a, b| a >> INDEX_BITS == b >> INDEX_BITS);
         targets.extend(of_sessions.map(|keys| merge(found, keys)));
+        // Targets of one host are one range, so a shard finds its own without a search.
         let mut hosts: SmallVec<[(Host, Range<u32>); 8]> = SmallVec::new();
         for (at, target) in (0..).zip(&targets) {
             match hosts.last_mut() {
@@ -180,6 +182,7 @@ impl Plan {
                 _ => hosts.push((target.place.host, at..at + 1)),
             }
         }
+        // Counted once here, because each message with QoS 1 or 2 asks for it.
         let durable = targets.iter().filter(|target| target.is_durable).count()
             + shared.iter().filter(|group| group.is_durable()).count();
         Self {
@@ -276,8 +279,11 @@ fn merge(found: &[Subscriber], keys: &[u128]) -> Target {
         return target_of(subscriber(only)); // the usual case, without the cost of merging
     }
     let mut of_one: Vec<Subscriber> = keys.iter().map(subscriber).copied().collect();
+    // Subscription Identifiers of a message are in a stable order.
     of_one.sort_by_key(|subscriber| subscriber.identifier);
     let local: Vec<Subscriber> = of_one.iter().filter(|s| !s.options.no_local).copied().collect();
+    // No Local may hold for some of the subscriptions only, so the publisher's own copy may differ.
+    // [MQTT-3.8.3-3]
     let own_copy = match local.len() {
         0 => OwnCopy::Never,
         n if n == of_one.len() => OwnCopy::Same,

@@ -74,6 +74,8 @@ impl SubscriberSet {
                 return false;
             }
             Self::One(there) => {
+                // From two on, the list is on the heap, so that the usual single subscriber needs
+                // no allocation.
                 let list = vec![*there, subscriber];
                 *self = Self::Many(Box::new(ManySubscribers { list, positions: None }));
             }
@@ -93,6 +95,7 @@ impl SubscriberSet {
             Self::One(_) => false,
             Self::Many(many) => {
                 let removed = many.remove(place);
+                // The empty list is freed, and the node of the tree may go.
                 if many.list.is_empty() {
                     *self = Self::None;
                 }
@@ -104,6 +107,7 @@ impl SubscriberSet {
 
 impl ManySubscribers {
     fn insert(&mut self, subscriber: Subscriber) -> bool {
+        // A replaced subscriber keeps its position, so the index stays right.
         if let Some(at) = self.position(subscriber.place) {
             self.list[at] = subscriber;
             return false;
@@ -112,6 +116,7 @@ impl ManySubscribers {
             positions.insert(subscriber.place, self.list.len() as u32);
         }
         self.list.push(subscriber);
+        // The index is built once the search along the list costs more than the memory of the index.
         if self.positions.is_none() && self.list.len() >= INDEXED_FROM {
             let positions = self.list.iter().enumerate().map(|(at, s)| (s.place, at as u32));
             self.positions = Some(positions.collect());
@@ -231,6 +236,7 @@ impl Subscribers {
         subscriber: Subscriber,
         next_share: impl FnOnce() -> NonZeroU32,
     ) -> bool {
+        // The usual subscription belongs to no group, and pays for none.
         let Some(name) = filter.share_name else {
             return self.direct.insert(subscriber);
         };
@@ -239,6 +245,7 @@ impl Subscribers {
             groups.push(SharedGroup {
                 name: name.into(),
                 filter: format!("$share/{name}/{}", filter.filter).into(),
+                // Shares are told apart by their number, because the same name may exist for many filters.
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
@@ -248,6 +255,7 @@ impl Subscribers {
             groups.len() - 1
         });
         let group = &mut groups[at];
+        // A member may have been absent or suspended; it subscribes again as a present one.
         let was_there = group.take(subscriber.place).is_some();
         group.members.insert(subscriber);
         !was_there
@@ -274,9 +282,11 @@ impl Subscribers {
         };
         let group = &mut groups[at];
         let removed = group.take(place).is_some();
+        // Its messages do not wait for this group any more, so another tail may be needed.
         if group.backlog.release(place) {
             group.settle_tail();
         }
+        // The next member founds a new group with another number, so old messages do not find it.
         if group.has_no_members() {
             groups.swap_remove(at);
             if groups.is_empty() {

@@ -61,15 +61,18 @@ impl Tree {
         filter: &str,
         change: impl FnOnce(&mut Subscribers) -> T,
     ) -> T {
+        // A trailing `#` is no node of its own: its subscribers are in the node of its parent level.
         let (path, multi) = split(filter);
         let mut at = ROOT;
         for level in path {
             at = self.child_or_new(at, level.as_bytes());
         }
         let node = &mut self.nodes[at as usize];
+        // One filter and the same with `/#` end at one node.
         let place = if multi { &mut node.below } else { &mut node.here };
         let subscribers = place.get_or_insert_default();
         let outcome = change(subscribers);
+        // Levels that only led to this filter go with it.
         if subscribers.is_empty() {
             *place = None;
             self.prune(at);
@@ -85,11 +88,13 @@ impl Tree {
         let mut found = Matches::new();
         // All nodes so far; each level appends its nodes.
         let mut nodes = Nodes::new();
+        // The root is no level of the topic, and never a match itself.
         nodes.push(self.node(ROOT));
         let mut those_of_level = 0..1;
         // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
         let mut wildcards_match = !topic.starts_with('$');
         for level in topic.as_bytes().split(|byte| *byte == b'/') {
+            // No filter goes on this far, so the rest of the topic need not be read.
             if those_of_level.is_empty() {
                 break;
             }
@@ -104,13 +109,16 @@ impl Tree {
                     }
                 }
             }
+            // Hashed once for all nodes of the level.
             let hash = self.hash(level);
             let candidates = nodes.len();
+            // First all candidates, then their comparison: the reads of the first loop overlap.
             for at in those_of_level.clone() {
                 if let Some(child) = nodes[at].children.candidate(hash) {
                     nodes.push(self.node(child.get()));
                 }
             }
+            // Backwards, because `swap_remove` moves the last node to the removed position.
             for at in (candidates..nodes.len()).rev() {
                 if nodes[at].level.as_bytes() != level {
                     match self.literal_child(nodes[at].parent, level, hash) {
@@ -120,8 +128,10 @@ impl Tree {
                 }
             }
             those_of_level = those_of_level.end..nodes.len();
+            // Only the first level hides topics that begin with `$`.
             wildcards_match = true;
         }
+        // The topic ends here: these nodes match it exactly, or by a `#` of the parent level.
         for node in &nodes[those_of_level] {
             if let Some(below) = &node.below {
                 found.push(below);
@@ -145,6 +155,7 @@ impl Tree {
 
     fn child_or_new(&mut self, at: u32, level: &[u8]) -> u32 {
         let hash = self.hash(level);
+        // `+` has an edge of its own, so that matching a literal level never meets it.
         let is_single = level == SINGLE_LEVEL_WILDCARD;
         let child =
             if is_single { self.node(at).single } else { self.literal_child(at, level, hash) };
@@ -152,6 +163,7 @@ impl Tree {
             return child.get();
         }
         let child = self.nodes.insert(Node::new(at, level)) as u32;
+        // Index 0 is the root, which lets the edge do without a flag for "none".
         let node = NonZeroU32::new(child).expect("the root was there before");
         if is_single {
             self.nodes[at as usize].single = Some(node);

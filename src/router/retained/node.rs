@@ -142,8 +142,10 @@ impl RetainedNode {
             Some(rest) => child.take(rest, freed),
             None => child.message.take(),
         };
+        // A level without message and children led only to the removed message.
         if child.message.is_none() && child.children.is_empty() {
             self.children.remove(level);
+            // The table itself is freed with its last entry.
             *freed += entry_bytes(level, self.children.is_empty());
         }
         removed
@@ -153,11 +155,13 @@ impl RetainedNode {
     fn heir_of(&mut self, topic: &str) -> Option<&mut Kept> {
         let mut node = self;
         for level in topic.split('/') {
+            // The rest of the topic has no level of its own yet.
             if !node.children.contains_key(level) {
                 break;
             }
             node = node.children.get_mut(level)?;
         }
+        // Every branch ends in a message, so going down always finds one.
         while !node.children.is_empty() {
             node = node.children.values_mut().next()?;
             if node.message.is_some() {
@@ -176,13 +180,17 @@ impl RetainedNode {
         after: Option<&[&str]>,
         walk: &mut TreeWalk<'_>,
     ) -> ControlFlow<()> {
+        // With `after`, this node was visited by the former part of the walk.
         if after.is_none() {
+            // `#` includes the parent level, so an exhausted filter and `#` match here. [MQTT 5.0, 4.7.1.2]
             if matches!(levels.first(), None | Some(&"#")) {
                 let found = self.message.as_ref().and_then(|kept| kept.is_for(walk));
                 let bytes = found.as_ref().map_or(0, |message| message.size());
+                // The message that exceeds the bound is still taken, so that each part makes progress.
                 walk.bytes_left = walk.bytes_left.saturating_sub(bytes);
                 walk.found.extend(found);
             }
+            // A node without a message counts too, because a tree may have many of them.
             walk.nodes_left -= 1;
             if walk.nodes_left == 0 || walk.bytes_left == 0 {
                 return ControlFlow::Break(());
@@ -193,15 +201,18 @@ impl RetainedNode {
             ["#"] => ("#", levels),
             [level, below @ ..] => (*level, below),
         };
+        // Children before the last position are skipped, which costs one search in the ordered map.
         let (from, rest) = match after {
             Some([from, rest @ ..]) => (*from, rest),
             None | Some([]) => ("", &[][..]),
         };
         let is_root = walk.depth == 0;
         let mut go_on = |name: &str, child: &Self| {
+            // Only on the way to the last position is the rest of it needed.
             let is_begun = after.is_some_and(|after| after.first() == Some(&name));
             walk.within(name, |walk| child.visit(below, is_begun.then_some(rest), walk))
         };
+        // A literal level has one child at most.
         if level != "#" && level != "+" {
             let child = self.children.get(level).filter(|_| level >= from);
             return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
@@ -236,12 +247,14 @@ impl TreeWalk<'_> {
         level: &str,
         visit: impl FnOnce(&mut Self) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        // The topic of the visited node is built in one buffer.
         let above = self.topic.len();
         if self.depth > 0 {
             self.topic.push('/');
         }
         self.topic.push_str(level);
         self.depth += 1;
+        // On a break the topic stays, because the next part begins behind it.
         visit(self)?;
         self.depth -= 1;
         self.topic.truncate(above);
