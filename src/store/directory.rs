@@ -128,11 +128,14 @@ impl DirectoryStore {
     ) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
         private::make(directory).map_err(|error| StoreError::io("make", directory, error))?;
+        // The lock comes before everything that reads or writes the directory.
         let lock = lock(directory)?;
         private::narrow(directory);
         let path = directory.join(DATABASE);
+        // A store that an import has not finished must not be taken for a whole one.
         new::refuse_unfinished(directory, &path)?;
         let database = Database::open(&path, &options, format::FORMAT)?;
+        // Before the first read, which expects the present format.
         format::migrate(directory, &database)?;
         Ok(Self::of(database, directory, path, options, lock))
     }
@@ -145,6 +148,7 @@ impl DirectoryStore {
         lock: DirectoryLock,
     ) -> Self {
         let applying = Applying {
+            // The first write finds out the state, because opening must not read all sessions.
             bounds: None,
             known: KnownSessions::default(),
             room: DiskSpace::new(directory, options.free_bytes_min),
@@ -257,6 +261,7 @@ impl Store for DirectoryStore {
 
     fn recover(&self) -> Result<(), StoreError> {
         let mut applying = self.applying();
+        // Only a failed write leaves the database in a state that must be opened again.
         if applying.has_failed {
             // Drop the database outside of the lock, so that readers fail immediately instead of
             // waiting.
@@ -265,10 +270,12 @@ impl Store for DirectoryStore {
                 tracing::debug!("the failed store still has readers");
             }
             let path = &self.path;
+            // A missing directory must be an error here, because opening would create an empty store.
             fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?;
             self.replace(Some(Arc::new(Database::open(path, &self.options, format::FORMAT)?)));
             applying.has_failed = false;
         }
+        // A full disk is the other reason for failure; it is over when there is room again.
         applying.room.check()
     }
 
@@ -335,19 +342,23 @@ impl Applying {
             None => read::bounds(&View::new(database))?,
         };
         let mut group = Group::new(database, &self.known, bounds);
+        // In the order in which the shards handed them over.
         for change in changes {
             group.add(change)?;
         }
+        // The effect of the whole group is known before anything is written.
         let outcome = group.finish()?;
         if !outcome.writes.is_empty() {
             let sizes = outcome
                 .writes
                 .iter()
                 .map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len));
+            // Room is checked for what is really written, which is less than all changes.
             self.room.admit(changes, sizes.sum::<usize>() as u64)?;
             database.commit(outcome.writes, durability).inspect_err(|_| self.fail())?;
             self.is_behind = durability == Durability::Written;
         } else if durability == Durability::Synced {
+            // An empty group with `Synced` still syncs what earlier groups have only written.
             self.sync(database)?;
         }
         // Remember the new state only now: a failed commit has changed nothing.

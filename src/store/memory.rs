@@ -116,6 +116,7 @@ impl Store for MemoryStore {
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
         let state = self.state();
+        // The queue has all states; those that wait were not sent.
         let queue = state.sessions.get(&session).into_iter().flat_map(|session| &session.queue);
         let mut in_flight: Vec<_> = queue
             .filter_map(|(&place, state)| match state {
@@ -128,6 +129,7 @@ impl Store for MemoryStore {
                 }
             })
             .collect();
+        // In the order of sending, in which they are sent again. [MQTT-4.4.0-1]
         in_flight.sort_by_key(|entry| (entry.sent.order, entry.place));
         Ok(in_flight)
     }
@@ -149,6 +151,7 @@ impl Store for MemoryStore {
             };
             bytes += message.message.size();
             let is_over = messages.len() >= page.messages_max || bytes > page.bytes_max;
+            // The first message is returned even if it is too large, or the queue would never advance.
             if is_over && !messages.is_empty() {
                 break;
             }
@@ -175,6 +178,7 @@ impl State {
                 self.sessions.remove(number);
             }
             Change::Retain(message, owner) => {
+                // The number of a message counts as used, also after the message is gone.
                 self.note(message);
                 let (message, owner) = (Arc::clone(message), owner.clone());
                 self.retained.insert(message.topic().into(), StoredRetained { message, owner });
@@ -223,6 +227,7 @@ impl State {
     }
 
     fn put_session(&mut self, number: SessionNumber, record: &SessionRecord) {
+        // A session that exists keeps its parts; only its own record changes.
         if let Some(session) = self.sessions.get_mut(&number) {
             session.record = record.clone();
             return;
@@ -265,6 +270,7 @@ impl SessionInMemory {
                 MessageState::Waiting(message) | MessageState::Sent(message, _) => {
                     MessageState::Sent(message, *sent)
                 }
+                // After PUBREC, the content is gone for good.
                 MessageState::Released(_) => MessageState::Released(*sent),
             }),
             Change::Release(_, place) => self.change_place(*place, |queued| match queued {
@@ -331,6 +337,7 @@ impl SessionInMemory {
             accepted: self.accepted.iter().copied().collect(),
             will: self.will.clone(),
             waiting,
+            // Everything in the queue waits or is in flight.
             in_flight: self.queue.len() - waiting.messages,
             in_flight_bytes,
             last_place: self.queue.keys().next_back().copied().unwrap_or(QueuePlace(0)),

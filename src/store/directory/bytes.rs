@@ -75,6 +75,7 @@ impl<'a> RecordReader<'a> {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7F);
             let shifted = bits << shift;
+            // Bits that do not fit would be lost, and two encodings would mean one number.
             if shifted >> shift != bits {
                 return None; // more than 64 bits
             }

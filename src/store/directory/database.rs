@@ -68,6 +68,7 @@ impl Database {
             .max_cached_files(Some(FILES_MAX))
             .max_journaling_size(JOURNAL_BYTES)
             .worker_threads(WORKERS)
+            // The broker decides itself when to sync, by `store.sync`.
             .manual_journal_persist(true);
         #[expect(
             deprecated,
@@ -76,6 +77,7 @@ impl Database {
         let builder = builder.max_write_buffer_size(Some(MEMTABLES_BYTES));
         let database = builder.open().map_err(fault)?;
         let settings = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        // Checked before any keyspace is created, so that a newer store stays untouched.
         if database.keyspace_exists(Space::Meta.name()) {
             let meta = database.keyspace(Space::Meta.name(), settings).map_err(fault)?;
             check_format(&meta, path, format_known)?;
@@ -114,6 +116,7 @@ impl Database {
     pub(super) fn commit(&self, writes: Writes, durability: Durability) -> Result<(), StoreError> {
         let mode = match durability {
             Durability::Synced => PersistMode::SyncData,
+            // The system has the bytes; only a power cut can lose them.
             Durability::Written => PersistMode::Buffer,
         };
         let mut batch = self.database.batch().durability(Some(mode));
@@ -123,6 +126,7 @@ impl Database {
                 None => batch.remove(self.space(space), key),
             }
         }
+        // Readers see the state before the group until all of it is there.
         *self.before_group() = Some(self.database.snapshot());
         // If this fails, a part of the group may be there until the database is opened again.
         batch.commit().map_err(|error| self.fault("write", error))?;

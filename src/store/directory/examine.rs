@@ -77,16 +77,20 @@ pub(super) fn examine(database: &Database) -> Examination {
         owner_places: Set::default(),
         owners: Map::default(),
     };
+    // Sessions first: all other parts are compared with them.
     examiner.sessions();
     examiner.parts_of_sessions();
+    // Before the queue, which must agree with the messages that were sent.
     examiner.sent();
     examiner.queue();
+    // Counts and messages after the queue, whose references they must match.
     examiner.counts();
     examiner.messages();
     examiner.retained();
     examiner.logins();
     examiner.records();
     examiner.histories();
+    // Last, because the highest numbers are known only now.
     examiner.bounds();
     examiner.found
 }
@@ -129,6 +133,7 @@ impl Examiner<'_> {
         mut each: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<(), String>,
     ) {
         let mut kind = Kind { name, records: 0, bytes: 0 };
+        // One fault does not end the examination: an operator wants to know all of them.
         for entry in self.view.all(space) {
             let (key, value) = match entry {
                 Ok(entry) => entry,
@@ -185,6 +190,7 @@ impl Examiner<'_> {
     }
 
     fn sent(&mut self) {
+        // Packet Identifiers are unique among the messages in flight of one session. [MQTT-2.2.1-4]
         let mut packet_ids: Set<(u64, PacketId)> = Set::default();
         self.pass(Space::Sent, "sent messages", |this, key, value| {
             let (number, _) = this.session_of(key)?;
@@ -209,6 +215,7 @@ impl Examiner<'_> {
             let read = keys::split_place(key).zip(records::decode_queued(value));
             let (at, entry) =
                 read.ok_or_else(|| format!("one of session {number} cannot be read"))?;
+            // Messages without a number are in one queue only, and their content is in its entry.
             match entry.content {
                 Content::Message(message) => {
                     this.note_number(message.number().map_or(0, |number| number.get()));
@@ -216,12 +223,14 @@ impl Examiner<'_> {
                 Content::Number(message) => {
                     let references = this.references.entry(message.get()).or_default();
                     references.queues += 1;
+                    // All entries of one message have the same size, because sizes count against limits.
                     let size = std::mem::replace(&mut references.size, entry.size);
                     if references.queues > 1 && size != entry.size {
                         return Err(format!("message {message} has two sizes"));
                     }
                 }
             }
+            // What stays in `sent` after this pass has no message in a queue.
             match this.sent.remove(&at) {
                 Some(true) => Err(format!(
                     "session {number}: the message at {} is released but still queued",
@@ -248,6 +257,7 @@ impl Examiner<'_> {
                 .zip(records::decode_number(value))
                 .ok_or("one cannot be read")?;
             this.note_number(number);
+            // A message whose entries are gone has no references left.
             let queues = match this.references.get_mut(&number) {
                 None => 0,
                 Some(references) => {
@@ -282,6 +292,7 @@ impl Examiner<'_> {
                 false => Err(format!("message {number} differs from its entries in queues")),
             }
         });
+        // Each message in a queue must have its content and its count.
         for (number, references) in std::mem::take(&mut self.references) {
             if !references.is_there {
                 self.found.fault(format!("message {number} is queued but missing"));
@@ -337,12 +348,14 @@ impl Examiner<'_> {
             let ring = rings::decode(value).ok_or_else(|| "one cannot be read".to_owned())?;
             this.connections += ring.connections.len() as u64;
             let client_id = &ring.client_id;
+            // A long identifier is hashed in the key, so only the record tells which client it is for.
             if keys::history(client_id) != key {
                 return Err(format!("the one of {client_id:?} is under a wrong key"));
             }
             let no_place = || format!("the one of {client_id:?} has no place");
             let (place, owner) = ring.place().zip(ring.owner()).ok_or_else(no_place)?;
             let mut has_place = this.places.remove(&keys::history_place(place, key));
+            // Rings of former formats are not counted for their owner until they are written again.
             if rings::is_counted(value) {
                 let owner = keys::owner(&owner);
                 has_place &= this.owner_places.remove(&keys::owner_place(&owner, place, key));
@@ -364,6 +377,7 @@ impl Examiner<'_> {
         for _ in std::mem::take(&mut self.owners) {
             self.found.fault("histories: an owner is not counted");
         }
+        // The sum of all rings is stored, because counting them at a start would read them all.
         let counted = self.view.read(Space::Meta, meta::CONNECTIONS).ok().flatten();
         let counted = counted.map_or(Some(0), |counted| records::decode_number(&counted));
         if counted != Some(self.connections) {
@@ -376,6 +390,7 @@ impl Examiner<'_> {
             Ok(bounds) => bounds,
             Err(error) => return self.found.fault(error.to_string()),
         };
+        // Numbers go on above the stored bounds, so a higher one in use would be given twice.
         if self.highest_message > bounds.message {
             self.found.fault("message numbers would be reused");
         }

@@ -18,6 +18,7 @@ impl StoreError {
         let is_full = matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         let is_read_only =
             matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
+        // A full disk is over as soon as there is room; operators read another remedy for the others.
         if is_full {
             Self::Full { path }
         } else if is_read_only {

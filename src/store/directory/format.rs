@@ -51,7 +51,9 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
             .ok_or_else(|| database.damaged("its format cannot be read"))?,
     };
     if found < FORMAT {
+        // All steps go into one commit, so a crash leaves the former format or the new one.
         let mut writes = Writes::default();
+        // Each step leads to the next format, so a very old store takes all of them.
         for (step, format) in STEPS.iter().zip(1..) {
             if format > found {
                 step(directory, database, &mut writes)?;
@@ -90,6 +92,7 @@ fn take_presence_versions(
         path: path.display().to_string(),
         what: "it does not contain a number",
     })?;
+    // The higher one counts: a version that was used once must not come back.
     if former > super::read::bounds(&View::new(database))?.versions {
         set_number(writes, meta::VERSIONS, former);
     }

@@ -113,6 +113,7 @@ impl<'a> Group<'a> {
             | Change::PutRecord(..)
             | Change::RemoveRecord(..) => self.sessionless.add(change),
             Change::NoteConnections(_) | Change::TidyHistory(_) => self.histories.add(change)?,
+            // Changes of a session that has ended have no effect.
             Change::Subscribe(number, ..)
             | Change::Unsubscribe(number, _)
             | Change::Accept(number, _)
@@ -155,6 +156,7 @@ impl<'a> Group<'a> {
     /// not exist.
     pub(super) fn finish(self) -> Result<Outcome, StoreError> {
         let mut outcome = Outcome::default();
+        // Messages are counted in all queues together, because one may be in thousands of them.
         let mut tally = Tally::new(self.bounds.message);
         let mut highest_session = self.bounds.session;
         for (number, session) in &self.sessions {
@@ -162,12 +164,14 @@ impl<'a> Group<'a> {
             if session.record.is_some() {
                 highest_session = highest_session.max(number.0);
             }
+            // The last position is remembered, so that the next group need not read it.
             outcome.sessions.push((*number, session.is_there.then(|| session.reaches())));
         }
         let sessionless = &self.sessionless;
         sessionless.write(self.database, &mut tally, &mut outcome.writes)?;
         self.histories.write(&mut outcome.writes);
         outcome.bounds = sessionless.bounds(highest_session, tally.highest());
+        // Last of the content: now it is known which messages are in a queue.
         tally.write(self.database, &mut outcome.writes)?;
         write_bounds(&self.bounds, &outcome.bounds, &mut outcome.writes);
         Ok(outcome)
@@ -187,11 +191,13 @@ pub(super) struct Outcome {
 /// Returns the last stored position of a session; `None` if the session does not exist.
 fn stored_to(database: &Database, number: SessionNumber) -> Result<Option<QueuePlace>, StoreError> {
     let key = keys::session(number);
+    // Most sessions of a group are known; this is for the first change after a start.
     if database.read(Space::Sessions, &key)?.is_none() {
         return Ok(None);
     }
     let view = View::new(database);
     let mut last = QueuePlace(0);
+    // A released message is only among the sent ones.
     for space in [Space::Queue, Space::Sent] {
         if let Some(key) = view.beginning(space, &key).last_key()? {
             let place = keys::split_place(&key).map(|(_, place)| place);
@@ -223,6 +229,7 @@ impl<'a> SessionChanges<'a> {
     }
 
     fn add(&mut self, change: &'a Change) {
+        // The last change of each entry in the group counts.
         match change {
             Change::Subscribe(_, filter, subscription) => {
                 self.subscriptions.insert(filter, Some(subscription));
@@ -265,8 +272,10 @@ impl<'a> SessionChanges<'a> {
     ) -> Result<(), StoreError> {
         if let Change::Enqueue(_, place, message, sent) = change {
             let now = Now::New(message, *sent);
+            // A position above the last stored one needs no read, which makes queueing cheap.
             let may_be_stored = self.may_have_stored(*place);
             match self.queue.entry(*place) {
+                // A position that exists already is replaced; the state before the group stays what it was.
                 Entry::Occupied(mut entry) => entry.get_mut().now = now,
                 Entry::Vacant(entry) => {
                     let before = match may_be_stored {
@@ -283,14 +292,17 @@ impl<'a> SessionChanges<'a> {
         else {
             return Ok(());
         };
+        // The group itself has changed this position, so the store need not be asked.
         if let Some(known) = self.queue.get_mut(place) {
             known.now = known.now.after(change);
             return Ok(());
         }
+        // The message was never stored, so there is nothing to change.
         if !self.may_have_stored(*place) {
             return Ok(());
         }
         let before = before(database, number, *place)?;
+        // A repeated removal finds nothing, and has no effect.
         if before.message.is_some() || before.sent.is_some() {
             let now = before.as_now().after(change);
             self.queue.insert(*place, PlaceChange { before, now });
@@ -316,6 +328,7 @@ impl<'a> SessionChanges<'a> {
         tally: &mut Tally<'a>,
         writes: &mut Writes,
     ) -> Result<(), StoreError> {
+        // Records of the former session go first: a session with the same number may begin again.
         if self.has_ended {
             remove_all(database, number, tally, writes)?;
         }
@@ -326,6 +339,7 @@ impl<'a> SessionChanges<'a> {
         }
         if let Some(will) = self.will {
             if let Some(will) = will {
+                // Its number must not be given to another message after a restart.
                 tally.note(&will.message);
             }
             let will = will.map(records::encode_will);
@@ -342,6 +356,7 @@ impl<'a> SessionChanges<'a> {
             let value = is_accepted.then(Vec::new);
             self.put(database, Write { space: Space::Accepted, key, value }, writes)?;
         }
+        // Queue and sent messages change together, position by position.
         for (place, change) in &self.queue {
             change.write(keys::place(number, *place), tally, writes);
         }
@@ -399,6 +414,7 @@ fn remove_all(
     for space in Space::OF_SESSIONS {
         for entry in view.beginning(space, &keys::session(number)) {
             let (key, value) = entry?;
+            // The message may be in other queues too, so only its count changes.
             if space == Space::Queue {
                 let message = records::queued_number(&value);
                 let damaged = || database.damaged("a queued message cannot be read");
@@ -448,6 +464,7 @@ impl<'a> PlaceChange<'a> {
             Now::Kept(sent) => (true, sent.map(|sent| SentRecord { sent, is_released: false })),
             Now::Released(sent) => (false, Some(SentRecord { sent, is_released: true })),
         };
+        // A position that no longer has its message gives back its part of the count.
         if let Some(number) = self.before.message.filter(|_| !keeps_message) {
             if let Some(number) = number {
                 tally.subtract(number);
@@ -459,6 +476,7 @@ impl<'a> PlaceChange<'a> {
             let record = records::encode_queued(message);
             writes.insert((Space::Queue, key.to_vec()), Some(record));
         }
+        // Unchanged records are not written.
         if sent != self.before.sent {
             writes.insert((Space::Sent, key.to_vec()), sent.map(records::encode_sent));
         }

@@ -98,14 +98,17 @@ impl<'a> HistoryGroup<'a> {
         share: &HistoryShare,
         left: &mut u32,
     ) -> Result<(), StoreError> {
+        // Bounded by `left`, so that an owner with a lowered share does not make one group long.
         while *left > 0
             && let Some(group) = self.owners.get_mut(owner)
             && group.count > share.records_max
         {
             let rings = &self.rings;
             let first = group.first(self.database, owner, |key| rings.contains_key(key))?;
+            // The order has closed rings first; if the first one stays, all stay.
             let Some((_, key)) = first.filter(|(place, _)| share.removes(*place)) else { break };
             *left -= 1;
+            // Only the connections of this owner leave; those of a former owner of the identifier stay.
             if let Some(mut ring) = self.take(&key)? {
                 ring.leave();
                 self.put(key, ring)?;
@@ -118,6 +121,7 @@ impl<'a> HistoryGroup<'a> {
     fn take(&mut self, key: &[u8]) -> Result<Option<ClientHistory>, StoreError> {
         let now = match self.rings.get_mut(key) {
             Some(change) => change.now.take(),
+            // Read once for the group; later changes find it in memory.
             None => {
                 let now = self.stored(key)?;
                 let before = now.as_ref().map(|(_, at)| *at);
@@ -128,6 +132,7 @@ impl<'a> HistoryGroup<'a> {
         let Some((ring, RingPlace { place, owner })) = now else { return Ok(None) };
         let records = ring.connections.len() as u64;
         self.count()?.1 -= records;
+        // Its place is of the past now; `put` gives it the new one.
         self.places.remove(&(place, key.to_vec()));
         if let Some(owner) = owner {
             let group = self.owner(owner)?;
@@ -151,6 +156,7 @@ impl<'a> HistoryGroup<'a> {
 
     /// Puts a ring back unless it is empty; returns its owner.
     fn put(&mut self, key: Vec<u8>, ring: ClientHistory) -> Result<Option<OwnerKey>, StoreError> {
+        // A ring without connections has no place, and is not written.
         let (Some(place), Some(owner)) = (ring.place(), ring.owner()) else { return Ok(None) };
         let owner = self.key_of(owner);
         let records = ring.connections.len() as u64;
@@ -194,16 +200,20 @@ impl<'a> HistoryGroup<'a> {
     fn tidy(&mut self, tidy: &HistoryTidy) -> Result<(), StoreError> {
         let view = View::new(self.database);
         let mut left = tidy.limit;
+        // Closed rings go before open ones, because an open one may belong to a client that is online.
         for kind in [keys::CLOSED, keys::OPEN] {
             let mut stored = view.beginning(Space::HistoryOrder, &[kind]);
             let mut next_stored = self.next_untouched(&mut stored)?;
             while left > 0 {
                 let touched = self.places.iter().find(|(place, _)| keys::kind_of(*place) == kind);
+                // The order of the store and that of the group are merged, because the group may
+                // have moved rings.
                 let first = next_stored.iter().chain(touched).min().cloned();
                 let Some((place, key)) = first else { break };
                 if !tidy.removes(place, self.count()?.1) {
                     break;
                 }
+                // The pass goes on behind it before the ring is taken, which marks it as touched.
                 if next_stored.as_ref().is_some_and(|(_, stored)| *stored == key) {
                     next_stored = self.next_untouched(&mut stored)?;
                 }
@@ -234,6 +244,7 @@ impl<'a> HistoryGroup<'a> {
     pub(super) fn write(&self, writes: &mut Writes) {
         for (key, RingChange { before, now }) in &self.rings {
             let at = now.as_ref().map(|(_, at)| *at);
+            // Made and removed within the group.
             if before.is_none() && at.is_none() {
                 continue;
             }
@@ -242,6 +253,7 @@ impl<'a> HistoryGroup<'a> {
                 let owner = at.owner?;
                 Some(keys::owner_place(&owner, at.place, key))
             };
+            // Old and new place differ by time, so each change of a ring moves its key.
             move_to(Space::HistoryOrder, before.map(in_order), at.map(in_order), writes);
             let (before, at) = (before.and_then(of_owner), at.and_then(of_owner));
             move_to(Space::OwnerOrder, before, at, writes);

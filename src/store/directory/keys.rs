@@ -200,6 +200,7 @@ pub(super) fn split_history_place(key: &[u8]) -> Option<(HistoryPlace, Vec<u8>)>
 pub(super) type OwnerKey = [u8; 16];
 
 pub(super) fn owner(owner: &Owner) -> OwnerKey {
+    // The first byte keeps users and addresses apart, whatever their bytes are.
     let digest = match owner {
         Owner::User(name) => Sha256::new().chain_update([0]).chain_update(name.as_bytes()),
         Owner::Address(IpAddr::V4(address)) => {
@@ -210,6 +211,7 @@ pub(super) fn owner(owner: &Owner) -> OwnerKey {
         }
     };
     let mut key = OwnerKey::default();
+    // Half of the digest: nobody can find a name with the key of another one.
     key.copy_from_slice(&digest.finalize()[..size_of::<OwnerKey>()]);
     key
 }

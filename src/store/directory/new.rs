@@ -35,13 +35,16 @@ impl NewStore {
     /// If there is a store already, or the directory cannot be created or written, or is in use.
     pub fn begin(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
+        // Asked before it is created; the parent must be synced too if it is new.
         let is_in_new_directory = !directory.exists();
         private::make(directory).map_err(|error| StoreError::io("make", directory, error))?;
         let lock = lock(directory)?;
+        // Under the lock, so that no other process can create one in between.
         if DirectoryStore::exists(directory) {
             return Err(StoreError::Exists { path: directory.display().to_string() });
         }
         let path = directory.join(UNFINISHED);
+        // An earlier attempt may have ended in the middle.
         remove(&path)?;
         let options = StoreOptions::default();
         let database = Database::open(&path, &options, format::FORMAT)?;
@@ -66,7 +69,9 @@ impl NewStore {
     }
 
     fn finish_with(mut self, sync: impl Fn(&Path) -> io::Result<()>) -> Result<(), StoreError> {
+        // All content must be on the disk before its name says that it is whole.
         self.store.sync()?;
+        // The database closes its files before they move.
         self.store.replace(None);
         let (path, directory) = (self.directory.join(DATABASE), &self.directory);
         let renamed = fs::rename(&self.store.path, &path);

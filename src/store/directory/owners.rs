@@ -38,10 +38,12 @@ impl<'a> OwnerGroup<'a> {
         owner: &OwnerKey,
         is_touched: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<(HistoryPlace, Vec<u8>)>, StoreError> {
+        // The pass over the store begins once for the group, and goes on where it stopped.
         let stored = self.stored.get_or_insert_with(|| {
             View::new(database).beginning(Space::OwnerOrder, owner).peekable()
         });
         let mut next_stored = None;
+        // Places of rings that the group has changed are skipped: their new places are in `places`.
         while let Some(entry) = stored.peek() {
             if let Ok((key, _)) = entry {
                 let place = keys::split_owner_place(key);

@@ -51,16 +51,19 @@ struct Narrowed {
 }
 
 fn narrow_all(path: &Path, found: &mut Narrowed) -> io::Result<()> {
+    // A link might lead out of the directory, to files of others.
     let metadata = match fs::symlink_metadata(path) {
         // The database may have deleted a file meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata?,
     };
     let kind = metadata.file_type();
+    // Sockets keep their permissions, which say who may control the broker.
     if !kind.is_dir() && !kind.is_file() {
         return Ok(());
     }
     let mode = metadata.permissions().mode();
+    // Only the bits of others are taken, so an operator may restrict more.
     if mode & BY_OTHERS != 0 {
         fs::set_permissions(path, Permissions::from_mode(mode & !BY_OTHERS & 0o7777))?;
         found.files += 1;

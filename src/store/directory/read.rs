@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(super) fn bounds(view: &View<'_>) -> Result<Bounds, StoreError> {
+    // A counter that was never written begins at 0.
     let number = |key| match view.read(Space::Meta, key)? {
         None => Ok(0),
         Some(value) => {
@@ -49,6 +50,7 @@ pub(super) fn sessions(
         sent: BySession::new(view, Space::Sent)?,
         sent_places: Vec::new(),
     };
+    // Keys sort by session number in every keyspace, so all passes move forward together.
     for entry in view.all(Space::Sessions) {
         let (key, value) = entry?;
         let number = keys::split(&key).map(|(number, _)| SessionNumber(number));
@@ -107,11 +109,13 @@ impl SessionParts<'_> {
             let place = keys::split_place(key).map(|(_, place)| place);
             place.ok_or_else(|| view.damaged("a place in a queue cannot be read"))
         };
+        // The buffer is reused, because most sessions have nothing in flight.
         self.sent_places.clear();
         while let Some((key, _)) = self.sent.next_of(to.number)? {
             self.sent_places.push(place_of(&key)?);
         }
         to.in_flight = self.sent_places.len();
+        // The last place is the highest of both, because a released message is in `sent` only.
         to.last_place = self.sent_places.last().copied().unwrap_or(QueuePlace(0));
         let mut sent = self.sent_places.iter().copied().peekable();
         while let Some((key, value)) = self.queue.next_of(to.number)? {
@@ -121,6 +125,7 @@ impl SessionParts<'_> {
             while sent.next_if(|sent| *sent < place).is_some() {}
             let weight = records::weigh_queued(&value);
             let weight = weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?;
+            // A message in flight is not waiting, and counts for its own sum.
             if sent.peek() == Some(&place) {
                 to.in_flight_bytes += weight.size;
                 continue;
@@ -201,6 +206,7 @@ pub(super) fn in_flight(
         let read = keys::split_place(&key).zip(records::decode_sent(&value));
         let damaged = || view.damaged("the record of a sent message cannot be read");
         let ((_, place), record) = read.ok_or_else(damaged)?;
+        // A released message has no content any more; only its PUBREL is left to send.
         let message = match view.read(Space::Queue, &key)? {
             Some(value) => Some(queued(view, &value)?),
             None if record.is_released => None,
@@ -208,6 +214,7 @@ pub(super) fn in_flight(
         };
         in_flight.push(StoredInFlight { place, sent: record.sent, message });
     }
+    // In the order of sending, in which they are sent again. [MQTT-4.4.0-1]
     in_flight.sort_by_key(|entry| (entry.sent.order, entry.place));
     Ok(in_flight)
 }
@@ -219,6 +226,7 @@ pub(super) fn waiting(
     page: PageBounds,
 ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
     let (first, last) = (keys::place(session, from), keys::place(session, QueuePlace(u64::MAX)));
+    // Messages in flight are passed over, because they do not wait any more.
     let mut sent = view.between(Space::Sent, &first, &last).peekable();
     let mut messages = Vec::new();
     let mut bytes = 0;
@@ -234,6 +242,7 @@ pub(super) fn waiting(
             Some(Ok(_)) | None => {}
         }
         let weight = records::weigh_queued(&value);
+        // Counted before it is decoded, so that a page beyond its bound reads nothing large.
         bytes += weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?.size;
         // The first message is returned even if it is too large, or the queue would never advance.
         let is_over = messages.len() >= page.messages_max || bytes > page.bytes_max;
@@ -256,6 +265,7 @@ fn queued(view: &View<'_>, value: &[u8]) -> Result<QueuedMessage, StoreError> {
         Content::Number(number) => {
             let value = view.read(Space::Messages, &keys::message(number.get()))?;
             let value = value.ok_or_else(|| view.damaged("a queued message is missing"))?;
+            // A mismatch means damage, and a wrong message must not be delivered.
             let message = records::decode_message(&value).filter(|message| {
                 message.size() == entry.size && message.number() == Some(*number)
             });

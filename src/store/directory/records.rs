@@ -68,6 +68,7 @@ pub(super) fn encode_subscription(filter: &str, record: &SubscriptionRecord) -> 
     if let Some(identifier) = identifier {
         writer.number((*identifier).into());
     }
+    // The filter is last, so it needs no length.
     writer.rest(filter.as_bytes());
     writer.into_bytes()
 }
@@ -79,6 +80,7 @@ pub(super) fn decode_subscription(bytes: &[u8]) -> Option<(Box<str>, Subscriptio
         (false, false) => RetainHandling::Send,
         (true, false) => RetainHandling::SendIfNew,
         (false, true) => RetainHandling::DoNotSend,
+        // Both flags together mean nothing, so the record is damaged.
         (true, true) => return None,
     };
     let options = SubscriptionOptions {
@@ -138,6 +140,7 @@ const OWNER_USER: u8 = 0;
 const OWNER_ADDRESS: u8 = 1;
 
 pub(super) fn encode_retained(message: &Message, owner: Option<&Owner>) -> Vec<u8> {
+    // Messages without an owner keep the former encoding.
     let Some(owner) = owner else { return encode_message(message) };
     let mut writer = RecordWriter::with_capacity(48 + message.size());
     writer.byte(VERSION_OWNED);
@@ -260,6 +263,7 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     let QueuedMessage { message, qos, retain, identifiers, share } = queued;
     let number = message.number();
     let expires_at = message.publication().expires_at;
+    // Large enough for the usual record, so that it is encoded in one allocation.
     let capacity = if number.is_some() { 34 } else { 58 + message.size() };
     let mut writer = RecordWriter::with_capacity(capacity);
     writer.byte(VERSION_WITH_EXPIRY);
@@ -270,6 +274,7 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
         .with(BY_NUMBER, number.is_some())
         .with(EXPIRES, expires_at.is_some());
     writer.byte(flags.0);
+    // The size is in the record, so a queue is weighed without reading its messages.
     writer.number(message.size() as u64);
     if let Some(at) = expires_at {
         writer.time(at);
@@ -304,6 +309,7 @@ pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
         Content::Number(NonZeroU64::new(reader.number()?)?)
     } else {
         let message = take_message(&mut reader)?;
+        // A size that differs from the content would let the counts of the queue drift.
         if message.size() != size {
             return None;
         }
@@ -338,6 +344,7 @@ fn queued_head(reader: &mut RecordReader<'_>) -> Option<QueuedHead> {
         _ => return None,
     };
     let known = QOS | RETAIN | IDENTIFIERS | SHARE | BY_NUMBER;
+    // A flag of a later format makes the record unreadable rather than misread.
     let flags = Flags(reader.byte()?).known(if says_expiry { known | EXPIRES } else { known })?;
     let size = reader.length()?;
     let expires_at = match (says_expiry, flags.has(EXPIRES)) {

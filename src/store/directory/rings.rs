@@ -30,6 +30,7 @@ pub(super) fn encode(ring: &ClientHistory) -> Vec<u8> {
     writer.byte(VERSION);
     writer.binary(client_id.as_bytes());
     writer.number(connections.len() as u64);
+    // Connections of a client mostly have one listener, which is written once.
     let mut listener = None;
     for connection in connections {
         encode_connection(&mut writer, connection, listener);
@@ -47,6 +48,7 @@ fn encode_connection(
         connection;
     let by = end.as_ref().and_then(|end| end.by.as_deref());
     let is_same = listener_before == Some(&**listener);
+    // The flags tell a reader which of the fields below follow.
     let flags = Flags(0)
         .with(USERNAME, username.is_some())
         .with(END, end.is_some())
@@ -103,6 +105,7 @@ fn decode_connection(
     let protocol = reader.byte()?;
     let (version, connected_at) = (reader.number()?, reader.time()?);
     let address = reader.binary()?;
+    // The length tells the kind of address.
     let address = match *address {
         [a, b, c, d] => IpAddr::from([a, b, c, d]),
         _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
@@ -118,6 +121,7 @@ fn decode_connection(
         let (at, reason): (Timestamp, _) = (reader.time()?, reader.text()?.to_owned().into());
         end = Some(ConnectionEnd { at, reason, by: None });
     }
+    // An author without an end is invalid.
     if flags.has(BY) {
         end.as_mut()?.by = Some(reader.text()?.into());
     }

@@ -39,16 +39,19 @@ impl DiskSpace {
 
     /// Checks whether `changes` of `bytes` bytes may be written.
     pub(super) fn admit(&mut self, changes: &[Change], bytes: u64) -> Result<(), StoreError> {
+        // Removals may use a part of the reserve, or a full store could never become smaller.
         let needed = match changes.iter().any(is_more) {
             true => self.free_bytes_min,
             false => self.free_bytes_min / RESERVE_PART,
         };
+        // The system is asked only if the last answer has become doubtful.
         if self.known_free_bytes() < needed {
             self.ask()?;
         }
         if self.known_free_bytes() < needed {
             return Err(StoreError::Full { path: self.directory.display().to_string() });
         }
+        // What is written since counts against the last answer.
         if let Some(asked) = &mut self.asked {
             asked.written_since += bytes;
         }

@@ -56,11 +56,13 @@ impl<'a> Sessionless<'a> {
                 self.retained.insert(message.topic(), Some((message, owner.as_ref())));
             }
             Change::ClearRetained(topic) => drop(self.retained.insert(topic, None)),
+            // The highest counts: shards may hand over reservations in another order.
             Change::ReserveVersions(up_to) => self.versions = self.versions.max(*up_to),
             Change::Clock(now) => self.clock = self.clock.max(*now),
             Change::NoteLogin(key, at) => drop(self.logins.insert(key, Some(*at))),
             Change::ForgetLogin(key) => drop(self.logins.insert(key, None)),
             Change::PutRecord(key, record) => {
+                // A removal counts too, so that a revision is not used twice.
                 self.revision = self.revision.max(record.revision);
                 self.records.insert(key, Some(record));
             }
@@ -94,6 +96,7 @@ impl<'a> Sessionless<'a> {
     ) -> Result<(), StoreError> {
         for (topic, message) in &self.retained {
             if let Some((message, _)) = message {
+                // Its number must stay above those of new messages.
                 tally.note(message);
             }
             let record = message.map(|(message, owner)| records::encode_retained(message, owner));

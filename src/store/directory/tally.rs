@@ -61,10 +61,12 @@ impl<'a> Tally<'a> {
 
     pub(super) fn write(self, database: &Database, writes: &mut Writes) -> Result<(), StoreError> {
         for (number, change) in self.changes {
+            // Queued and removed in one group: the store never sees the message.
             if change.difference == 0 {
                 continue; // the count is unchanged
             }
             let key = keys::message(number);
+            // A new number cannot be in the store, so it is not looked up.
             let before = match number > self.highest_before {
                 true => None,
                 false => database.read(Space::Counts, &key)?,
@@ -74,11 +76,13 @@ impl<'a> Tally<'a> {
                 count.ok_or_else(|| database.damaged("the count of a message cannot be read"))
             });
             let count = count.transpose()?.unwrap_or(0);
+            // A count below zero would mean damage; it must not wrap around.
             let now = count.saturating_add_signed(change.difference);
             let record = (now > 0).then(|| records::encode_number(now));
             if record.is_some() || before.is_some() {
                 writes.insert((Space::Counts, key.to_vec()), record);
             }
+            // The content is written with the first reference, and removed with the last.
             match change.message {
                 Some(message) if count == 0 && now > 0 => {
                     let record = records::encode_message(message);

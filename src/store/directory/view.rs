@@ -100,6 +100,7 @@ impl<'a> BySession<'a> {
         &mut self,
         session: SessionNumber,
     ) -> Result<Option<(UserKey, UserValue)>, StoreError> {
+        // A session that has no record in this keyspace is passed over.
         while self.ahead.as_ref().is_some_and(|(number, ..)| *number < session) {
             self.step()?;
         }
@@ -108,6 +109,7 @@ impl<'a> BySession<'a> {
                 self.step()?;
                 Ok(Some((key, value)))
             }
+            // The record belongs to a later session, and stays until that is asked for.
             later => {
                 self.ahead = later;
                 Ok(None)

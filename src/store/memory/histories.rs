@@ -46,6 +46,7 @@ impl Histories {
     /// Removes the first rings of an owner while it has more than its share.
     fn hold_share(&mut self, owner: &Owner, share: &HistoryShare, left: &mut u32) {
         while *left > 0 && self.counts.get(owner).is_some_and(|count| *count > share.records_max) {
+            // The order is by owner first, so its rings are one range.
             let from = (owner.clone(), HistoryPlace::FIRST, Arc::from(""));
             let first = self.of_owners.range(from..).next().filter(|first| first.0 == *owner);
             let Some((_, place, client_id)) = first.cloned() else { return };
@@ -53,6 +54,7 @@ impl Histories {
                 return;
             }
             *left -= 1;
+            // Only the connections of this owner leave; those of a former owner of the identifier stay.
             if let Some(mut ring) = self.remove(&client_id) {
                 ring.leave();
                 self.put(ring);
@@ -92,6 +94,7 @@ impl Histories {
 
     fn remove(&mut self, client_id: &Arc<str>) -> Option<ClientHistory> {
         let ring = self.rings.remove(client_id)?;
+        // A ring without connections is in no order.
         let (place, owner) = (ring.place()?, ring.owner()?);
         let records = ring.connections.len() as u64;
         self.records -= records;

@@ -49,6 +49,7 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
     let has_attributes = is_so(|login| !login.attributes.is_empty());
     // The lowest version that has all parts of this record.
     let more = login.as_ref().map_or(Flags(0), more_of);
+    // Older programs can read a record that has none of the later parts.
     writer.byte(match login {
         _ if more.0 != 0 => VERSION_WITH_MORE,
         _ if has_source || has_attributes => VERSION_WITH_SOURCE,
@@ -88,6 +89,7 @@ pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec
 
 fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
     let LoginRecord { kind, method, listener, certificate, source, attributes, .. } = login;
+    // The position in the list is the code, so the list may only grow.
     let kind = LoginKind::ALL.iter().position(|one| one == kind).unwrap_or_default();
     writer.byte(kind as u8);
     writer.binary(listener.as_bytes());
@@ -136,6 +138,7 @@ fn put_more(writer: &mut RecordWriter, login: &LoginRecord, more: Flags) {
 }
 
 fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Option<LoginRecord> {
+    // The fields come in the order of `put_login`, and then of `put_more`.
     let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
     let listener = reader.text()?.into();
     let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
@@ -176,6 +179,7 @@ pub(in crate::store::directory) fn decode_session(bytes: &[u8]) -> Option<Sessio
     let mut reader = RecordReader::new(bytes);
     let of_login = CERTIFICATE | METHOD | NEEDS_ACCOUNT;
     let version = reader.byte()?;
+    // Each version allows its own flags; others mean that the record is damaged.
     let (has_login, of_login) = match version {
         VERSION => (false, 0),
         VERSION_WITH_LOGIN => (true, of_login),
@@ -198,5 +202,6 @@ pub(in crate::store::directory) fn decode_session(bytes: &[u8]) -> Option<Sessio
             false => None,
         },
     };
+    // Bytes that are left over mean that the record is of another format.
     reader.end(record)
 }
