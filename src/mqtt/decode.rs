@@ -64,6 +64,7 @@ pub fn decode<'a>(
     let Some(&first) = bytes.first() else {
         return Ok(Decoded::More { at_least: HEADER_BYTES_MIN });
     };
+    // The first byte is judged before the length is complete: a wrong client is refused early.
     let packet_type = PacketType::of_first_byte(first, version)?;
     if packet_type == PacketType::Publish {
         publish::check_flags(first, version)?;
@@ -72,6 +73,7 @@ pub fn decode<'a>(
         Ok(frame) => frame,
         Err(at_least) => return Ok(Decoded::More { at_least }),
     };
+    // Only MQTT 5.0 requires the shortest form of the length. [MQTT-1.5.5-1]
     if version.has_properties() {
         frame.check_minimal()?;
     }
@@ -117,6 +119,7 @@ pub fn whole_length(bytes: &[u8]) -> Option<usize> {
 /// client receives 0x01. `None` if the bytes are not a CONNECT; then do not answer.
 #[must_use]
 pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
+    // Only a CONNECT is answered before the version is known. [MQTT-3.1.0-1]
     if bytes.first()? >> 4 != PacketType::Connect as u8 {
         return None;
     }
@@ -124,6 +127,7 @@ pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
     else {
         return None;
     };
+    // The body need not be complete: name and level are its first fields.
     let mut body = Reader::new(bytes.get(1 + length..)?);
     match (body.binary().ok()?, body.u8().ok()?) {
         (b"MQIsdp", 3 | 0x83) => Some(ProtocolVersion::V3_1),
@@ -154,6 +158,7 @@ impl<'a> WholePacket<'a> {
             VariableByteInteger::Whole { value, length, is_minimal } => {
                 (value as usize, 1 + length, is_minimal)
             }
+            // At least one more byte of the length is missing.
             VariableByteInteger::More => return Ok(Err(bytes.len() + 1)),
             VariableByteInteger::TooLong => {
                 let kind = DecodeErrorKind::VariableByteInteger;
@@ -161,6 +166,7 @@ impl<'a> WholePacket<'a> {
             }
         };
         let length = header_len + remaining;
+        // Judged by the length, so that a packet which is too large is never buffered.
         if length > limits.packet_bytes_max as usize {
             return Err(DecodeError::new(DecodeErrorKind::PacketTooLarge, "MQTT-3.2.2-15"));
         }
@@ -192,6 +198,7 @@ fn decode_body<'a>(
     Ok(match packet_type {
         PacketType::Connect => {
             let connect = connect::decode(body, limits)?;
+            // CONNECT names its version itself, so the check above did not know it.
             if connect.version.has_properties() {
                 frame.check_minimal()?;
             }

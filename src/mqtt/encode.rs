@@ -80,8 +80,10 @@ fn encode_shortened(
     packet_bytes_max: u32,
     out: &mut Vec<u8>,
 ) -> Result<bool, EncodeError> {
+    // First the User Properties are left out, then the Reason String. [MQTT-3.4.2-2] [MQTT-3.4.2-3]
     for details in [Details::ALL, Details::NO_USER_PROPERTIES, Details::NONE] {
         let encoding = Encoding { version, details };
+        // Lengths are computed before the first byte, so a packet that does not fit writes nothing.
         let remaining = encoding.remaining_length(packet)?;
         if packet_size(remaining) <= packet_bytes_max as usize {
             encoding.write(packet, remaining, out)?;
@@ -110,6 +112,7 @@ const fn plain_ack(packet: &Packet<'_>) -> Option<[u8; 4]> {
         | Packet::Disconnect(_)
         | Packet::Auth(_) => return None,
     };
+    // Any other acknowledgement needs a Reason Code, and takes the general way.
     if !matches!(ack.reason, ReasonCode::Success) || !ack.properties.is_empty() {
         return None;
     }
@@ -204,9 +207,11 @@ impl Encoding {
 
     /// Writes CONNECT (section 3.1).
     fn connect<S: Sink>(self, connect: &Connect<'_>, sink: &mut S) -> Result<(), EncodeError> {
+        // CONNECT is encoded in the version that it names.
         let this = Self { version: connect.version, ..self };
         let name = if connect.version == ProtocolVersion::V3_1 { "MQIsdp" } else { "MQTT" };
         sink.string(name)?;
+        // The bit of bridges is an extension of MQTT 3 only.
         if connect.is_bridge && connect.version.has_properties() {
             return Err(EncodeError::NotInThisVersion);
         }
@@ -215,6 +220,7 @@ impl Encoding {
         sink.u8(connect_flags(connect)?);
         sink.u16(connect.keep_alive);
         this.properties(&connect.properties, sink)?;
+        // The fields of the payload have a fixed order. [MQTT-3.1.3-1]
         sink.string(connect.client_id)?;
         if let Some(will) = &connect.will {
             this.properties(&will.properties, sink)?;

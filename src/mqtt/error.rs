@@ -157,6 +157,7 @@ impl DecodeErrorKind {
     /// rule is a Protocol Error, unless a more specific code exists (sections 1.2 and 4.13).
     #[must_use]
     pub const fn reason(self) -> ReasonCode {
+        // One arm for each code, so that a new error must be placed here.
         match self {
             Self::VariableByteInteger
             | Self::ReservedPacketType

@@ -147,6 +147,7 @@ impl Message {
         Self {
             topic: publication.topic.into(),
             properties: publication.properties.into(),
+            // A large payload keeps its packet alive and is not copied.
             payload: match packet {
                 Some(packet) => Payload::within(packet, payload),
                 None => Payload::copied(payload),

@@ -92,6 +92,7 @@ impl<'a> Iterator for UserPropertiesIter<'a> {
 
 /// Skips the value of any property, by its data type (table 2-4).
 fn skip_value(reader: &mut Reader<'_>, property: u8) -> Result<(), DecodeError> {
+    // By data type, because the value of a property is of no interest here.
     match property {
         identifier::PAYLOAD_FORMAT_INDICATOR
         | identifier::REQUEST_PROBLEM_INFORMATION

@@ -114,10 +114,12 @@ impl<'a> PublicationBuilder<'a> {
     /// The topic or a property is invalid, the topic is reserved for the broker, or the message is
     /// larger than a packet can be.
     pub fn build(&self, now: Timestamp) -> Result<Message, PublicationError> {
+        // Checked as the decoder does, so that an application cannot send what a client may not.
         validate_topic(self.topic)?;
         if is_of_the_broker(self.topic) {
             return Err(PublicationError::ReservedTopic);
         }
+        // Before the encoding, which expects valid texts.
         self.check_properties()?;
         let user_properties = self.user_properties.as_user_properties();
         let forwarded = PublishProperties { user_properties, ..self.properties.clone() };
@@ -132,6 +134,7 @@ impl<'a> PublicationBuilder<'a> {
             properties: &properties,
             expires_at: expiry_secs.map(|secs| now.plus_secs(u64::from(secs))),
         };
+        // With QoS 1, because the identifier makes the packet larger.
         let sent_as = PublishAs {
             flags: PublishFlags { qos: QoS::AtLeastOnce, ..PublishFlags::default() },
             packet_id: PacketId::new(1),
@@ -147,12 +150,14 @@ impl<'a> PublicationBuilder<'a> {
     fn check_properties(&self) -> Result<(), PublicationError> {
         let PublishProperties { payload_format_indicator, content_type, response_topic, .. } =
             self.properties;
+        // Payload Format Indicator 1 promises UTF-8. [MQTT 5.0, 3.3.2.3.2]
         if payload_format_indicator == Some(true) && std::str::from_utf8(self.payload).is_err() {
             return Err(PublicationError::PayloadNotUtf8);
         }
         if let Some(topic) = response_topic {
             validate_topic(topic).map_err(PublicationError::ResponseTopic)?; // [MQTT-3.3.2-14]
         }
+        // The sink checks text and length, and writes nothing.
         let mut count = ByteCount::default();
         if let Some(content_type) = content_type {
             count.string(content_type).map_err(PublicationError::ContentType)?;

@@ -204,10 +204,13 @@ impl ReasonCode {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other codes become Unspecified error")]
     pub const fn in_conn_ack(self) -> Self {
         match self {
+            // A later connection has the session, so trying again makes sense.
             Self::SessionTakenOver => Self::ServerBusy,
+            // All three are over when another attempt is made.
             Self::ServerShuttingDown | Self::KeepAliveTimeout | Self::AdministrativeAction => {
                 Self::ServerUnavailable
             }
+            // CONNACK has these codes too.
             Self::UseAnotherServer
             | Self::ServerMoved
             | Self::NotAuthorized

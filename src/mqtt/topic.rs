@@ -92,18 +92,21 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
 /// # Errors
 /// The violated rule.
 pub fn validate_filter(filter: &str) -> Result<FilterParts<'_>, TopicError> {
+    // Topic Names and Topic Filters have the same bound. [MQTT-4.7.3-3]
     validate_length(filter)?;
     let Some(shared) = filter.strip_prefix(SHARE_PREFIX) else {
         validate_levels(filter)?;
         return Ok(FilterParts { share_name: None, filter });
     };
     let (share_name, filter) = shared.split_once('/').unwrap_or((shared, ""));
+    // A ShareName has at least one character, and no wildcard. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
     if share_name.is_empty() || share_name.contains(['+', '#']) {
         return Err(TopicError::ShareName);
     }
     if filter.is_empty() {
         return Err(TopicError::ShareWithoutFilter);
     }
+    // The rest is an ordinary filter.
     validate_levels(filter)?;
     Ok(FilterParts { share_name: Some(share_name), filter })
 }
@@ -161,5 +164,6 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
             Some(_) | None => return false,
         }
     }
+    // The topic must not have more levels than the filter.
     names.next().is_none()
 }

@@ -39,6 +39,7 @@ impl PacketType {
         let packet_type = match first >> 4 {
             1 => Self::Connect,
             2 => Self::ConnAck,
+            // The flags of PUBLISH have a meaning of their own, and are checked there.
             3 => return Ok(Self::Publish),
             4 => Self::PubAck,
             5 => Self::PubRec,

@@ -16,6 +16,7 @@ pub(super) fn decode<'a>(
     limits: &DecodeLimits,
 ) -> Result<Connect<'a>, DecodeError> {
     let mut body = Reader::new(body);
+    // Name and level first, because all other fields depend on the version.
     let (version, is_bridge) = protocol_version(&mut body)?;
     let flags = ConnectFlags::read(&mut body, version)?;
     let keep_alive = body.u16()?;
@@ -30,10 +31,12 @@ pub(super) fn decode<'a>(
         Some((qos, retain)) => Some(will(&mut body, version, qos, retain, limits)?),
         None => None,
     };
+    // MQTT 3.1 clients may set the flags and leave the fields out.
     let username = flags.username && !ends_early(&body, version);
     let username = if username { Some(body.string()?) } else { None };
     let password = flags.password && !ends_early(&body, version);
     let password = if password { Some(body.binary()?) } else { None };
+    // A field without its flag is malformed. [MQTT-3.1.2-16] [MQTT-3.1.2-18]
     body.finish()?;
     let clean_start = flags.clean_start;
     Ok(Connect {
@@ -103,6 +106,7 @@ impl ConnectFlags {
         if is_strict && is_set(0) {
             return wrong("MQTT-3.1.2-3");
         }
+        // QoS and RETAIN of the Will mean something only with a Will.
         let qos = flags >> 3 & 0b11;
         let will = if is_set(2) {
             let qos = QoS::from_number(qos)
@@ -115,6 +119,7 @@ impl ConnectFlags {
         } else {
             None
         };
+        // MQTT 5.0 allows a password without a user name. [MQTT 5.0, 3.1.2.9]
         let (username, password) = (is_set(7), is_set(6));
         if password && !username && !version.has_properties() {
             let kind = DecodeErrorKind::PasswordWithoutUserName;
@@ -138,6 +143,7 @@ fn will<'a>(
         WillProperties::default()
     };
     let topic = topic_name(body, limits)?;
+    // A Will has no Topic Alias that could stand for an empty topic.
     if topic.is_empty() {
         return Err(DecodeError::new(DecodeErrorKind::TopicNameEmpty, "MQTT-4.7.3-1"));
     }
@@ -157,6 +163,7 @@ pub(super) fn decode_ack(
         _ => return Err(wrong("MQTT-3.2.2-1")),
     };
     let reason = connect_reason(body.u8()?, version)?;
+    // A refused connection has no session.
     if session_present && reason != ReasonCode::Success {
         return Err(wrong("MQTT-3.2.2-6"));
     }

@@ -184,6 +184,7 @@ impl<'a> ConnectProperties<'a> {
                 _ => return Err(block.not_allowed()),
             }
         }
+        // Checked after the loop, because the properties may come in any order.
         if this.authentication_data.is_some() && this.authentication_method.is_none() {
             let kind = DecodeErrorKind::AuthenticationMethodMissing;
             return Err(DecodeError::new(kind, "section 3.1.2.11.10"));
@@ -229,6 +230,7 @@ impl<'a> PublishProperties<'a> {
                     block.once(&mut this.topic_alias, alias)?;
                 }
                 identifier::SUBSCRIPTION_IDENTIFIER => {
+                    // A broker may send several of them, one for each matching subscription. [MQTT-3.3.4-4]
                     this.subscription_identifiers.push(block.subscription_identifier()?);
                 }
                 _ => this.decode_common(property, &mut block)?,
@@ -411,6 +413,7 @@ impl<'a> AuthProperties<'a> {
                 _ => return Err(block.not_allowed()),
             }
         }
+        // AUTH without a method is a Protocol Error, in whatever order its properties come.
         if this.authentication_method.is_none() {
             let kind = DecodeErrorKind::AuthenticationMethodMissing;
             return Err(DecodeError::new(kind, "section 3.15.2.2.2"));

@@ -34,6 +34,7 @@ pub(super) fn decode<'a>(
     version: ProtocolVersion,
     limits: &DecodeLimits,
 ) -> Result<Publish<'a>, DecodeError> {
+    // The value 3 was refused with the flags.
     let qos = match first & QOS {
         0 => QoS::AtMostOnce,
         0b0010 => QoS::AtLeastOnce,
@@ -49,6 +50,7 @@ pub(super) fn decode<'a>(
     } else {
         PublishProperties::default()
     };
+    // Only an alias may stand for the topic.
     if topic.is_empty() && properties.topic_alias.is_none() {
         return Err(DecodeError::new(DecodeErrorKind::TopicNameEmpty, "MQTT-4.7.3-1"));
     }
@@ -95,6 +97,7 @@ fn decode_any_ack<'a>(
 ) -> Result<Ack<'a>, DecodeError> {
     let mut body = Reader::new(body);
     let mut ack = Ack::success(body.packet_id()?);
+    // Reason Code and properties may be left out on success.
     if body.is_empty() {
         return Ok(ack);
     }

@@ -23,6 +23,7 @@ pub(super) fn decode_subscribe<'a>(
         SubscribeProperties::default()
     };
     let mut filters = Vec::new();
+    // The filters have no count; they end with the packet.
     while !body.is_empty() {
         let filter = topic_filter(&mut body, limits)?;
         let options = subscription_options(body.u8()?, version)?;
@@ -42,6 +43,7 @@ fn subscription_options(
     byte: u8,
     version: ProtocolVersion,
 ) -> Result<SubscriptionOptions, DecodeError> {
+    // What is reserved differs by version, and MQTT 3.1 reserves nothing.
     let (byte, reserved) = match version {
         ProtocolVersion::V3_1 => (byte & 0b11, 0),
         ProtocolVersion::V3_1_1 => (byte, 0b1111_1100),
@@ -87,6 +89,7 @@ pub(super) fn decode_suback(
         ReasonCode::SubscriptionIdentifiersNotSupported,
         ReasonCode::WildcardSubscriptionsNotSupported,
     ];
+    // MQTT 3 knows the granted QoS, and from 3.1.1 on one failure.
     let allowed = match version {
         ProtocolVersion::V3_1 => &ALLOWED[..3],
         ProtocolVersion::V3_1_1 => &ALLOWED[..4],
@@ -140,6 +143,7 @@ pub(super) fn decode_unsuback(
     ];
     let mut body = Reader::new(body);
     let packet_id = body.packet_id()?;
+    // UNSUBACK has Reason Codes only in MQTT 5.0.
     if !version.has_properties() {
         body.finish()?;
         return Ok(UnsubAck { packet_id, properties: AckProperties::NONE, reasons: Vec::new() });

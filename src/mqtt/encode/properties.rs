@@ -166,6 +166,7 @@ impl WriteProperties for ConnAckProperties<'_> {
         u32(identifier::MAXIMUM_PACKET_SIZE, self.maximum_packet_size, sink);
         string(identifier::ASSIGNED_CLIENT_IDENTIFIER, self.assigned_client_identifier, sink)?;
         u16(identifier::TOPIC_ALIAS_MAXIMUM, self.topic_alias_maximum, sink);
+        // Only these two may be left out to make the packet fit.
         details.write(self.reason_string, self.user_properties, sink)?;
         byte(
             identifier::WILDCARD_SUBSCRIPTION_AVAILABLE,

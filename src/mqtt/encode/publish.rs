@@ -109,12 +109,15 @@ fn push_before_payload(
     let topic = sent_topic(version, publication, how);
     debug_assert!(topic.len() <= usize::from(u16::MAX), "[MQTT-4.7.3-3]");
 
+    // Header and topic length are copied in one piece, because each copy of few bytes costs as much
+    // as one of many.
     let mut head = Piece::<8>::new();
     head.push([publish_first_byte(how.flags)]);
     head.push_variable(lengths.remaining);
     head.push((topic.len() as u16).to_be_bytes());
     head.append_to(out);
     out.extend_from_slice(topic.as_bytes());
+    // MQTT 3 has no properties, so only the identifier is left.
     if version.has_properties() {
         push_id_and_properties(out, lengths.properties, publication, how);
     } else if let Some(packet_id) = how.packet_id {
@@ -144,6 +147,7 @@ fn push_id_and_properties(
         fields.push(alias.get().to_be_bytes());
     }
     fields.append_to(out);
+    // Most messages have none of them.
     if !(publication.properties.is_empty() && how.subscription_identifiers.is_empty()) {
         push_long_properties(out, publication, how);
     }
