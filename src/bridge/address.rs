@@ -25,6 +25,7 @@ impl FromStr for BridgeAddress {
             _ => return Err(fault()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // Only in brackets may a host contain colons; a bare IPv6 address would be ambiguous.
         let (host, port) = match rest.strip_prefix('[') {
             Some(inner) => {
                 let (host, behind) = inner.split_once(']').ok_or_else(fault)?;
@@ -40,6 +41,7 @@ impl FromStr for BridgeAddress {
             "" => default_port,
             port => port.parse().ok().filter(|port| *port > 0).ok_or_else(fault)?,
         };
+        // Names that TLS and the resolver accept, and nothing that could be read as another part of a URL.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if host.is_empty() || !host.chars().all(is_plain) {
             return Err(fault());

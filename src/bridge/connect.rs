@@ -75,6 +75,7 @@ impl BridgeIntroduction<'_> {
         let version = self.bridge.options.version;
         let mut bytes = Vec::new();
         let mut properties = UserPropertiesBuf::new();
+        // Without marks the CONNECT is the one of an ordinary client.
         if self.bridge.options.marks_loops {
             let _ = properties.push(BROKER_PROPERTY, self.broker); // it is short
         }
@@ -85,6 +86,7 @@ impl BridgeIntroduction<'_> {
             stream.write_all(&bytes).await?;
             stream.flush().await
         };
+        // A broker that does not know the bit of bridges may close the connection without an answer.
         let closed = |error| NoGreeting {
             fault: BridgeTrouble::new(TroubleKind::Closed, error),
             may_be_of_bit: self.has_bit,
@@ -104,6 +106,7 @@ impl BridgeIntroduction<'_> {
         mut received: Vec<u8>,
     ) -> Result<BridgeGreeting, NoGreeting> {
         let version = self.bridge.options.version;
+        // Nothing but CONNACK is expected, so a small bound is enough.
         let limits =
             DecodeLimits { packet_bytes_max: CONN_ACK_BYTES_MAX, ..DecodeLimits::default() };
         loop {
@@ -111,6 +114,7 @@ impl BridgeIntroduction<'_> {
                 .map_err(|error| BridgeTrouble::malformed(&error))?
             {
                 Decoded::Packet { packet: Packet::ConnAck(ack), length } => {
+                    // What follows CONNACK in the same read must not be lost.
                     let behind = received[length..].to_vec();
                     return self.accept(&ack, behind);
                 }
@@ -132,6 +136,7 @@ impl BridgeIntroduction<'_> {
 
     fn accept(&self, ack: &ConnAck<'_>, behind: Vec<u8>) -> Result<BridgeGreeting, NoGreeting> {
         let options = &self.bridge.options;
+        // Some brokers answer the bit of bridges with "unsupported protocol version".
         if ack.reason != ReasonCode::Success {
             let what = "the other broker refused the connection";
             let fault = BridgeTrouble::of_reason(TroubleKind::ConnectRefused, what, ack.reason);
@@ -140,14 +145,17 @@ impl BridgeIntroduction<'_> {
             return Err(NoGreeting { fault, may_be_of_bit });
         }
         let said = &ack.properties;
+        // Without the property, all are supported. [MQTT 5.0, 3.2.2.3.4]
         let qos_max = said.maximum_qos.and_then(QoS::from_number).unwrap_or(QoS::ExactlyOnce);
         let bytes_max = said.maximum_packet_size.unwrap_or(u32::MAX);
         let remote = RemoteSide {
             version: options.version,
             session_present: ack.session_present,
             qos_max,
+            // Only if both sides agree, because a refused RETAIN would end the connection.
             takes_retain: options.retain && said.retain_available.unwrap_or(true),
             packet_bytes_max: bytes_max.min(options.packet_bytes_max.unwrap_or(u32::MAX)),
+            // Neither No Local nor the bit of bridges keeps its own messages from coming back.
             returns_messages: !options.version.has_properties() && !self.has_bit,
         };
         // Before MQTT 5.0 a broker cannot say how many it takes.
@@ -156,9 +164,11 @@ impl BridgeIntroduction<'_> {
             false => IN_FLIGHT_UNTOLD.min(self.limits.in_flight_max),
         };
         let in_flight_max = options.in_flight_max.unwrap_or(default_max);
+        // The other broker tells its own identifier in CONNACK, by which a loop is found.
         let mut own = said.user_properties.iter().filter(|(name, _)| *name == BROKER_PROPERTY);
         Ok(BridgeGreeting {
             remote,
+            // A server that turns Keep Alive off is asked all the same, so that its loss is found.
             keep_alive_secs: said
                 .server_keep_alive
                 .filter(|secs| *secs > 0)
@@ -173,6 +183,7 @@ impl BridgeIntroduction<'_> {
         let Self { bridge, limits, .. } = self;
         let BridgeOptions { version, clean_start, .. } = bridge.options;
         let is_v5 = version.has_properties();
+        // With Clean Start nothing of the session is used again, so it ends with its connection.
         let expiry_secs = if clean_start { 0 } else { bridge.options.session_expiry_secs };
         let receive_maximum = bridge.options.in_flight_max.unwrap_or(limits.receive_maximum);
         let properties = ConnectProperties {
@@ -188,6 +199,8 @@ impl BridgeIntroduction<'_> {
             clean_start,
             keep_alive: bridge.options.keep_alive_secs,
             client_id: self.client_id,
+            // The Will tells subscribers there that the bridge is gone, also if this broker has no
+            // time to say so.
             will: status_topic(&bridge.options).map(|topic| LastWill {
                 topic,
                 payload: b"0",
@@ -250,6 +263,7 @@ impl Subscribing {
         handling: impl Fn(RetainedOf) -> RetainHandling,
         out: &mut Vec<u8>,
     ) -> usize {
+        // Many filters are divided, because a broker may limit the filters of one packet.
         let chunks = wishes.chunks(FILTERS_AT_A_TIME);
         let packets = chunks.len();
         for chunk in chunks {
@@ -257,7 +271,9 @@ impl Subscribing {
                 filter: wish.filter,
                 options: SubscriptionOptions {
                     qos: wish.qos,
+                    // No Local keeps messages of this bridge from coming back. [MQTT-3.8.3-3]
                     no_local: true,
+                    // The retain flag is part of the message for the other side.
                     retain_as_published: true,
                     retain_handling: handling(wish.retained),
                 },

@@ -125,6 +125,7 @@ impl Bridge {
         addresses: Vec<BridgeAddress>,
         topics: Vec<BridgeTopic>,
     ) -> Result<Self, BridgeError> {
+        // The name is part of a client identifier and of metrics, so it has no characters that need escapes.
         let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
         if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(is_plain) {
             return Err(BridgeError::Name(name.to_owned()));

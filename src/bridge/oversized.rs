@@ -20,11 +20,13 @@ impl Oversized {
     /// full, and `None` if it is another packet.
     pub(super) fn find(bytes: &[u8]) -> Option<Option<Self>> {
         let first = *bytes.first()?;
+        // 3 is PUBLISH; no other packet may be skipped, because the protocol would lose its state.
         if first >> 4 != 3 {
             return None;
         }
         let qos = QoS::from_number(first >> 1 & 3)?;
         let (mut remaining, mut at) = (0_usize, 1);
+        // The length was decoded before, so it has at most four bytes.
         loop {
             let byte = *bytes.get(at)?;
             remaining |= usize::from(byte & 0x7F) << (7 * (at - 1));
@@ -34,6 +36,7 @@ impl Oversized {
             }
         }
         let whole = at + remaining;
+        // Topic and identifier are needed for the answer, so they must be there.
         let Some(&[high, low]) = bytes.get(at..at + 2) else { return Some(None) };
         let topic_end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
         let (Some(topic), Some(&[high, low])) =
@@ -41,6 +44,7 @@ impl Oversized {
         else {
             return Some(None);
         };
+        // A message of QoS 0 has payload where others have their identifier.
         let packet_id = PacketId::new(u16::from_be_bytes([high, low]));
         Some(Some(Self {
             qos,

@@ -43,6 +43,7 @@ pub(super) async fn prime(
     let existing = existing.unwrap_or_default();
     let wishes = routes.out_wishes();
     let has = |wish: &BridgeWish<'_>| {
+        // Filter and options must be the same; the session may be older than the configuration.
         let same = existing.iter().find(|own| own.filter == wish.filter);
         same.is_some_and(|own| {
             own.qos == wish.qos && own.options.no_local && own.options.retain_as_published
@@ -50,13 +51,16 @@ pub(super) async fn prime(
     };
     let missing: Vec<_> = wishes.iter().filter(|wish| !has(wish)).cloned().collect();
     let is_wanted = |filter: &str| wishes.iter().any(|wish| wish.filter == filter);
+    // Filters that are no longer configured would still collect messages.
     let stale: Vec<_> = existing.iter().filter(|own| !is_wanted(&own.filter)).collect();
     let stale: Vec<_> = stale.into_iter().map(|own| own.filter.clone()).collect();
     if missing.is_empty() && stale.is_empty() && !is_new {
         return Ok(Primed::default());
     }
+    // Filters that the session gets now, for which retained messages are asked later.
     let is_fresh = |wish: &&BridgeWish<'_>| !existing.iter().any(|own| own.filter == wish.filter);
     let fresh = missing.iter().filter(is_fresh).map(|wish| wish.filter.to_owned()).collect();
+    // Bounded, because the session may wait for the store.
     let subscribed = timeout(LOCAL_TIME_MAX, subscribe(bridge, local, &missing, &stale)).await;
     let late = |_| Err(BridgeTrouble::new(TroubleKind::LocalRefused, "the session did not answer"));
     subscribed.unwrap_or_else(late)?;
@@ -71,11 +75,13 @@ async fn subscribe(
     stale: &[String],
 ) -> Result<(), BridgeTrouble> {
     let refused = |why: &dyn std::fmt::Display| BridgeTrouble::new(TroubleKind::LocalRefused, why);
+    // A Receive Maximum of 1, because messages that arrive here are not passed on.
     let options = BridgeConnect { receive_maximum: 1, forgets_incoming: false, peer: None };
     let stream = local.connect(bridge, options);
     let mut stream = stream.ok_or_else(|| refused(&"the broker has ended"))?;
     let (mut bytes, mut subscribing) = (Vec::new(), Subscribing::default());
     let version = ProtocolVersion::V5;
+    // Both packets go out together; the answers are counted.
     let mut answers = subscribing.unsubscribe(stale, version, &mut bytes);
     // Retained messages are asked for once the other broker is there to take them.
     let none = |_| RetainHandling::DoNotSend;
@@ -97,6 +103,7 @@ async fn subscribe(
             }
         }
     }
+    // Without DISCONNECT, the end of the stream would count as a lost connection.
     let mut bytes = Vec::new();
     let goodbye = Packet::Disconnect(Disconnect {
         reason: ReasonCode::Success,
@@ -114,6 +121,7 @@ fn is_answer(packet: &Packet<'_>) -> Result<bool, BridgeTrouble> {
     };
     match packet {
         Packet::ConnAck(ack) if ack.reason != ReasonCode::Success => refused(ack.reason),
+        // A subscription that is refused would lose messages, so the bridge must not start.
         Packet::SubAck(ack) => match ack.reasons.iter().find(|reason| reason.is_failure()) {
             Some(reason) => refused(*reason),
             None => Ok(true),

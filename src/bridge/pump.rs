@@ -92,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite> PumpEnd<S> {
     /// Notes what was written of the translated bytes.
     fn wrote(&mut self, bytes: &mut Vec<u8>, written: io::Result<usize>) -> io::Result<()> {
         let written = written?;
+        // Nothing was left to write, so the step was a flush.
         if bytes.is_empty() {
             self.must_flush = false;
             return Ok(());
@@ -103,8 +104,10 @@ impl<S: AsyncRead + AsyncWrite> PumpEnd<S> {
         self.must_flush = true;
         if self.written == bytes.len() {
             self.written = 0;
+            // A large buffer is not kept while nothing is under way.
             give_back(bytes);
         } else if self.written >= BYTES_AHEAD {
+            // Removing the written part moves bytes, so it waits until this is worth it.
             bytes.drain(..self.written);
             self.written = 0;
         }
@@ -136,6 +139,7 @@ impl<'m> Pump<'m> {
         keep_alive_secs: u16,
         now: Box<dyn Fn() -> Timestamp + Send>,
     ) -> Self {
+        // Topics are checked later, where a message that breaks a limit is dropped and not the connection.
         let remote_limits = DecodeLimits {
             packet_bytes_max: translator.local.packet_bytes_max,
             topic_bytes_max: u16::MAX,
@@ -160,7 +164,9 @@ impl<'m> Pump<'m> {
     ) -> PumpStopped {
         let mut halt = std::pin::pin!(halt);
         loop {
+            // Everything that was read is translated before the next wait.
             let translated = self.translate();
+            // Notes first: they may explain the fault.
             self.translator.notes.drain(..).for_each(&mut tell);
             if let Err(fault) = translated {
                 return PumpStopped::Fault(fault);
@@ -180,12 +186,14 @@ impl<'m> Pump<'m> {
         let Self { translator, local, remote, keeping_alive, .. } = self;
         let to_remote = &translator.to_remote[remote.written..];
         let to_local = &translator.to_local[local.written..];
+        // While the session takes nothing, the other broker is not read, and its sender waits.
         let reads_remote = to_local.len() < BYTES_AHEAD && to_remote.len() < ANSWERS_AHEAD;
         if !reads_remote {
             keeping_alive.heard(Instant::now()); // what it sends is not seen
         }
         let writes_remote = remote.must_flush || !to_remote.is_empty();
         let writes_local = local.must_flush || !to_local.is_empty();
+        // In this order: writing makes room, and reading needs it.
         select! {
             biased;
             () = halt => PumpStep::Asked,
@@ -198,6 +206,7 @@ impl<'m> Pump<'m> {
             read = read_more(&mut remote.reader, &mut remote.received), if reads_remote => {
                 PumpStep::Read(read, PumpSide::Remote)
             }
+            // While the other broker takes nothing, messages wait in the queue of the session.
             read = read_more(&mut local.reader, &mut local.received),
                 if to_remote.len() < BYTES_AHEAD => PumpStep::Read(read, PumpSide::Local),
             () = sleep_until(keeping_alive.next()) => PumpStep::Time,
@@ -212,6 +221,7 @@ impl<'m> Pump<'m> {
         match step {
             PumpStep::Wrote(written, PumpSide::Remote) => {
                 remote.wrote(&mut translator.to_remote, written).map_err(closed)?;
+                // Each packet that is sent puts off the next PINGREQ. [MQTT-3.1.2-20]
                 self.keeping_alive.sent(now);
             }
             PumpStep::Wrote(written, PumpSide::Local) => {
@@ -257,6 +267,7 @@ impl<'m> Pump<'m> {
         let Self { translator, local, remote, .. } = self;
         let limits = limits();
         let mut at = 0;
+        // Stops with the buffer full; the rest is translated when the other side has taken some.
         while translator.to_remote.len() - remote.written < BYTES_AHEAD {
             let decoded = decode(&local.received[at..], ProtocolVersion::V5, &limits);
             match decoded.map_err(|error| BridgeTrouble::malformed(&error))? {
@@ -267,6 +278,7 @@ impl<'m> Pump<'m> {
                 Decoded::More { .. } => break,
             }
         }
+        // Once for all packets, because removing from the front moves the rest.
         consume(&mut local.received, at);
         Ok(())
     }
@@ -276,6 +288,7 @@ impl<'m> Pump<'m> {
         let version = translator.remote.version;
         let mut at = 0;
         while translator.to_local.len() - local.written < BYTES_AHEAD {
+            // The rest of a message that is too large comes in later reads.
             if let Some(left) = oversized {
                 at += left.skip(remote.received.len() - at);
                 if !left.is_over() {
@@ -291,8 +304,10 @@ impl<'m> Pump<'m> {
                 Ok(Decoded::More { .. }) => break,
                 Err(error) if error.kind == DecodeErrorKind::PacketTooLarge => {
                     let found = Oversized::find(&remote.received[at..]);
+                    // Another packet of this size is a fault of the other broker.
                     let found = found.ok_or_else(|| BridgeTrouble::malformed(&error))?;
                     let Some(found) = found else { break };
+                    // Acknowledged, or the other broker would send it again on each connection.
                     translator.answer_oversized(&found);
                     *oversized = Some(found);
                 }
@@ -310,18 +325,22 @@ impl<'m> Pump<'m> {
             reason: ReasonCode::Success,
             properties: DisconnectProperties::default(),
         });
+        // The session ends normally, so it publishes no Will.
         let _ = encode(&goodbye, ProtocolVersion::V5, &mut translator.to_local);
         let to_local = &translator.to_local[local.written..];
         let _ = timeout(FAREWELL_TIME_MAX, local.writer.write_all(to_local)).await;
+        // After a fault, the other side is not there, or must publish the Will.
         if !is_polite {
             return;
         }
         let version = translator.remote.version;
         if let Some(topic) = status_topic(options) {
+            // The status goes before DISCONNECT, which discards the Will. [MQTT-3.14.4-3]
             let _ = encode(&status(topic, false), version, &mut translator.to_remote);
         }
         let _ = encode(&goodbye, version, &mut translator.to_remote);
         let to_remote = &translator.to_remote[remote.written..];
+        // Shut down after the bytes, so that the other broker reads them before the end.
         let said = async {
             remote.writer.write_all(to_remote).await?;
             remote.writer.shutdown().await

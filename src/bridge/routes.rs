@@ -101,6 +101,7 @@ impl Routes {
         for route in self.0.iter().filter(|route| goes(route.direction)) {
             let filter = &*side(route).filter;
             match wishes.iter_mut().find(|wish| wish.filter == filter) {
+                // One filter gets one subscription, because a second SUBSCRIBE would replace the first.
                 Some(wish) => wish.qos = wish.qos.max(route.qos),
                 None => {
                     wishes.push(BridgeWish { filter, qos: route.qos, retained: route.retained })

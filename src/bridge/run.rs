@@ -100,6 +100,7 @@ enum BridgeAttempt {
 
 impl BridgeTask {
     pub(crate) fn new(bridge: Bridge, parts: BridgeParts) -> Self {
+        // Stable over restarts, so that the other broker finds the session of the bridge again.
         let client_id = match &*bridge.options.client_id {
             "" => format!("{}-{}", parts.node, bridge.name),
             client_id => client_id.to_owned(),
@@ -138,6 +139,7 @@ impl BridgeTask {
     pub(crate) async fn run(mut self) {
         let (local, bridge) = (Arc::clone(&self.parts.local), self.bridge.clone());
         let metrics = Arc::clone(&self.parts.metrics);
+        // Beside the connection, because the queue also grows while there is none.
         let watch_queue = async move {
             let mut ticks = interval(QUEUED_EVERY);
             loop {
@@ -155,9 +157,11 @@ impl BridgeTask {
 
     async fn live(&mut self) {
         while !self.is_over() {
+            // Marked as seen before it is acted on, so that a change in between is not lost.
             let wanted = *self.parts.wanted.borrow_and_update();
             self.parts.metrics.enabled.set(u64::from(wanted.enabled));
             if !wanted.enabled {
+                // A bridge that is started again tries at once.
                 self.waits = None;
                 self.enter(BridgePhase::Stopped);
                 self.until_asked().await;
@@ -167,6 +171,7 @@ impl BridgeTask {
                 BridgeAttempt::Asked => self.waits = None,
                 BridgeAttempt::Failed(fault, lasted) => {
                     self.note(&fault);
+                    // A connection that lasted shows that the fault is a new one.
                     if lasted >= GOOD_AFTER {
                         self.waits = None;
                     }
@@ -195,6 +200,7 @@ impl BridgeTask {
 
     async fn wait(&mut self) {
         let options = &self.bridge.options;
+        // With jitter, so that many bridges do not return to a restarted broker at the same moment.
         let waits = self.waits.get_or_insert_with(|| {
             ExponentialBuilder::new()
                 .with_min_delay(options.reconnect_min)
@@ -207,6 +213,7 @@ impl BridgeTask {
         self.enter(BridgePhase::Waiting);
         let now = self.parts.local.now();
         self.parts.state.waits_until(now.plus_millis(next.as_millis() as u64));
+        // A change of the configuration, or the end of the broker, ends the wait.
         select! {
             () = sleep(next) => {}
             () = self.until_asked() => {}
@@ -220,8 +227,10 @@ impl BridgeTask {
     /// Connects, and passes packets on until the connection ends.
     async fn attempt(&mut self) -> BridgeAttempt {
         self.enter(BridgePhase::Connecting);
+        // Made before the attempt, so that a stop during it is seen.
         let halted = self.halted_after_start();
         let began = async {
+            // The session gets its subscriptions first: messages wait in it while the other broker is away.
             self.prime().await?;
             self.reach().await
         };
@@ -254,12 +263,14 @@ impl BridgeTask {
     /// Tries each address once; returns the first connection that is accepted.
     async fn reach(&mut self) -> Result<ReachedBroker, BridgeTrouble> {
         let addresses = self.bridge.addresses.clone();
+        // Without round robin, the first address is preferred after each fault.
         let first = if self.bridge.options.round_robin { self.next_address } else { 0 };
         let mut last = None;
         for at in (0..addresses.len()).map(|number| (first + number) % addresses.len()) {
             let address = &addresses[at];
             let shown = address.to_string();
             self.parts.state.set_address(&shown);
+            // The next attempt begins behind this address, whether it succeeds or not.
             self.next_address = (at + 1) % addresses.len();
             match self.reach_one(address).await {
                 Ok((stream, greeting, peer)) => {
@@ -279,16 +290,19 @@ impl BridgeTask {
         let time_max = self.bridge.options.connect_timeout;
         let late = || BridgeTrouble::new(TroubleKind::Timeout, "no CONNACK came in time");
         let is_v5 = self.bridge.options.version.has_properties();
+        // MQTT 5.0 has No Local, and needs no bit.
         let first = timeout(time_max, self.shake_hands(address, !is_v5 && !self.refuses_bit));
         let refused = match first.await.map_err(|_| late())? {
             Ok(accepted) => return Ok(accepted),
             Err(refused) => refused,
         };
+        // A broker that refuses the bit gets a second CONNECT without it.
         if !refused.may_be_of_bit {
             return Err(refused.fault);
         }
         let second = timeout(time_max, self.shake_hands(address, false));
         let accepted = second.await.map_err(|_| late())?.map_err(|refused| refused.fault)?;
+        // Remembered only if it works without: the refusal may have had another reason.
         self.refuses_bit = true;
         Ok(accepted)
     }
@@ -332,6 +346,7 @@ impl BridgeTask {
             // Somebody has ended the session since it was primed.
             self.memory.session_is_new();
         }
+        // One of the sessions is new, so retained messages must go over once more.
         if !was_there || !remote.session_present {
             let wishes = self.routes.out_wishes();
             self.fresh = wishes.iter().map(|wish| wish.filter.to_owned()).collect();
@@ -343,6 +358,7 @@ impl BridgeTask {
             packet_bytes_max: local_side.limits().packet_bytes_max,
             allows_topic: Box::new(move |topic| local_side.allows_topic(topic)),
         };
+        // Taken out, because the translator borrows it while `self` is used.
         let mut memory = std::mem::take(&mut self.memory);
         let mut translator = Translator::new(routes, remote, limits, &mut memory, metrics);
         let begin = ConnectionBegin {
@@ -360,10 +376,12 @@ impl BridgeTask {
             greeting.keep_alive_secs,
             Box::new(move || clock.now()),
         );
+        // Counted from here, because waiting for CONNACK says nothing about the connection.
         let began_at = Instant::now();
         let stopped = self.pump(&mut pump, answers, (&address, remote.session_present)).await;
         let is_polite = matches!(stopped, PumpStopped::Asked) || self.is_over();
         pump.part(&self.bridge.options, is_polite).await;
+        // Packet Identifiers in use belong to both sessions, and outlive the connection.
         self.memory = memory;
         let lasted = began_at.elapsed();
         if lasted >= GOOD_AFTER {
@@ -408,6 +426,7 @@ impl BridgeTask {
                 } => {}
             }
         };
+        // Without subscriptions at the other broker, there is no answer to wait for.
         if answers == 0 {
             self.connected(address, session_present);
         }
@@ -420,6 +439,7 @@ impl BridgeTask {
             }
             BridgeNote::SubscribeRefused(fault) => self.note(&fault),
             BridgeNote::Dropped { way, why, topic } => {
+                // Rarely, because a wrong configuration drops every message.
                 let is_due = |at: Instant| at.elapsed() >= TOLD_AGAIN_AFTER;
                 if self.told_dropped_at.is_none_or(is_due) {
                     self.told_dropped_at = Some(Instant::now());

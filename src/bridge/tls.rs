@@ -76,6 +76,7 @@ impl BridgeTls {
     /// The system has no authorities, or the certificate does not fit its key.
     pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, BridgeError> {
         let as_text = |error: &dyn fmt::Display| BridgeError::Tls(error.to_string());
+        // The authorities of the configuration replace those of the system, so a private one is enough.
         let roots = match &self.authorities {
             None => roots_of_system().map_err(|error| as_text(&error))?,
             Some(authorities) => {
@@ -86,6 +87,7 @@ impl BridgeTls {
                 roots
             }
         };
+        // Named here, because a process may have several providers and no default.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -99,6 +101,7 @@ impl BridgeTls {
                 builder.with_client_auth_cert(chain, key).map_err(|error| as_text(&error))?
             }
         };
+        // Some brokers select MQTT on a shared port by this name.
         config.alpn_protocols = self.alpn.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }

@@ -89,16 +89,19 @@ impl BridgeTopic {
     pub fn check(&self) -> Result<(), BridgeError> {
         let fault = |why: &str| BridgeError::Topic(self.filter.clone(), why.to_owned());
         let texts = [&self.filter, &self.local_prefix, &self.remote_prefix];
+        // Short enough that a topic with its prefix fits into a packet.
         if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
             return Err(fault("a filter and a prefix have at most 1,024 bytes"));
         }
         if [&self.local_prefix, &self.remote_prefix].iter().any(|text| text.contains(['+', '#'])) {
             return Err(fault("a prefix has no wildcards"));
         }
+        // Both prefixes are topics of their own then.
         if self.filter.is_empty() && (self.local_prefix.is_empty() || self.remote_prefix.is_empty())
         {
             return Err(fault("an empty filter needs both prefixes"));
         }
+        // The prefix may make a valid filter invalid.
         for filter in [self.local_filter(), self.remote_filter()] {
             let parts = validate_filter(&filter).map_err(|error| fault(&error.to_string()))?;
             if parts.share_name.is_some() {

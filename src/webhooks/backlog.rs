@@ -137,18 +137,22 @@ impl WebhookBacklog {
     async fn read_stored(&self) {
         let mut assembly = Assembly::default();
         let mut from = None;
+        // Keys of one webhook are one range, in the order of their numbers.
         let mut after = format!("{}/", self.name);
         loop {
             // Without a store that can be read the broker would not have started.
             let page = self.records.list(NAMESPACE, Some(&after), REMOVED_AT_A_TIME).await;
             let page = page.unwrap_or_default();
+            // The range of the next webhook follows directly.
             let own = page.into_iter().take_while(|(name, _)| owner_of(name) == Some(&self.name));
             let mut found = 0;
+            // An empty page is the end, also if other webhooks follow.
             for (name, record) in own {
                 found += 1;
                 name.key().clone_into(&mut after);
                 let mut state = lock(&self.state);
                 let Some(number) = number_of(&name) else { continue };
+                // A gap in the numbers is a batch that was not stored in full.
                 if number != state.next_number
                     && let Some(first) = from.take()
                 {
@@ -159,8 +163,10 @@ impl WebhookBacklog {
                 }
                 state.next_number = number + 1;
                 let first = *from.get_or_insert(number);
+                // A large batch consists of several records.
                 let Some(body) = assembly.add(&record.value) else { continue };
                 from = None;
+                // A body that cannot be read would stop the webhook for good.
                 match EventBatch::of_body(body) {
                     Some(batch) => state.push(StoredBatch::new(&batch, first..number + 1)),
                     None => state.forget(&self.name, first..number + 1),
@@ -170,6 +176,7 @@ impl WebhookBacklog {
                 break;
             }
         }
+        // The last batch of the former run was not stored in full.
         let mut state = lock(&self.state);
         if let Some(first) = from {
             let end = state.next_number;
@@ -196,9 +203,11 @@ impl WebhookBacklog {
 
     /// Stores events, and returns once the store has them: only then are they sent.
     pub(super) async fn store(&self, items: &[FeedItem], at: Timestamp) {
+        // Records of a cut backlog go first, so that the store has room.
         self.remove_dropped().await;
         let (batch, records) = {
             let mut state = lock(&self.state);
+            // Numbers are taken under the lock and never given back, even if the batch is cut.
             let first = state.next_number;
             let batch = EventBatch::new((self.epoch, first), &self.node, items, at);
             state.next_number += batch.values().len() as u64;
@@ -208,11 +217,13 @@ impl WebhookBacklog {
             .clone()
             .zip(batch.values())
             .filter_map(|(number, value)| Some(Put::new(key_of(&self.name, number)?, value)))
+            // The records of one batch have consecutive numbers, so that a start finds its parts.
             .collect();
         loop {
             // All of them are in one group of the store, in their order.
             let stored = join_all(puts.iter().map(|put| self.records.put(put.clone()))).await;
             let mut stored = stored.iter();
+            // Only what the store has not taken is tried again.
             puts.retain(|_| stored.next().is_none_or(Result::is_err));
             if puts.is_empty() {
                 break;
@@ -220,6 +231,7 @@ impl WebhookBacklog {
             sleep(STORE_AGAIN_AFTER).await;
         }
         let mut state = lock(&self.state);
+        // A cut while the batch was being stored has made it useless.
         if state.gathering == Gathering::Changes {
             state.push(StoredBatch::new(&batch, records));
             self.note(&state);
@@ -243,6 +255,7 @@ impl WebhookBacklog {
     pub(super) async fn cut(&self, reset: &FeedItem) {
         let dropped = {
             let mut state = lock(&self.state);
+            // Set first, so that the collector stops, and nothing is added behind the `reset`.
             state.gathering = Gathering::Stopped;
             let events = state.events;
             while let Some(batch) = state.pop() {
@@ -252,6 +265,7 @@ impl WebhookBacklog {
             self.metrics.cut.add(events);
             events
         };
+        // Without the lock, because a log may be slow.
         tracing::warn!(
             webhook = &*self.name,
             dropped,
@@ -281,8 +295,10 @@ impl WebhookBacklog {
         self.metrics.cut.add(events as u64);
         let now = self.clock.now();
         let mut state = lock(&self.state);
+        // Once in a while, because the cause lasts.
         if state.told_at.is_none_or(|at| now.since(at) >= TELL_AGAIN_AFTER) {
             state.told_at = Some(now);
+            // The log may be slow, and others need the lock.
             drop(state);
             tracing::warn!(
                 webhook = &*self.name,
@@ -356,6 +372,7 @@ impl WebhookBacklog {
         {
             let mut state = lock(&self.state);
             let is_reset = |reset: &mut DueReset| reset.0.message_id == message_id;
+            // The receiver has the `reset`, so a snapshot may follow now.
             if let Some(DueReset(reset)) = state.reset.take_if(is_reset) {
                 self.metrics.delivered.add(reset.events);
                 if state.gathering == Gathering::Stopped {
@@ -364,11 +381,13 @@ impl WebhookBacklog {
             } else if state.waiting.front().is_some_and(|first| first.message_id == message_id)
                 && let Some(batch) = state.pop()
             {
+                // The answer may belong to a batch that was cut meanwhile.
                 self.metrics.delivered.add(batch.events);
                 state.forget(&self.name, batch.records);
             }
             self.note(&state);
         }
+        // The collector may wait for room, or for this `reset`.
         self.taken.notify_one();
         self.remove_dropped().await;
     }

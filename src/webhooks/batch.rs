@@ -58,6 +58,7 @@ impl EventBatch {
         items: &[FeedItem],
         at: Timestamp,
     ) -> Self {
+        // Unique over restarts, because receivers drop messages with an identifier that they know.
         let message_id = format!("msg_{epoch:016x}_{number}");
         let events = items.iter().filter_map(|item| {
             let data = serde_json::from_slice(&item.json).ok()?;

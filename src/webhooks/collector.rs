@@ -38,6 +38,7 @@ impl Collector {
     pub(super) async fn run(&mut self) {
         loop {
             match self.backlog.gathering() {
+                // Nothing is gathered until the endpoint has taken the `reset`.
                 Gathering::Stopped => self.backlog.taken().await,
                 Gathering::SnapshotDue => {
                     self.position = FeedPosition::Start;
@@ -73,15 +74,19 @@ impl Collector {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut complete_at = None;
+        // A batch is complete a while after its first event, so that events do not wait for others.
         loop {
             let now = Instant::now();
             let wait = complete_at.map_or(WAIT, |at: Instant| at.saturating_duration_since(now));
+            // The feed is asked for no more than the batch may have.
             let room = self.bounds.batch_events_max.saturating_sub(items.len());
             let request = Follow::new(self.position).matching(self.filter.clone());
             let Ok(part) = self.presence.follow(request.waiting(wait).at_most(room)).await else {
+                // The broker cannot answer now; what was found so far is stored.
                 sleep(ASK_AGAIN_AFTER).await;
                 return items;
             };
+            // Moved on even if the events are left out, so that they are not asked for again.
             self.position = part.next;
             let found = self.without_excess(part.items);
             bytes += found.iter().map(|item| item.json.len()).sum::<usize>();
@@ -91,6 +96,7 @@ impl Collector {
             }
             let complete_at =
                 *complete_at.get_or_insert_with(|| Instant::now() + self.bounds.delay);
+            // The whole batch is one request, so it has a bound in bytes too.
             let is_full = items.len() >= self.bounds.batch_events_max || bytes >= BATCH_BYTES;
             if is_full || Instant::now() >= complete_at {
                 return items;

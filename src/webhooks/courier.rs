@@ -55,6 +55,7 @@ impl Courier {
         let mut outage: Option<Outage> = None;
         let mut told_at: Option<Instant> = None;
         loop {
+            // The first message stays first until it is taken, which keeps the order of events.
             let message = self.backlog.next().await;
             match self.endpoint.post(&message).await {
                 Ok(()) => {
@@ -67,11 +68,14 @@ impl Courier {
                             "the endpoint of a webhook takes events again"
                         );
                     }
+                    // Removed after the answer: a crash in between repeats the message, and loses none.
                     self.backlog.take(&message.message_id).await;
                 }
                 Err(failed) => {
                     self.metrics.failed.increment();
+                    // One outage has one beginning, from which its waits grow.
                     let outage = outage.get_or_insert_with(Outage::begin);
+                    // Once in a while, because every attempt fails in the same way.
                     if told_at.is_none_or(|at| at.elapsed() >= TOLD_AGAIN_AFTER) {
                         told_at = Some(Instant::now());
                         self.tell(&failed);

@@ -72,6 +72,7 @@ impl HttpEndpoint {
         // The time of the attempt by the wall clock, which is what the receiver compares it with.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let secs = now.as_secs();
+        // Signed with each attempt, because the time is part of the signature.
         let signatures = self.secrets.sign(&message.message_id, secs, &message.body);
         Request::builder()
             .method(Method::POST)

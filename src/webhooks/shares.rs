@@ -49,13 +49,17 @@ impl SubscriptionShares {
         let now = now.millis();
         let found = serde_json::from_slice::<AboutClient<'_>>(&item.json);
         let client_id = found.map(|found| found.clientid).unwrap_or_default();
+        // Clients whose share is whole again need no entry.
         if self.whole_at.len() >= CLIENTS_MAX {
             self.whole_at.retain(|_, at| *at > now);
         }
         let has_place =
             self.whole_at.len() < CLIENTS_MAX || self.whole_at.contains_key(&*client_id);
+        // While the table is full, further clients have one share together.
         let key = if has_place { &*client_id } else { "" };
+        // A large event counts as several.
         let events = 1 + (item.json.len() / EVENT_BYTES) as u64;
+        // A time in the past would give more than the whole share.
         let whole_at = self.whole_at.get(key).copied().unwrap_or(now).max(now);
         let after = whole_at + events * MILLIS_PER_EVENT;
         let has_room = after <= now + BURST * MILLIS_PER_EVENT;

@@ -38,19 +38,24 @@ impl Translator<'_> {
 
     fn try_take(&mut self, publish: &Publish<'_>, now: Timestamp) -> Result<(), BridgeDrop> {
         let routes = self.routes.clone();
+        // A filter may match more topics than the routes allow after a change of the configuration.
         let topic: Cow<'_, str> = routes.comes_in(publish.topic).ok_or(BridgeDrop::Unmapped)?;
         let user_properties = publish.properties.user_properties;
+        // A message that has passed this broker before, or too many others, goes no further.
         let marked = self.marks.as_ref().map(|marks| marks.on_the_way_in(user_properties));
         let marked = marked.transpose().map_err(|_| BridgeDrop::Loop)?.flatten();
+        // Without marks, a message that comes back is known by its topic and payload only.
         if self.remote.returns_messages
             && self.memory.echoes.take(publish.topic, publish.payload, now)
         {
             return Err(BridgeDrop::Loop);
         }
+        // The session would end the connection for such a topic.
         if !(self.local.allows_topic)(&topic) {
             return Err(BridgeDrop::TooLarge);
         }
         let properties = PublishProperties {
+            // Aliases and Subscription Identifiers are of the connection to the other broker.
             topic_alias: None,
             subscription_identifiers: Vec::new(),
             user_properties: marked
@@ -65,6 +70,7 @@ impl Translator<'_> {
             properties,
             payload: publish.payload,
         });
+        // Computed before anything is written, so that nothing has to be taken back.
         let bytes = encoded_size(&packet, ProtocolVersion::V5).map_err(|_| BridgeDrop::TooLarge)?;
         if bytes > self.local.packet_bytes_max as usize {
             return Err(BridgeDrop::TooLarge);

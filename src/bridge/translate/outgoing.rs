@@ -24,6 +24,7 @@ impl Translator<'_> {
     fn try_send(&mut self, publish: &Publish<'_>, now: Timestamp) -> Result<(), BridgeDrop> {
         let routes = self.routes.clone();
         let topic: Cow<'_, str> = routes.out(publish.topic).ok_or(BridgeDrop::Unmapped)?;
+        // Only MQTT 5.0 has User Properties for the marks.
         let marked = self.marks.as_ref().filter(|_| self.remote.version.has_properties());
         let user_properties = publish.properties.user_properties;
         let marked = marked.map(|marks| marks.on_the_way_out(user_properties)).transpose();
@@ -36,6 +37,7 @@ impl Translator<'_> {
             retain: publish.flags.retain && self.remote.takes_retain,
         };
         let properties = PublishProperties {
+            // Aliases and Subscription Identifiers are of the connection to this session.
             topic_alias: None,
             subscription_identifiers: Vec::new(),
             user_properties: marked
@@ -46,11 +48,13 @@ impl Translator<'_> {
         let packet = Packet::Publish(Publish {
             flags,
             topic: &topic,
+            // A message that is lowered to QoS 0 has no identifier. [MQTT-2.2.1-2]
             packet_id: publish.packet_id.filter(|_| qos > QoS::AtMostOnce),
             properties,
             payload: publish.payload,
         });
         let version = self.remote.version;
+        // Computed before anything is written, so that nothing has to be taken back.
         let bytes = encoded_size(&packet, version).map_err(|_| BridgeDrop::TooLarge)?;
         if bytes > self.remote.packet_bytes_max as usize {
             return Err(BridgeDrop::TooLarge);
@@ -59,10 +63,12 @@ impl Translator<'_> {
             self.free_there(publish.packet_id);
         }
         encode(&packet, version, &mut self.to_remote).map_err(|_| BridgeDrop::TooLarge)?;
+        // Noted after the message is written, because only then can it come back.
         if self.remote.returns_messages && routes.may_return(&topic) {
             self.memory.echoes.expect(&topic, publish.payload, now);
         }
         self.metrics.way(BridgeWay::Out).count(publish.payload.len());
+        // The session waits for acknowledgements of the QoS that it has sent.
         self.answer_lowered(publish, qos);
         Ok(())
     }
