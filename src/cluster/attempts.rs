@@ -98,7 +98,9 @@ impl AttemptAnswers {
     ) {
         let sender = self.senders.entry(from.clone()).or_default();
         let refused = sender.refused.entry((key, id)).or_default();
+        // The highest attempt that was refused covers all before it.
         *refused = (*refused).max(attempt.attempt);
+        // A refusal that is forgotten becomes one of all attempts of its age, which are made again.
         if sender.refused.len() > ANSWERS_MAX {
             let oldest = remove_oldest(&mut sender.refused);
             sender.refused_floor = sender.refused_floor.max(oldest);

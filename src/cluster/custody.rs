@@ -89,12 +89,14 @@ pub(super) enum Fate {
 
 /// Returns what a record says about the session.
 pub(super) fn fate_of(custody: &Custody, record: &OwnerRecord, me: &NodeId) -> Fate {
+    // A read may return an old state, and what it shows is already known to be past.
     if record.term < custody.term {
         return Fate::Unknown;
     }
     if record.term == custody.term {
         return Fate::Stays;
     }
+    // The record says whether this node still has a part of the session.
     let owed = record.owes(me);
     if record.node == *me {
         return match (record.hold, &record.previous, custody.state) {
@@ -110,6 +112,7 @@ pub(super) fn fate_of(custody: &Custody, record: &OwnerRecord, me: &NodeId) -> F
             (Hold::Holding | Hold::Taking, _, _) => Fate::Stays,
         };
     }
+    // The claimant may still undo its claim, so the session stays until the confirmation.
     if record.hold == Hold::Taking && record.previous.as_ref() == Some(me) {
         return Fate::Stays; // Not confirmed: this node is the holder.
     }
@@ -138,14 +141,17 @@ pub(super) enum PendingFate {
 
 /// Returns what a record says about a pending copy of this term.
 pub(super) fn fate_of_pending(pending: Term, record: &OwnerRecord, me: &NodeId) -> PendingFate {
+    // An older record proves nothing about the pending copy.
     if record.term < pending {
         PendingFate::Unknown
     } else if record.term == pending && record.node == *me {
+        // The claim of this node has been written; only its confirmation may be missing.
         match record.hold {
             Hold::Holding => PendingFate::Confirmed,
             Hold::Taking => PendingFate::ConfirmAgain,
         }
     } else if record.previous.as_ref() == Some(me) || is_given_back(record, me) {
+        // The record shows that this node was confirmed, and has left since.
         PendingFate::Confirmed
     } else if record.owes(me) {
         PendingFate::Owed

@@ -210,9 +210,11 @@ impl Forwards {
         mut forward: Forward,
         now: Timestamp,
     ) -> ForwardNumber {
+        // Stored by an earlier life before it had an attempt of its own.
         if forward.copy == 0 {
             forward.copy = self.next_attempt();
         }
+        // Numbers of this life begin above those in the store.
         self.next = self.next.max(number.0 + 1);
         let queue = (forward.key, forward.mail.qos.number());
         self.queues.entry(queue).or_default().push_back(number);
@@ -245,9 +247,11 @@ impl Forwards {
 
     /// Begins with the first message of each queue that is due.
     fn begin(&mut self, now: Timestamp) {
+        // Bounded, so that the death of a node with many clients does not flood NATS.
         let under_way =
             self.waiting.values().filter(|at| at.asked.is_some() && now < at.next_at).count();
         let room = UNDER_WAY_MAX.saturating_sub(under_way);
+        // Only the first message of a queue, so that messages of one client stay in order.
         let firsts = self.queues.values().filter_map(|queue| queue.front().copied());
         let is_due = |number: &ForwardNumber| {
             self.waiting.get(number).is_some_and(|waiting| now >= waiting.next_at)
@@ -255,9 +259,11 @@ impl Forwards {
         let due: Vec<_> = firsts.filter(is_due).take(room).collect();
         for number in due {
             let Some(waiting) = self.waiting.get_mut(&number) else { continue };
+            // The question is repeated after this time, unless its answer comes before.
             waiting.next_at = now.plus_millis(AGAIN_MILLIS);
             let (node, what) = (self.me.clone(), AskedFor::Record);
             waiting.asked = Some(PendingAsk { node, what, attempt: 0, term: Term(0) });
+            // The record of the owner is read first: the session may have moved since the last attempt.
             self.steps.push_back(ForwardStep::Read(number, waiting.forward.key));
         }
     }
@@ -279,12 +285,15 @@ impl Forwards {
         waiting.asked = None;
         let (forward, term) = (&mut waiting.forward, record.term);
         let (key, is_qos2) = (forward.key, forward.mail.qos == QoS::ExactlyOnce);
+        // The confirmed holder has the session; before a confirmation it is still the previous one.
         let to = record.holder().unwrap_or(&record.node).clone();
+        // A QoS 2 message must not be at two nodes, so all that may have had it are asked before.
         if is_qos2 {
             let owed = record.owed.iter().filter(|node| !forward.is_cleared(node, term)).cloned();
             let owed: Vec<_> = owed.collect();
             forward.tried.extend(owed);
             let others = || forward.tried.iter().filter(|node| **node != to);
+            // This node answers without a message, so it is asked first.
             let asked = others().find(|node| **node == self.me).or_else(|| others().next());
             if let Some(node) = asked.cloned() {
                 // It may have been delivered there: only that node knows.
@@ -295,6 +304,7 @@ impl Forwards {
                     let (what, attempt) = (AskedFor::Past, next_attempt);
                     self.ask(number, PendingAsk { node, what, attempt, term }, step, now);
                 }
+                // The message waits until this question is answered, or until its node is back.
                 return;
             }
         }
@@ -317,6 +327,7 @@ impl Forwards {
         if is_qos2 && !is_clear {
             return;
         }
+        // Noted as tried before it is sent: after a crash the keeper must be asked.
         forward.tried.insert(keeper.clone());
         let attempt = forward.attempt_to(&keeper, next_attempt);
         let asked = asks(&keeper);
@@ -352,23 +363,29 @@ impl Forwards {
         now: Timestamp,
     ) {
         let Some(waiting) = self.waiting.get_mut(&number) else { return };
+        // An answer to an earlier attempt says nothing about the present one.
         let is_it = |asked: &mut PendingAsk| asked.node == *from && asked.attempt == attempt;
         let Some(asked) = waiting.asked.take_if(is_it) else { return };
+        // Due again in any case; the arms below put it off where the answer asks for that.
         waiting.next_at = now;
         let Forward { tried, cleared, .. } = &mut waiting.forward;
         match (asked.what, reply) {
             (AskedFor::Delivery, ForwardReply::Kept) | (AskedFor::Past, ForwardReply::Had) => {
+                // The other node has stored it, so it is no longer this node's.
                 self.remove(number);
             }
             (AskedFor::Delivery, ForwardReply::NotHere | ForwardReply::Later) => {
+                // The refusal is final for this attempt, so the node need not be asked again.
                 tried.remove(&asked.node);
                 waiting.next_at = now.plus_millis(AGAIN_MILLIS / 4);
             }
             (AskedFor::Past, ForwardReply::NotHad) => {
+                // Certainly not there; it is asked again only for a later term.
                 tried.remove(&asked.node);
                 let at = cleared.entry(asked.node).or_insert(Some(asked.term));
                 *at = at.map(|_| asked.term);
             }
+            // Answers that do not fit the question come from a fault of the other node.
             (AskedFor::Record, _)
             | (AskedFor::Past, ForwardReply::Kept | ForwardReply::NotHere | ForwardReply::Later)
             | (AskedFor::Delivery, ForwardReply::Had | ForwardReply::NotHad) => {

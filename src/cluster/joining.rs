@@ -55,9 +55,11 @@ impl ClusterMember {
     /// If no thread can be started.
     pub fn start(settings: ClusterSettings) -> io::Result<Self> {
         let shared = Arc::new(SharedMember::default());
+        // The end of the member drops the sender, which ends the thread.
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let joining = Joining { settings, shared: Arc::clone(&shared) };
+        // A thread of its own, so that the start of the broker does not wait for NATS.
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {

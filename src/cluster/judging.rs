@@ -56,19 +56,23 @@ impl Judge {
         now: Timestamp,
     ) -> Option<(NodeId, MemberRecord, Revision)> {
         for (node, known) in members.iter().filter(|(node, _)| is_judged(node, me, awaited)) {
+            // A verdict that is under way is not written again by this node for a while.
             if self.next_at.get(node).is_some_and(|at| now < *at) {
                 continue;
             }
+            // A node without a record is as good as dead: it cannot keep anything.
             let is_dead = |node: &NodeId| {
                 members.get(node).is_none_or(|known| known.record.standing == MemberStanding::Dead)
             };
             let is_due = match known.record.standing {
+                // Only a serving node replaces a keeper, because it offers itself.
                 MemberStanding::Dead => me.is_some() && known.record.keeper().is_none_or(is_dead),
                 MemberStanding::Joining | MemberStanding::Serving => {
                     self.leases.marks(node, known.record.mark()) >= MARKS
                 }
             };
             if is_due {
+                // Noted before the write, whatever its outcome: all survivors try, and one succeeds.
                 self.next_at.insert(node.clone(), now.plus_millis(TRY_EVERY_MILLIS));
                 return Some((node.clone(), verdict(&known.record, me), known.revision));
             }

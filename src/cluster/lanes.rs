@@ -84,6 +84,7 @@ impl Lane {
             me,
             incarnation,
             to_incarnation,
+            // Large enough for a batch with one small item, whatever NATS was configured with.
             payload_bytes_max: payload_bytes_max.max(4 * BATCH_BYTES),
             bytes_max,
             bytes: 0,
@@ -114,18 +115,22 @@ impl Lane {
     /// Adds a message. Its part is done when the receiver has stored it.
     pub fn push_mail(&mut self, mail: Mail, part: Option<PartNumber>) {
         let bytes = ITEM_BYTES + mail.topic.len() + mail.content.len();
+        // Most messages fit into one item.
         if bytes + BATCH_BYTES <= self.payload_bytes_max {
             return self.push(LaneItem::Mail(mail), bytes, part);
         }
+        // Encoded as a whole, so that the receiver decodes it only when all pieces are there.
         let encoded = wire::encode(&LaneItem::Mail(mail.clone()));
         let piece_bytes = self.payload_bytes_max - BATCH_BYTES - ITEM_BYTES;
         let mut rest = encoded;
         while rest.len() > piece_bytes {
             let bytes = rest.split_to(piece_bytes);
+            // Only the last piece has the part of the ticket: before it nothing is stored.
             self.push(LaneItem::Piece { is_last: false, bytes }, piece_bytes + ITEM_BYTES, None);
         }
         let bytes = rest.len() + ITEM_BYTES;
         self.push(LaneItem::Piece { is_last: true, bytes: rest }, bytes, part);
+        // The whole message too, because it may have to go to another node.
         self.large.push_back((self.first + self.items.len() as u64 - 1, mail));
     }
 
@@ -141,6 +146,7 @@ impl Lane {
 
     /// Returns the next batch, which is then sent at `now`.
     pub fn poll_batch(&mut self, now: Timestamp) -> Option<MailBatch> {
+        // Nothing was acknowledged in time, so everything from the first item is sent again.
         if now >= self.again_at {
             self.next = self.first;
         }
@@ -148,10 +154,12 @@ impl Lane {
         let mut room = self.payload_bytes_max - BATCH_BYTES;
         let mut items = Vec::new();
         for sent in self.items.iter_mut().skip(at) {
+            // At least one item, or a large one would never be sent.
             if sent.bytes > room && !items.is_empty() {
                 break;
             }
             room = room.saturating_sub(sent.bytes);
+            // A QoS 0 message is sent once; its place in the numbers stays.
             let is_at_most_once =
                 matches!(&sent.item, LaneItem::Mail(mail) if mail.qos == QoS::AtMostOnce);
             sent.has_left = true;
@@ -174,12 +182,14 @@ impl Lane {
 
     /// Handles an answer of the receiver. One of another life is ignored.
     pub fn handle_answer(&mut self, answer: &LaneAnswer, now: Timestamp) {
+        // The answer may belong to a lane between earlier lives.
         let is_ours = answer.from_incarnation == self.to_incarnation
             && answer.to_incarnation == self.incarnation;
         if !is_ours {
             return;
         }
         let progresses = answer.stored >= self.first;
+        // Numbers that were never sent cannot be acknowledged, whatever the answer says.
         while self.first <= answer.stored && self.first < self.next {
             let Some(sent) = self.items.pop_front() else { break };
             self.bytes -= sent.bytes;
@@ -189,6 +199,7 @@ impl Lane {
         while self.large.front().is_some_and(|(number, _)| *number < self.first) {
             self.large.pop_front();
         }
+        // Progress shows that the lane works, so the repetition is put off.
         if progresses {
             self.again_at = now.plus_millis(SEND_AGAIN_MILLIS);
         }
@@ -198,6 +209,7 @@ impl Lane {
             && answer.received + 1 >= self.first
             && !progresses
         {
+            // The receiver has a gap: what it lacks is sent again sooner.
             self.again_at = self.again_at.min(now.plus_millis(SEND_AGAIN_MILLIS / 10));
         }
     }
@@ -209,11 +221,13 @@ impl Lane {
 
     /// Ends the lane, because one of the lives has ended: returns what was not acknowledged, in order.
     pub fn end(self) -> Vec<Unacknowledged> {
+        // Pieces of a message go back as this message.
         let mut large: std::collections::HashMap<u64, Mail> = self.large.into_iter().collect();
         let numbered = (self.first..).zip(self.items);
         let mails = numbered.filter_map(|(number, sent)| {
             let Sent { item, part, has_left, .. } = sent;
             match item {
+                // The sender must know whether the receiver may have it: QoS 2 asks before it goes elsewhere.
                 LaneItem::Mail(mail) => Some(Unacknowledged { mail, part, has_left }),
                 LaneItem::Piece { is_last: true, .. } => {
                     let mail = large.remove(&number)?;
@@ -271,17 +285,21 @@ impl Inlet {
     /// # Errors
     /// A [`WireError`] for invalid pieces: the lane cannot go on, and the driver ends it.
     pub fn handle_batch(&mut self, batch: MailBatch) -> Result<Vec<(u64, LaneItem)>, WireError> {
+        // A batch for an earlier life would be counted in the numbers of this one.
         let is_ours = batch.to_incarnation == self.incarnation
             && batch.from_incarnation == self.from_incarnation;
         if !is_ours {
             return Ok(Vec::new());
         }
+        // Also for a repetition: its sender has missed the answer.
         self.has_answer = true;
+        // Items behind a gap are sent again anyway, and keeping them would need memory.
         if batch.first > self.received + 1 {
             return Ok(Vec::new());
         }
         let mut taken = Vec::new();
         for (number, item) in (batch.first..).zip(batch.items) {
+            // A repeated batch overlaps with what is known.
             if number <= self.received {
                 continue;
             }

@@ -107,17 +107,22 @@ impl OwnLeases {
         now: Timestamp,
     ) {
         let Some(own) = self.leases.get_mut(usize::from(write.bucket)) else { return };
+        // Answers may come in another order than the renewals.
         let at = own.asked.iter().position(|(asked, _)| *asked == request);
         let Some((_, sent)) = at.map(|at| own.asked.remove(at)) else { return };
         match result {
             Ok(revision) => {
+                // The time of sending counts, because the time of the answer says nothing about the
+                // NATS server.
                 own.sent = own.sent.max(Some(sent));
                 if revision >= own.revision {
                     (own.revision, own.there, own.behind) = (revision, Some(write.lease), false);
                 }
                 own.next_at = sent.plus_millis(RENEW_EVERY_MILLIS);
             }
+            // Another write is there, and the watch will show which.
             Err(Some(revision)) if revision > own.revision => own.behind = true,
+            // Tried again soon; the lease may have been written in spite of the error.
             Err(_) => own.next_at = own.next_at.min(now.plus_millis(ANSWER_WITHIN_MILLIS)),
         }
     }
@@ -142,15 +147,18 @@ impl OwnLeases {
         let lease =
             Lease { incarnation: self.incarnation, generation: self.generation, is_expired: false };
         let is_due = |own: &OwnLease| {
+            // A mark of the own generation is final: the record must be raised first.
             let may_overwrite = own.there.is_none_or(|there| !self.is_own_mark(there));
             now >= own.next_at && may_overwrite && !own.behind
         };
         let at = self.leases.iter().position(is_due)?;
         let own = &mut self.leases[at];
+        // Answers of very old renewals do not count any more, so their number is bounded.
         if own.asked.len() == ASKED_MAX {
             own.asked.remove(0);
         }
         own.asked.push((request, now));
+        // The next attempt does not wait for an answer that may never come.
         own.next_at = now.plus_millis(ANSWER_WITHIN_MILLIS);
         Some(LeaseWrite { bucket: at as u8, lease, expected: own.revision })
     }
@@ -247,12 +255,15 @@ impl ObservedLeases {
     ) -> Option<LeaseWrite> {
         for (at, bucket) in self.buckets.iter_mut().enumerate() {
             let Some(seen) = bucket.get_mut(node) else { continue };
+            // Counted by the clock of this node, and from the moment when it saw this life.
             let silent_since = seen.since.max(life_since);
             let is_due =
                 now >= silent_since.plus_millis(EXPIRE_AFTER_MILLIS) && now >= seen.next_at;
+            // The mark is there already.
             if seen.there == Some(of) || !is_due {
                 continue;
             }
+            // Other survivors try too, so a failed attempt is not repeated at once.
             seen.next_at = now.plus_millis(2 * ANSWER_WITHIN_MILLIS);
             return Some(LeaseWrite { bucket: at as u8, lease: of, expected: seen.revision });
         }

@@ -32,6 +32,7 @@ impl LifeFile {
     /// If the file cannot be read or written, or this function did not write it.
     pub fn begin_life(&self, above: Incarnation) -> io::Result<(u64, Incarnation)> {
         let path = self.directory.join(LIFE_FILE_NAME);
+        // A file that cannot be read must not begin a new life: numbers could come twice.
         let (store, last) = match fs::read_to_string(&path) {
             Ok(text) => parsed(&text).ok_or_else(|| {
                 let what = format!("{} is damaged", path.display());
@@ -40,14 +41,17 @@ impl LifeFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (random()?, Incarnation(0)),
             Err(error) => return Err(error),
         };
+        // Higher than any other life of this name, also one that another node has seen.
         let Some(next) = last.max(above).0.checked_add(1).map(Incarnation) else {
             return Err(io::Error::other("there is no higher incarnation"));
         };
+        // Written beside its place, so that a crash leaves the old file or the new one.
         let draft = self.directory.join(format!("{LIFE_FILE_NAME}.new"));
         let mut file = File::create(&draft)?;
         writeln!(file, "{store} {}", next.0)?;
         file.sync_all()?;
         fs::rename(draft, path)?;
+        // The new name itself must survive a power cut.
         File::open(&self.directory)?.sync_all()?;
         Ok((store, next))
     }

@@ -251,8 +251,10 @@ impl Membership {
         result: Result<Revision, NatsWriteError>,
         now: Timestamp,
     ) {
+        // A result may come after the request was forgotten.
         let Some((asked, _)) = self.asked.remove(&request) else { return };
         match asked {
+            // A renewal without a certain result counts as not written: the node then stops too early at worst.
             AskedWrite::Renewal(write) => {
                 let result = result.map_err(|error| match error {
                     NatsWriteError::Conflict(revision) => revision,
@@ -261,6 +263,7 @@ impl Membership {
                 self.leases.handle_written(request, &write, result, now);
             }
             AskedWrite::Mark(node, write) => {
+                // Seen by this write itself, before the watch shows it.
                 if let Ok(revision) = result {
                     let LeaseWrite { bucket, lease, .. } = write;
                     self.judge.leases.handle_seen(bucket, node, revision, Some(lease), now);
@@ -268,6 +271,7 @@ impl Membership {
             }
             AskedWrite::Record(node, record) => match result {
                 Ok(revision) => {
+                    // The next step of the own record may be due at once.
                     if node == self.me {
                         self.own_next_at = now;
                     }
@@ -282,23 +286,29 @@ impl Membership {
 
     /// Returns the next write to make, which is then sent at `now`.
     pub fn poll_write(&mut self, now: Timestamp) -> Option<KeyWrite> {
+        // A node that may act no longer ends before it writes anything.
         self.may_act(now);
+        // Without the present state of all buckets, a write would be based on the past.
         if self.phase == LifePhase::Ended || !self.current.iter().all(|current| *current) {
             return None;
         }
+        // Requests without an answer for a minute have none any more.
         let long_ago = |sent: Timestamp| now >= sent.plus_millis(60_000);
         self.asked.retain(|_, (_, sent)| !long_ago(*sent));
+        // The own record first: without it no lease counts.
         if let Some(record) = self.own_record_due(now) {
             self.own_next_at = now.plus_millis(OWN_ANSWER_MILLIS);
             let expected = self.members.get(&self.me).map_or(self.own_absent, |own| own.revision);
             return Some(self.write_record(self.me.clone(), record, expected, now));
         }
+        // Leases come before the judgement of others, because they decide how long this node may act.
         if self.phase != LifePhase::Announcing
             && let Some(write) = self.leases.poll_renewal(RequestNumber(self.next_request), now)
         {
             let node = self.me.clone();
             return Some(self.write_lease(node, AskedWrite::Renewal(write), write, now));
         }
+        // Only a serving node judges; one that waits for its predecessor judges only this.
         let me = (self.phase == LifePhase::Serving).then_some(&self.me);
         let awaited = (self.phase == LifePhase::Announcing).then_some(&self.me);
         if let Some((node, write)) = self.judge.poll_mark(&self.members, me, awaited, now) {
@@ -353,9 +363,11 @@ impl Membership {
 
     /// Returns the own record as it should be, if it is not, and a write of it is due.
     fn own_record_due(&mut self, now: Timestamp) -> Option<MemberRecord> {
+        // One write of the own record at a time.
         if now < self.own_next_at {
             return None;
         }
+        // A record of this life is changed; any other is replaced if it may be.
         let own = self.members.get(&self.me).map(|known| &known.record);
         let mine = |record: &MemberRecord| self.is_this_life(record);
         let Some(record) = own.filter(|record| mine(record)) else {
@@ -365,12 +377,14 @@ impl Membership {
             if !own.is_none_or(may_replace) {
                 return None; // Another process lives under this name.
             }
+            // Keepers stay listed over lives, because their duties do not end.
             let keepers = own.map_or_else(Vec::new, |record| record.keepers.clone());
             let (store, incarnation) = (self.store, self.incarnation);
             let standing = MemberStanding::Joining;
             return Some(MemberRecord { store, incarnation, generation: 0, standing, keepers });
         };
         let mut wanted = record.clone();
+        // The generation rises over a mark, so that verdicts which saw the mark fail.
         wanted.generation += u32::from(self.leases.is_marked());
         if self.phase == LifePhase::Confirming && self.leases.is_valid(now) {
             wanted.standing = MemberStanding::Serving;
@@ -385,6 +399,7 @@ impl Membership {
     /// Handles a record of any node.
     fn know(&mut self, node: NodeId, revision: Revision, record: MemberRecord, now: Timestamp) {
         let before = self.members.get(&node);
+        // The watch and the own writes may show the same record twice.
         if before.is_some_and(|before| before.revision >= revision) {
             return;
         }
@@ -396,17 +411,20 @@ impl Membership {
         if let Some(life) = ended.filter(|_| node != self.me) {
             self.events.push_back(MembershipEvent::LifeEnded(node.clone(), life));
         }
+        // The life counts as new for the time of silence only if its incarnation is.
         let since = match before {
             Some(before) if is_same_life(before.record.incarnation) => before.since,
             _ => now,
         };
         let keeps = |record: &MemberRecord| record.keeper() == Some(&self.me);
+        // The duty begins once, with the record that names this node.
         if keeps(&record) && !before.is_some_and(|before| keeps(&before.record)) {
             self.events.push_back(MembershipEvent::Keeper(node.clone(), record.incarnation));
         }
         if node == self.me {
             self.know_own(&record, now);
         }
+        // A node without any lease must be judged too.
         self.judge.leases.expect(&node, now);
         self.members.insert(node, KnownMember { revision, record, since });
     }
@@ -424,12 +442,14 @@ impl Membership {
             }
             return;
         }
+        // Renewals carry the generation of the record, so that a mark of an older one is void.
         self.leases.generation = record.generation;
         match (record.standing, self.phase) {
             (MemberStanding::Dead, _) => self.end(EndOfLife::DeclaredDead),
             (MemberStanding::Joining, LifePhase::Announcing) => self.phase = LifePhase::Leasing,
             (MemberStanding::Serving, LifePhase::Confirming) => {
                 self.phase = LifePhase::Serving;
+                // The time to act may have passed while the record was written.
                 if self.may_act(now) {
                     self.events.push_back(MembershipEvent::Served);
                 }

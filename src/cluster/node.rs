@@ -97,6 +97,7 @@ impl ClusterNode {
     pub fn start(door: Arc<dyn Nats>, node: NodeId, file: LifeFile) -> io::Result<Self> {
         let shared = Arc::new(SharedNode::default());
         let (end, ended) = oneshot::channel();
+        // The status is there before the first life, so that callers can show it.
         let (tell, status) = watch::channel(NodeStatus {
             node: node.clone(),
             incarnation: Incarnation(0),
@@ -113,6 +114,7 @@ impl ClusterNode {
                     _ = ended => {}
                 }
             });
+            // The end of the thread ends the right to act.
             driver.shared.acts_until.store(0, Ordering::Release);
         };
         thread::Builder::new().name("cluster-node".to_owned()).spawn(run)?;
@@ -170,21 +172,25 @@ impl Driver {
         let mut above = Incarnation(0);
         let mut is_told = false;
         loop {
+            // Stored before the life begins, so that no incarnation is used twice.
             match self.file.begin_life(above) {
                 Ok((store, incarnation)) => {
                     is_told = false;
                     info!(node = %self.node, incarnation = incarnation.0, "joining the cluster");
                     let membership = Membership::new(self.node.clone(), store, incarnation);
                     let ended = Life::new(self, membership).run().await;
+                    // Cleared first: whatever follows must not act for the ended life.
                     self.shared.acts_until.store(0, Ordering::Release);
                     warn!(node = %self.node, incarnation = incarnation.0, why = ?ended,
                         "this life of the node has ended");
+                    // The next life must be higher than the one that has taken over.
                     above = match ended {
                         EndOfLife::Superseded(later) => later,
                         EndOfLife::LeaseLost | EndOfLife::DeclaredDead => incarnation,
                     };
                     self.tell.send_modify(|status| status.last_end = Some(ended));
                 }
+                // Told once, because the disk is tried again every time.
                 Err(fault) if !is_told => {
                     is_told = true;
                     error!(reason = %fault, "the incarnation of the node cannot be stored");
@@ -224,8 +230,10 @@ impl<'a> Life<'a> {
                 return ended;
             }
             self.publish(now);
+            // The membership says when it must be looked at, so no timer runs without need.
             let next_at = self.membership.next_at(now).millis();
             let pause = Duration::from_millis(next_at.saturating_sub(now.millis()));
+            // Whatever comes first is handled, and everything that follows from it in the next turn.
             tokio::select! {
                 Some((bucket, event)) = self.watches.next() => self.see(bucket, event),
                 Some((request, result)) = self.writes.next() => {
@@ -238,8 +246,10 @@ impl<'a> Life<'a> {
 
     /// Carries out the actions that are due; returns the end of the life.
     fn turn(&mut self, now: Timestamp) -> Option<EndOfLife> {
+        // Time first: a lease may have been lost while the thread slept.
         self.membership.handle_time(now);
         loop {
+            // Writes are sent together, because their answers may come in any order.
             while let Some(write) = self.membership.poll_write(now) {
                 self.writes.push(Box::pin(written(self.driver, write)));
             }
@@ -275,8 +285,10 @@ impl<'a> Life<'a> {
     }
 
     fn publish(&self, now: Timestamp) {
+        // The time until which the node acts is read by every shard, so it is an atomic.
         let until = self.membership.acts_until().map_or(0, Timestamp::millis);
         self.driver.shared.acts_until.store(until, Ordering::Release);
+        // Watchers are woken only if something they see has changed.
         self.driver.tell.send_if_modified(|status| {
             let next = NodeStatus {
                 node: self.driver.node.clone(),

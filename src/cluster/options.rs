@@ -88,6 +88,7 @@ impl ClusterOptions {
         let node = NodeId::new(node).ok_or_else(|| fault("node", format!("must be {names}")))?;
         let prefix = ClusterPrefix::new(&self.prefix);
         let prefix = prefix.ok_or_else(|| fault("prefix", "must be 1 to 32 of A-Z a-z 0-9 - _"))?;
+        // JetStream needs an odd number for its quorum.
         if ![1, 3, 5].contains(&self.replicas) {
             return Err(fault("replicas", "must be 1, 3 or 5"));
         }
@@ -103,6 +104,7 @@ impl ClusterOptions {
 
     fn login(&self) -> Result<NatsLogin, ClusterOptionError> {
         let has = |file: &PathBuf| !file.as_os_str().is_empty();
+        // One of both would be a login that cannot work.
         if self.user.is_empty() == has(&self.password_file) {
             return Err(fault("user", "must be set together with password_file"));
         }
@@ -118,6 +120,7 @@ impl ClusterOptions {
                 .then(|| NatsLogin::Credentials(self.credentials_file.clone())),
         ];
         let mut set = all.into_iter().flatten();
+        // The first one that is set, and whether there is a second.
         match (set.next(), set.next()) {
             (login, None) => Ok(login.unwrap_or_default()),
             (_, Some(_)) => Err(fault(
@@ -136,9 +139,11 @@ impl ClusterOptions {
             let host = host(url).ok_or_else(|| {
                 fault("servers", format!("{url:?} must be nats://host:port or tls://host:port"))
             })?;
+            // Loopback leaves no machine, so it needs no TLS.
             is_required |= !is_loopback(host) && !self.allow_unencrypted;
         }
         let has = |file: &PathBuf| !file.as_os_str().is_empty();
+        // A certificate proves nothing without its key.
         if has(&self.cert) != has(&self.key) {
             return Err(fault("cert", "must be set together with key"));
         }

@@ -220,8 +220,10 @@ impl OwnRoutes {
         let first = self.waiting.front()?;
         // A filter that was withdrawn meanwhile is not awaited.
         let filters = first.filters.iter().map(|filter| &**filter);
+        // All filters of the SUBSCRIBE must be in the log before any position is compared.
         let placed = self.placed(filters.filter(|filter| self.filters.contains_key(*filter)));
         let is_everywhere = placed.is_some_and(|at| applied.is_everywhere(at, serving));
+        // Late is better than never: after a second SUBACK goes out all the same.
         if !is_everywhere && now < first.deadline {
             return None;
         }
@@ -231,6 +233,7 @@ impl OwnRoutes {
 
     /// Returns the entry to append, which counts as sent at `now`.
     pub fn poll_append(&mut self, now: Timestamp) -> Option<RouteAppend> {
+        // One entry at a time, because the log must have the order of the changes.
         if self.in_flight.is_none() {
             let content = self.next_content()?;
             let number = self.next_number;
@@ -238,6 +241,7 @@ impl OwnRoutes {
             let incarnation = self.incarnation;
             let entry = RouteEntry { incarnation, number, content };
             let payload = wire::encode(&entry);
+            // The same identifier for each attempt, so that JetStream drops a repetition.
             let append = RouteAppend { id: format!("{}-{number}", incarnation.0), number, payload };
             self.in_flight = Some(EntryInFlight { append, content: entry.content, next_at: now });
         }
@@ -248,6 +252,7 @@ impl OwnRoutes {
 
     /// Takes in where an entry is. Without an answer, the same is written again.
     pub fn handle_appended(&mut self, number: u64, sequence: Sequence) {
+        // The answer may be to a former entry.
         let Some(flying) = self.in_flight.take_if(|flying| flying.append.number == number) else {
             return;
         };
@@ -255,6 +260,7 @@ impl OwnRoutes {
             RouteContent::Changes(changes) => {
                 self.changes_since += changes.len();
                 self.place(&changes, sequence);
+                // Twice the filters: a snapshot then costs no more than the changes that it replaces.
                 if self.changes_since > CHANGES_MIN.max(2 * self.filters.len()) {
                     self.take_snapshot();
                 }
@@ -264,6 +270,7 @@ impl OwnRoutes {
                     self.snapshot_from = Some(sequence);
                 }
                 if is_last {
+                    // The log before the snapshot is needed by nobody any more.
                     self.cut = self.snapshot_from.take();
                     self.is_begun = true;
                     self.place_all(sequence);
@@ -299,12 +306,14 @@ impl OwnRoutes {
     }
 
     fn take_snapshot(&mut self) {
+        // Changes from here on count for the next snapshot.
         self.changes_since = 0;
         self.is_first_part = true;
         let later: BTreeSet<&str> = self.changes.iter().map(|change| &*change.filter).collect();
         // Filters whose last change is not written yet are left to it.
         let written = self.filters.keys().filter(|filter| !later.contains(&***filter));
         let mut written: Vec<Box<str>> = written.cloned().collect();
+        // Sorted, so that a snapshot is the same for the same filters.
         written.sort_unstable();
         let mut part = Vec::new();
         let mut bytes = 0;
@@ -316,10 +325,12 @@ impl OwnRoutes {
             }
             part.push(filter);
         }
+        // Also an empty part, because the end of a snapshot must be marked.
         self.snapshot.push_back(part);
     }
 
     fn next_content(&mut self) -> Option<RouteContent> {
+        // A snapshot that has begun goes first: changes behind it are newer.
         if let Some(filters) = self.snapshot.pop_front() {
             let is_first = std::mem::take(&mut self.is_first_part);
             let is_last = self.snapshot.is_empty();
@@ -383,6 +394,7 @@ impl RemoteRoutes {
     ) -> Vec<FilterChange> {
         self.applied = self.applied.max(sequence);
         let Ok(entry) = wire::decode::<RouteEntry>(payload) else { return Vec::new() };
+        // The own filters are in the index of this node already.
         if *node == self.me {
             return Vec::new();
         }
@@ -392,6 +404,7 @@ impl RemoteRoutes {
         if order <= (known.incarnation, known.number) {
             return Vec::new();
         }
+        // The rest of a snapshot of an earlier life will never come.
         if entry.incarnation > known.incarnation {
             known.staged = None;
         }
@@ -412,8 +425,10 @@ impl RemoteRoutes {
                 if is_first {
                     known.staged = Some(BTreeSet::new());
                 }
+                // A part without its beginning: the follower has begun in the middle of a snapshot.
                 let Some(staged) = &mut known.staged else { return Vec::new() };
                 staged.extend(filters);
+                // Nothing changes before the snapshot is complete, so no route is missing in between.
                 if !is_last {
                     return Vec::new();
                 }

@@ -73,6 +73,7 @@ impl Settling {
             return None; // Of an earlier try. If it was made, the present one meets its record.
         }
         let settled = result.map(Settled::Done);
+        // Conflict and unknown outcome are treated alike: the record is read, and decides.
         if settled.is_none() {
             self.next_at = self.next_at.min(now.plus_millis(AGAIN_MILLIS));
         }
@@ -88,13 +89,16 @@ impl Settling {
         now: Timestamp,
     ) -> Option<Settled> {
         self.next_at = self.next_at.min(now.plus_millis(AGAIN_MILLIS));
+        // Not newer than what the write was based on, so it says nothing about the write.
         if revision <= self.expected {
             return None;
         }
         let Some(found) = found else { return Some(Settled::Lost) };
+        // The outcome of the write was unknown; its record is there.
         if found.is_same_write(&self.record) {
             return Some(Settled::Done(revision));
         }
+        // A confirmation counts even if another node has claimed since: the record names this node.
         let is_confirmation = self.record.hold == Hold::Holding && self.record.node == *me;
         let names_us = found.previous.as_ref() == Some(me)
             || found.owes(me)

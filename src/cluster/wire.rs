@@ -57,6 +57,7 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
     let [version, kind, fields @ ..] = bytes else {
         return Err(damaged);
     };
+    // The version comes first, because it decides how the rest is read.
     match *version {
         VERSION => {}
         0 => return Err(damaged),
@@ -66,6 +67,7 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
         return Err(WireError::Kind { expected: T::KIND, found: *kind });
     }
     match postcard::take_from_bytes(fields) {
+        // Bytes behind the value would be fields of a version that this node does not know.
         Ok((value, [])) => Ok(value),
         Ok(_) | Err(_) => Err(damaged),
     }

@@ -132,14 +132,19 @@ impl Withdrawals {
         serving: impl Fn() -> I,
         now: Timestamp,
     ) -> Option<WithdrawalStep> {
+        // Steps that are ready go before new ones.
         if let Some(step) = self.steps.pop_front() {
             return Some(step);
         }
         let mut done = Vec::new();
         for (key, waiting) in &mut self.waiting {
+            // The new route is everywhere, so nobody plans for the old one.
             if waiting.new_route.is_some_and(|at| applied.is_everywhere(at, serving())) {
                 done.push(*key);
+            // shows who is next.
             } else if waiting.new_route.is_none() && now >= waiting.next_at {
+                // The heir is asked for the position of its route. If it does not answer, the record
+                // shows which node is next.
                 waiting.next_at = now.plus_millis(ASK_AGAIN_MILLIS);
                 self.steps.push_back(if std::mem::take(&mut waiting.asks_record) {
                     WithdrawalStep::Read(*key)
@@ -149,6 +154,7 @@ impl Withdrawals {
                 });
             }
         }
+        // After the loop, because it borrows the map.
         for key in done {
             let Some(waiting) = self.waiting.remove(&key) else { continue };
             for filter in waiting.filters {

@@ -122,6 +122,7 @@ impl StreamFollower {
             if let Some(event) = self.waiting.take() {
                 return Some(event);
             }
+            // Without a consumer there is nothing to wait for; making one may take several attempts.
             let Some(consumer) = self.consumer.as_mut() else {
                 if self.link.is_closed() {
                     return None;
@@ -131,10 +132,12 @@ impl StreamFollower {
                 }
                 continue;
             };
+            // A consumer can be quiet for good without an error, so silence is examined.
             match timeout(QUIET_TIME_MAX, consumer.next()).await {
                 Ok(Some(Ok(message))) => {
                     let Ok(info) = message.info() else { continue };
                     let (sequence, pending) = (info.stream_sequence, info.pending);
+                    // The first message shows where the consumer begins.
                     let is_first = info.consumer_sequence == 1;
                     let none = HeaderMap::new();
                     let removed = is_removal(message.headers.as_ref().unwrap_or(&none));
@@ -145,12 +148,14 @@ impl StreamFollower {
                         return Some(event);
                     }
                 }
+                // The next round makes another consumer behind the last message.
                 Ok(Some(Err(error))) => {
                     debug!(stream = %self.stream, reason = %error, "consumer of NATS lost");
                     self.consumer = None;
                 }
                 Ok(None) => self.consumer = None,
                 Err(_) => {
+                    // Nothing is missing if the stream has no message behind the last one that was seen.
                     let seen = self.last.max(self.nothing_up_to);
                     let until = last_sequence(&self.jetstream, &self.stream);
                     if !self.is_current || until.await.is_some_and(|until| until > seen) {
@@ -166,6 +171,7 @@ impl StreamFollower {
         let making = async {
             let stream = self.jetstream.get_stream(&self.stream).await.ok()?;
             let info = stream.cached_info().state.clone();
+            // A start sequence of 0 is not allowed, so everything is asked for in another way.
             let deliver_policy = match self.last {
                 0 => DeliverPolicy::All,
                 last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
@@ -179,6 +185,7 @@ impl StreamFollower {
             let pending = consumer.cached_info().num_pending;
             Some((consumer.messages().await.ok()?, info, pending))
         };
+        // Each step may wait for a server that is gone, so all of them have one limit.
         let Ok(Some((consumer, state, pending))) = timeout(MAKING_TIME_MAX, making).await else {
             return false;
         };
@@ -190,8 +197,10 @@ impl StreamFollower {
             return true;
         }
         self.consumer = Some(consumer);
+        // Without messages, the follower is at the end already.
         self.until = if state.messages == 0 { 0 } else { until };
         if pending == 0 {
+            // The consumer was asked while the stream was quiet, so there is nothing up to this sequence.
             if self.is_quiet {
                 self.nothing_up_to = until;
             }
@@ -207,10 +216,12 @@ impl StreamFollower {
         pending: u64,
         is_first: bool,
     ) -> Option<FollowedEvent> {
+        // A new consumer may have left out messages that were removed in between.
         if is_first && self.last > 0 {
             let earlier = self.gap.map_or(self.last, |(last, _)| last.min(self.last));
             self.gap = Some((earlier, Instant::now()));
         }
+        // Removals that nobody told would leave records that do not exist any more.
         if self.may_have_missed_removals(&message) {
             self.restart();
             return Some(FollowedEvent::Restarted);

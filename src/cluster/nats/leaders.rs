@@ -36,6 +36,7 @@ pub(super) fn moves(leaders: &[StreamLeader]) -> Vec<LeaderMove> {
     let mut burdens: BTreeMap<&str, usize> = BTreeMap::new();
     for stream in leaders {
         *burdens.entry(&stream.leader).or_default() += 1;
+        // Servers without any leader count too, because they are the best targets.
         for other in &stream.others {
             burdens.entry(other).or_default();
         }
@@ -44,12 +45,15 @@ pub(super) fn moves(leaders: &[StreamLeader]) -> Vec<LeaderMove> {
     for (at, stream) in leaders.iter().enumerate() {
         let from = now[at];
         let others = stream.others.iter().map(String::as_str);
+        // The name decides between equal ones, so that all nodes compute the same moves.
         let Some(to) = others.min_by_key(|other| (burdens[other], *other)) else { continue };
+        // A difference of one cannot be made smaller.
         if burdens[from] < burdens[to] + 2 {
             continue;
         }
         burdens.entry(from).and_modify(|burden| *burden -= 1);
         burdens.entry(to).and_modify(|burden| *burden += 1);
+        // Later moves see the effect of this one.
         now[at] = to;
         found.push(LeaderMove { stream: stream.stream.clone(), to: to.to_owned() });
     }

@@ -118,6 +118,7 @@ impl NatsLink {
         settings.login.answer(b"")?;
         let shared = Arc::new(LinkState::default());
         let options = options(settings, purpose, &shared);
+        // One channel tells the result, the other ends the thread with the link.
         let (end, ended) = oneshot::channel();
         let (tell, told) = oneshot::channel();
         let run = move || {
@@ -130,6 +131,7 @@ impl NatsLink {
                     // The context starts a task, which belongs to this thread too.
                     let made = client
                         .map(|client| (jetstream::new(client.clone()), client, Handle::current()));
+                    // The caller may have given up meanwhile.
                     if tell.send(made).is_ok() {
                         let _ = ended.await; // Ends with the link.
                     }
@@ -183,6 +185,7 @@ impl NatsLink {
         payload: Bytes,
         time_max: Duration,
     ) -> Result<Message, AskFault> {
+        // The client would queue the question, and its deadline would pass there.
         if !self.is_connected() {
             return Err(AskFault::NotConnected);
         }
@@ -192,6 +195,7 @@ impl NatsLink {
         }
         match timeout(time_max, self.client.send_request(subject, request)).await {
             Ok(Ok(answer)) => Ok(answer),
+            // Whether a question has had an effect depends on the kind of fault.
             Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => AskFault::NoResponders,
                 RequestErrorKind::TimedOut | RequestErrorKind::Other => AskFault::NoAnswer,
@@ -225,6 +229,7 @@ fn options(
     shared: &Arc<LinkState>,
 ) -> ConnectOptions {
     let login = settings.login.clone();
+    // Read for each connection, so that new credentials are used without a restart.
     let answer =
         move |nonce: Vec<u8>| std::future::ready(login.answer(&nonce).map_err(AuthError::new));
     let state = Arc::clone(shared);
@@ -234,6 +239,7 @@ fn options(
     };
     let mut options = ConnectOptions::with_auth_callback(answer)
         .name(format!("hearthmq {} {purpose}", settings.node))
+        // Inboxes have the prefix, so that a NATS account needs no right to those of others.
         .custom_inbox_prefix(format!("_INBOX_{}", settings.prefix))
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIME_MAX)

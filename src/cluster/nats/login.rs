@@ -39,6 +39,7 @@ impl NatsLogin {
             Self::Credentials(file) => {
                 let text = secret(file)?;
                 let missing = |what| NatsLoginError::Malformed(name(file), what);
+                // The token says which user it is; the seed proves it.
                 let token = block(&text, "NATS USER JWT").ok_or_else(|| missing("user token"))?;
                 let seed = block(&text, "USER NKEY SEED").ok_or_else(|| missing("seed"))?;
                 auth.jwt = Some(token.to_owned());

@@ -113,6 +113,7 @@ impl NatsDoor {
     /// # Errors
     /// If no server can be used, or a stream is there with other settings.
     pub async fn open(settings: &NatsSettings) -> Result<Self, NatsDoorError> {
+        // The link of the leases first: without it no life can begin.
         let leases = NatsLink::connect(settings, "leases").await?;
         let rest = Arc::new(NatsLink::connect(settings, "cluster").await?);
         let prefix = settings.prefix.clone();
@@ -124,6 +125,7 @@ impl NatsDoor {
         shapes.extend(door.buckets().map(|(bucket, bytes_max)| {
             StreamShape::bucket(&door.bucket_name(bucket), bytes_max, replicas)
         }));
+        // All at once, because each may wait for the election of a leader.
         try_join_all(shapes.iter().map(|shape| shape.ensure(&door.rest, START_TIME_MAX))).await?;
         Ok(door)
     }
@@ -149,6 +151,7 @@ impl NatsDoor {
     /// Moves leaders of the lease buckets to different servers, and of the owner buckets evenly.
     /// Returns how many it has asked to move.
     pub async fn spread_leaders(&self) -> usize {
+        // Leases and owners are spread separately: the three lease buckets need three servers.
         let leases = (0..LEASE_BUCKETS as u8).map(Bucket::Lease);
         let owners = (0..OWNER_BUCKETS).map(Bucket::Owners);
         let mut asked = 0;
@@ -156,6 +159,7 @@ impl NatsDoor {
             let streams: Vec<_> = buckets.into_iter().map(|one| self.stream_of(one)).collect();
             let found = streams.iter().map(|stream| leaders::leader(&self.rest, stream));
             let found: Vec<_> = join_all(found).await.into_iter().flatten().collect();
+            // One after the other, so that few streams are without a leader at a time.
             for wish in leaders::moves(&found) {
                 leaders::step_down(&self.rest, &wish).await;
                 asked += 1;
@@ -223,10 +227,12 @@ impl NatsDoor {
         let payload = value.unwrap_or_default();
         let terms = WriteTerms { expected: Some(expected), is_removal, id: None };
         let first = write(link, subject.clone(), payload.clone(), terms, time_max).await;
+        // Only a conflict with another message can be the mark of a removal.
         let Err(WriteFault::Conflict(Some(found))) = first else { return first };
         if expected != Revision(0) || found == expected {
             return first;
         }
+        // The second write has the rest of the time.
         let left = || until.saturating_duration_since(Instant::now());
         // What this sequence has does not change: if it marks a removal, the key is absent, or has a
         // later revision and the second write conflicts too.
@@ -308,6 +314,7 @@ impl Nats for NatsDoor {
     fn watch(&self, bucket: Bucket) -> BoxStream<'static, BucketEvent> {
         let prefix = bucket_subject(&self.bucket_name(bucket), "");
         let follower = StreamFollower::new(self.link_of(bucket), &self.stream_of(bucket), 0);
+        // The state goes with the stream, which has no other place for it.
         let next = |(mut follower, prefix, mut was_current): (StreamFollower, String, bool)| async move {
             loop {
                 let event = match follower.next().await? {
@@ -316,6 +323,7 @@ impl Nats for NatsDoor {
                         let (key, revision) = (key.to_owned(), Revision(message.sequence));
                         BucketEvent::Entry(BucketEntry { key, revision, value: message.payload })
                     }
+                    // Told once; the followers of a bucket know the rest from its entries.
                     FollowedEvent::Current(_) if !was_current => {
                         was_current = true;
                         BucketEvent::Current

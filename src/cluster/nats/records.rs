@@ -102,6 +102,7 @@ impl NatsRecords {
         replicas: usize,
         mark_age: Duration,
     ) -> Result<Self, NatsStreamError> {
+        // Made before it is followed, because a consumer needs its stream.
         let shape = StreamShape::bucket(bucket, MESSAGE_BYTES_MAX, replicas);
         shape.ensure(&link, START_TIME_MAX).await?;
         let stream = bucket_stream(bucket);
@@ -114,13 +115,16 @@ impl NatsRecords {
             mark_age,
             copy: Mutex::new(RecordsCopy::default()),
         });
+        // Callers wait here until the copy has their own change.
         let (tell, mut applied) = watch::channel(0);
         link.spawn(follow(Arc::clone(&shared), follower, tell));
         let is_current = |_: &u64| shared.lock().is_current();
+        // The broker reads records at its start, so they must be complete.
         if timeout(START_TIME_MAX, applied.wait_for(is_current)).await.is_err() {
             let told = link.state().take_told();
             return Err(NatsStreamError::NoAnswer(stream, START_TIME_MAX, told));
         }
+        // Weak, so that the end of the broker ends this task.
         link.spawn(tidy(Arc::downgrade(&shared)));
         Ok(Self { shared, applied })
     }
@@ -144,12 +148,15 @@ impl NatsRecords {
         let subject = self.shared.subject(name);
         let is_removal = payload.is_none();
         let payload = payload.unwrap_or_default();
+        // Compared with the own copy first, which saves most conflicts a message.
         let mut last = self.shared.revision_to_expect(name, expected)?;
+        // Each attempt needs another revision, so their number is bounded.
         for _ in 0..ATTEMPTS_MAX {
             let terms = WriteTerms { expected: last, is_removal, id: None };
             let link = &self.shared.link;
             match write(link, subject.clone(), payload.clone(), terms, CHANGE_TIME_MAX).await {
                 Ok(revision) => {
+                    // The caller reads its own change when this returns.
                     self.apply_up_to(revision).await?;
                     return Ok(revision);
                 }
@@ -177,6 +184,7 @@ impl NatsRecords {
             sleep(PAUSE).await;
             return self.shared.revision_to_expect(name, expected);
         };
+        // The last message may be the mark of a removal, or an expired record.
         let is_absent = found == Revision(0) || !self.is_record(found).await?;
         match (expected, is_absent) {
             (Expected::Absent, true) => Ok(Some(found)),
@@ -224,6 +232,7 @@ impl SharedRecords {
         expected: Expected,
     ) -> Result<Option<Revision>, RecordsError> {
         let now = self.clock.now();
+        // The copy is behind the bucket at times; the compare-and-set decides.
         let copy = self.lock();
         let known = copy.record(name);
         let found = known.filter(|record| !record.has_expired(now)).map(|record| record.revision);
@@ -231,6 +240,7 @@ impl SharedRecords {
             Expected::Any => Ok(None),
             Expected::Absent => match (found, known) {
                 (Some(_), _) => Err(RecordsError::Conflict(found)),
+                // An expired record is overwritten by its revision, and counts as absent.
                 (None, Some(expired)) => Ok(Some(expired.revision)),
                 (None, None) => Ok(Some(copy.mark_of(name).unwrap_or(Revision(0)))),
             },
@@ -259,7 +269,9 @@ impl SharedRecords {
     /// Takes marks of removals away that are old. First a note says so: a follower with a gap before the
     /// note reads everything once more, because it may have missed removals.
     async fn sweep(&self) {
+        // Only marks that every follower had time to see.
         let marks = self.lock().old_marks(self.mark_age, REMOVED_AT_A_TIME);
+        // One note for all marks of this round.
         let Some(highest) = marks.iter().map(|(_, revision)| revision.0).max() else { return };
         let note = Bytes::from(highest.to_string());
         let subject = bucket_subject(&self.bucket, SWEPT_KEY);
@@ -289,6 +301,7 @@ async fn follow(
     // The link belongs to `shared`, and must end although this task waits.
     let prefix = bucket_subject(&shared.bucket, "");
     let weak = Arc::downgrade(&shared);
+    // Held only while an event is applied.
     drop(shared);
     while let Some(event) = follower.next().await {
         let Some(shared) = weak.upgrade() else { return };

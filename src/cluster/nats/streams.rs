@@ -103,16 +103,19 @@ impl StreamShape {
     ) -> Result<(), NatsStreamError> {
         let began = Instant::now();
         loop {
+            // JetStream may have no leader for some seconds after a start.
             if let Ok(Some(outcome)) = timeout(ANSWER_TIME_MAX, self.attempt(link)).await {
                 return outcome;
             }
             let told = link.state().take_told();
+            // A missing permission does not heal by waiting.
             if let Some(told) = told.as_ref().filter(|told| told.contains(NOT_ALLOWED)) {
                 return Err(NatsStreamError::Refused(self.name.clone(), told.clone()));
             }
             if began.elapsed() >= time_max {
                 return Err(NatsStreamError::NoAnswer(self.name.clone(), time_max, told));
             }
+            // The attempt may fail immediately, so a pause keeps it from spinning.
             sleep(PAUSE).await;
         }
     }
@@ -125,10 +128,12 @@ impl StreamShape {
             let refused = || Err(NatsStreamError::Refused(self.name.clone(), error.to_string()));
             is_lasting(error).then(refused)
         };
+        // An existing stream is compared and never changed: its settings are the operator's.
         let found = match jetstream.get_stream(&self.name).await {
             Ok(stream) => return Some(self.compare(&stream.cached_info().config)),
             Err(error) => error.kind(),
         };
+        // Only "not found" allows making it; everything else is refused or tried again.
         match found {
             GetStreamErrorKind::JetStream(error)
                 if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
@@ -138,6 +143,7 @@ impl StreamShape {
             | GetStreamErrorKind::InvalidStreamName => return None,
         }
         match jetstream.create_stream(self.config()).await {
+            // Another node may have made it in between, with other settings.
             Ok(made) => Some(self.compare(&made.cached_info().config)),
             Err(error) => {
                 let CreateStreamErrorKind::JetStream(error) = error.kind() else { return None };
@@ -153,10 +159,12 @@ impl StreamShape {
             subjects: vec![self.subjects.clone()],
             max_messages: -1,
             max_bytes: -1,
+            // A bucket keeps the last message of each key.
             max_messages_per_subject: if is_bucket { 1 } else { -1 },
             max_message_size: self.message_bytes_max,
             max_consumers: -1,
             retention: RetentionPolicy::Limits,
+            // A full stream refuses writes; dropping old ones would lose records.
             discard: DiscardPolicy::New,
             storage: StorageType::File,
             num_replicas: self.replicas,
@@ -172,6 +180,7 @@ impl StreamShape {
     /// Compares the settings that promises depend on. Others are the operator's.
     fn compare(&self, found: &Config) -> Result<(), NatsStreamError> {
         let wanted = self.config();
+        // Values of different types are compared, and shown to the operator, as text.
         let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
         let settings: [(&'static str, String, String); 8] = [
             ("subjects", text(&found.subjects), text(&wanted.subjects)),

@@ -96,12 +96,14 @@ pub(super) async fn write(
         return Err(WriteFault::Refused("the key is too long".to_owned()));
     }
     let mut headers = HeaderMap::new();
+    // The compare-and-set: the server compares it with the last message of this subject.
     if let Some(Revision(expected)) = terms.expected {
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
     }
     if terms.is_removal {
         headers.insert(OPERATION, "DEL");
     }
+    // A repeated write with this identifier counts once.
     if let Some(id) = terms.id {
         headers.insert(NATS_MESSAGE_ID, id);
     }
@@ -120,6 +122,7 @@ fn outcome(answer: &[u8]) -> Result<Revision, WriteFault> {
     let Ok(answer) = serde_json::from_slice::<WriteAnswer>(answer) else {
         return Err(WriteFault::Unknown);
     };
+    // No error and no sequence is an answer of something else.
     let Some(error) = answer.error else {
         return if answer.seq == 0 { Err(WriteFault::Unknown) } else { Ok(Revision(answer.seq)) };
     };
@@ -173,10 +176,12 @@ async fn message(
     wanted: WantedMessage<'_>,
     time_max: Duration,
 ) -> Result<Option<StoredMessage>, AskFault> {
+    // The client would wait for a connection.
     if !link.is_connected() {
         return Err(AskFault::NotConnected);
     }
     let ask = async {
+        // Asking for the information of the stream would cost one more round trip.
         let stream = link.jetstream().get_stream_no_info(stream).await;
         let stream = stream.map_err(|error| AskFault::Unfit(error.to_string()))?;
         let builder = stream.raw_message_builder();
@@ -190,6 +195,7 @@ async fn message(
                 let payload = (!is_removal).then_some(message.payload);
                 Ok(Some(StoredMessage { sequence: message.sequence, payload }))
             }
+            // Absent is an answer, not a fault.
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) if error.kind() == RawMessageErrorKind::InvalidSubject => {
                 Err(AskFault::Unfit(error.to_string()))
@@ -197,6 +203,7 @@ async fn message(
             Err(_) => Err(AskFault::NoAnswer),
         }
     };
+    // A late answer cannot change anything, because reads decide nothing.
     timeout(time_max, ask).await.unwrap_or(Err(AskFault::NoAnswer))
 }
 
@@ -217,6 +224,7 @@ pub(super) async fn purge(
         match stream.purge().filter(subject).sequence(before).await {
             Ok(_) => Ok(()),
             Err(error) => Err(match error.kind() {
+                // Below 500 the request is at fault, from 500 on the server.
                 PurgeErrorKind::JetStream(error) if error.code() < 500 => {
                     WriteFault::Refused(error.to_string())
                 }

@@ -78,12 +78,15 @@ impl ClientOwners {
         connect: ConnectNumber,
         now: Timestamp,
     ) {
+        // One claim for each identifier at a time: the newest CONNECT waits behind it, and the one
+        // before is refused.
         if let Some(claim) = self.claims.get_mut(&key) {
             if let Some((older, _)) = claim.next.replace((connect, now)) {
                 self.refuse(older, ConnectRefusal::TakenOver);
             }
             return;
         }
+        // This life has written the record, so nothing has to be read or written.
         if let Some(custody) = self.custodies.get(&key)
             && custody.may_queue_qos2()
         {
@@ -101,6 +104,7 @@ impl ClientOwners {
             step: ClaimStep::Waiting,
         };
         self.claims.insert(key, claim);
+        // Claims under way are bounded, because a storm of CONNECTs must not flood NATS.
         self.begin_if_there_is_room(key, now);
     }
 
@@ -137,11 +141,13 @@ impl ClientOwners {
         refusal: Option<ConnectRefusal>,
         now: Timestamp,
     ) {
+        // Leaves the count of claims under way, before the next one begins.
         self.set_step(key, ClaimStep::Waiting);
         let Some(claim) = self.claims.remove(&key) else { return };
         if let (Some(connect), Some(why)) = (claim.connect, refusal) {
             self.refuse(connect, why);
         }
+        // The CONNECT that waited begins from the present record.
         if let Some((next, _)) = claim.next {
             self.handle_connect(key, &claim.client_id, next, now);
         }
@@ -206,6 +212,7 @@ impl ClientOwners {
         now: Timestamp,
     ) {
         let Some(claim) = self.claims.get_mut(&key) else { return };
+        // Only steps that wait for a record take it.
         let settled = match &mut claim.step {
             ClaimStep::Reading { .. } => return self.claim(key, revision, found, lives, now),
             ClaimStep::Claiming(settling)
@@ -250,23 +257,30 @@ impl ClientOwners {
         now: Timestamp,
     ) {
         let Some(claim) = self.claims.get(&key) else { return };
+        // The claim is read again after each conflict, so nothing of a former attempt is kept.
         let client_id = claim.client_id.clone();
         if claim.connect.is_none() && claim.next.is_none() {
             return self.end_claim(key, None, now); // Nothing is written, and the socket is closed.
         }
         let is_other = |record: &OwnerRecord| record.client_id != client_id;
+        // Terms are also times, so that a record which was removed does not begin at 1 again.
         let term = Term::next(found.map(|record| record.term), now.millis() / 1000);
+        // Two identifiers with the same hash: the second one cannot be served.
         let Some(term) = term.filter(|_| !found.is_some_and(is_other)) else {
             return self.end_claim(key, Some(ConnectRefusal::Unavailable), now);
         };
+        // Taken from the confirmed holder only; one that still takes has nothing to give.
         let holder = found.and_then(OwnerRecord::holder).filter(|holder| **holder != self.me);
         let mut owed = found.map_or_else(Vec::new, |record| record.owed.clone());
+        // What a dead node has is owed: its keeper, or it itself when it is back, delivers the rest.
         owed.extend(holder.filter(|holder| lives.is_dead(holder)).cloned());
         let previous = holder.filter(|holder| !lives.is_dead(holder)).cloned();
+        // Without a living holder there is nobody to ask, and the claim is the confirmation.
         let hold = if previous.is_some() { Hold::Taking } else { Hold::Holding };
         if hold == Hold::Holding {
             self.tidy_owed(&mut owed); // A claim that may be undone keeps all debts, also this node's.
         }
+        // Looked at now, because the custody may change while the claim is under way.
         let own = self.own_copy(key, found);
         let (node, incarnation, claim_number) =
             (self.me.clone(), self.incarnation, self.claim_number());
@@ -303,6 +317,7 @@ impl ClientOwners {
     fn go_on(&mut self, key: ClientKey, settled: Settled, now: Timestamp) {
         let Some(claim) = self.claims.get(&key) else { return };
         match (&claim.step, settled) {
+            // The claim is written; the session must still come from its holder.
             (ClaimStep::Claiming(settling), Settled::Done(revision)) => {
                 let record = settling.record.clone();
                 if record.hold == Hold::Holding {
@@ -312,6 +327,7 @@ impl ClientOwners {
                     self.set_step(key, step);
                 }
             }
+            // Another node was faster, so everything begins with its record.
             (ClaimStep::Claiming(_), Settled::DoneAndGone | Settled::Lost) => {
                 if now >= claim.since.plus_millis(CLAIM_MILLIS_MAX) {
                     return self.end_claim(key, Some(ConnectRefusal::Unavailable), now);
@@ -327,11 +343,13 @@ impl ClientOwners {
                 let record = settling.record.clone();
                 self.finish(key, &record, None, now);
             }
+            // Another node has claimed over this claim, so this copy is void.
             (ClaimStep::Confirming(_), Settled::Lost) => {
                 self.pending.remove(&key);
                 self.steps.push_back(OwnerStep::Drop(key));
                 self.end_claim(key, Some(ConnectRefusal::TakenOver), now);
             }
+            // Whatever the outcome, this CONNECT has lost.
             (ClaimStep::Undoing(_), _) => {
                 self.end_claim(key, Some(ConnectRefusal::Unavailable), now);
             }
@@ -363,6 +381,7 @@ impl ClientOwners {
         let (mut record, revision) = (record.clone(), *revision);
         match reply {
             ReleaseReply::Session { copy, has_rest } => {
+                // The holder still has a part, so the record must say so.
                 record.owed.extend(has_rest.then(|| from.clone()));
                 self.adopt(request.key, record, revision, Some(copy));
             }
@@ -370,6 +389,7 @@ impl ClientOwners {
             ReleaseReply::Old => {
                 self.end_claim(request.key, Some(ConnectRefusal::TakenOver), now);
             }
+            // The holder is busy with the session; it is asked again.
             ReleaseReply::Later => *next_at = now.plus_millis(LATER_MILLIS),
         }
     }
@@ -412,9 +432,11 @@ impl ClientOwners {
         revision: Option<Revision>,
         now: Timestamp,
     ) {
+        // Read before the claim ends.
         let Some(claim) = self.claims.get(&key) else { return };
         let (own, connect, previous) = (claim.own, claim.connect, claim.previous.clone());
         self.pending.remove(&key);
+        // A tombstone of an earlier departure is void: the session is here again.
         self.tombstones.remove(&key);
         let custody = Custody {
             term: record.term,
@@ -428,11 +450,14 @@ impl ClientOwners {
         self.steps.push_back(OwnerStep::Settle(key, record.term, own));
         if let Some(previous) = previous {
             let request = ReleaseRequest { key, term: record.term };
+            // The former holder may forget its copy from now on.
             self.steps.push_back(OwnerStep::Confirmed(previous, request));
         }
+        // Parts that other nodes owe are fetched after the client is served.
         for node in &record.owed {
             self.steps.push_back(OwnerStep::Fetch(key, node.clone()));
         }
+        // Without a revision another node has already claimed, so the client must not be admitted.
         if let (Some(connect), Some(_)) = (connect, revision) {
             self.steps.push_back(OwnerStep::Admit(connect, key, record.term));
             return self.end_claim(key, None, now);

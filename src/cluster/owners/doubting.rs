@@ -67,13 +67,16 @@ impl ClientOwners {
         record: &OwnerRecord,
         now: Timestamp,
     ) {
+        // Decided meanwhile.
         if !self.doubts.contains_key(&key) {
             return;
         }
+        // A pending copy decides first, because it may replace the session.
         let is_seen = match self.pending.get(&key) {
             Some(pending) => self.decide_pending(key, *pending, revision, record, now),
             None => self.decide(key, record),
         };
+        // A record of the past is no answer; it is read again.
         if let Some(doubt) = self.doubts.get_mut(&key)
             && is_seen
         {

@@ -26,9 +26,12 @@ impl ClientOwners {
     fn poll_claim(&mut self, key: ClientKey, lives: &dyn Lives, now: Timestamp) {
         let request = RequestNumber(self.next_request.0 + 1);
         let Some(claim) = self.claims.get_mut(&key) else { return };
+        // A client waits for its CONNACK, so a claim has a limit.
         let is_late = now >= claim.since.plus_millis(CLAIM_MILLIS_MAX);
         match &mut claim.step {
             ClaimStep::Waiting => {
+                // Waiting for room has a shorter limit: the node is overloaded, and another one may
+                // serve the client.
                 if now >= claim.since.plus_millis(CLAIM_WAITS_MILLIS_MAX) {
                     return self.end_claim(key, Some(ConnectRefusal::Busy), now);
                 }
@@ -38,6 +41,7 @@ impl ClientOwners {
                 if is_late {
                     return self.end_claim(key, Some(ConnectRefusal::Unavailable), now);
                 }
+                // A question without an answer is asked again.
                 *next_at = now.plus_millis(READ_MILLIS);
                 self.steps.push_back(OwnerStep::Read(key));
             }
@@ -66,11 +70,13 @@ impl ClientOwners {
             return;
         };
         let Some(previous) = record.previous.clone() else { return };
+        // A holder that died while it was asked owes the session, and the claimant goes on without it.
         if lives.is_dead(&previous) {
             let (mut record, revision) = (record.clone(), *revision);
             record.owed.push(previous);
             return self.adopt(key, record, revision, None);
         }
+        // The holder lives and does not answer, so the record is given back.
         if now >= since.plus_millis(CLAIM_MILLIS_MAX) {
             return self.undo(key, previous, now);
         }
@@ -88,6 +94,7 @@ impl ClientOwners {
         let Some(claim) = self.claims.get_mut(&key) else { return };
         let ClaimStep::Releasing { record, revision, .. } = &claim.step else { return };
         let (record, revision) = (record.clone(), *revision);
+        // A term of its own, so that a late answer to the claim finds it past.
         let Some(term) = Term::next(Some(record.term), 0) else { return };
         let given_back = OwnerRecord {
             node: holder,

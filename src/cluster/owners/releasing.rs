@@ -13,6 +13,7 @@ impl ClientOwners {
     /// an earlier life of that node.
     pub fn handle_release(&mut self, request: ReleaseRequest, ask: AskNumber, now: Timestamp) {
         let ReleaseRequest { key, term } = request;
+        // This node is about to change its own state; the claimant asks again.
         if self.claims.contains_key(&key) || self.pending.contains_key(&key) {
             return self.answer(ask, ReleaseReply::Later);
         }
@@ -23,11 +24,14 @@ impl ClientOwners {
             CustodyState::Own => custody.term,
             CustodyState::Offered(offered) => offered,
         };
+        // The answer may have been lost, so a repeated request is answered in the same way.
         let is_repeated = custody.state == CustodyState::Offered(term);
         if term < answered || (term == answered && !is_repeated) {
             return self.answer(ask, ReleaseReply::Old);
         }
+        // From here on the session is frozen: mail goes behind the offer.
         custody.state = CustodyState::Offered(term);
+        // The claimant may never confirm, so the record is looked at later.
         self.note_doubt(key, now);
         self.offering.insert(ask, (key, term));
         self.steps.push_back(OwnerStep::Offer(key, term, ask));

@@ -105,9 +105,11 @@ impl RecordsCopy {
 
     /// Applies the last message of a key of the bucket; `None` marks a removal.
     pub(super) fn apply(&mut self, key: &str, revision: Revision, payload: Option<Bytes>) {
+        // Also for messages that are not records: callers wait for this sequence.
         self.applied = self.applied.max(revision);
         let is_mark = payload.is_none();
         let content = payload.and_then(decoded);
+        // The name is in the message if the key is a hash.
         let name = match content.as_ref().and_then(|content| content.name.clone()) {
             Some(name) => {
                 self.hashed.insert(key.into(), name.clone());
@@ -115,6 +117,7 @@ impl RecordsCopy {
             }
             None => self.hashed.get(key).cloned().or_else(|| named(key)),
         };
+        // A mark has no name, so that of the former message is used.
         if is_mark {
             self.marks.insert(key.into(), (revision, Instant::now()));
             self.hashed.remove(key);
@@ -133,6 +136,7 @@ impl RecordsCopy {
 
     fn put(&mut self, name: RecordKey, record: Record) {
         if let Some(told) = &mut self.told_again {
+            // A copy that is read once more tells only what has changed.
             told.insert(name.clone());
             if self.records.get(&name).is_some_and(|known| known.revision == record.revision) {
                 return;
@@ -143,6 +147,7 @@ impl RecordsCopy {
         }
         let former = self.records.insert(name.clone(), record.clone());
         let former_end = former.and_then(|former| former.expires_at);
+        // The same time would remove the new entry.
         if let Some(at) = former_end.filter(|at| Some(*at) != record.expires_at) {
             self.expiring.remove(&(at, name.clone()));
         }

@@ -53,6 +53,7 @@ pub(super) fn subject_key(name: &RecordKey) -> String {
 fn part(text: &str) -> String {
     let mut part = String::with_capacity(text.len());
     for byte in text.bytes() {
+        // `.` and `*` and `>` have a meaning in subjects, so only these bytes stay as they are.
         if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
             part.push(byte.into());
         } else {
@@ -94,6 +95,7 @@ fn text(part: &str) -> Option<String> {
 /// Returns the message of a record.
 pub(super) fn encoded(name: &RecordKey, value: &[u8], expires_at: Option<Timestamp>) -> Bytes {
     let key = subject_key(name);
+    // A name that is readable from the key is not repeated.
     let (namespace, key) = match key.split('.').any(|part| part.starts_with(HASHED)) {
         true => (name.namespace(), name.key()),
         false => ("", ""),
@@ -117,6 +119,7 @@ pub(super) fn decoded(mut message: Bytes) -> Option<RecordContent> {
     }
     let expires_at = Some(message.get_u64_le()).filter(|at| *at > 0).map(Timestamp);
     let (namespace_len, key_len) = (message.get_u8().into(), message.get_u16_le().into());
+    // Lengths that do not fit mean another writer, or damage.
     if message.len() < namespace_len + key_len {
         return None;
     }
