@@ -67,6 +67,8 @@ impl Exporter {
         counts: Arc<OtlpMetrics>,
     ) -> Result<Self, OtlpError> {
         let is_encrypted = options.endpoint.is_encrypted();
+        // Made at the start, so that a system without authorities is an error there and not at the
+        // first export.
         let tls = outbound::tls_config(options.authorities.as_deref(), is_encrypted);
         let tls = tls.map_err(|fault| match fault {
             TlsFault::NoAuthorities(why) => OtlpError::NoAuthorities(why),
@@ -110,6 +112,7 @@ impl Exporter {
 
     async fn export_metrics(&self) {
         let Some(every) = self.options.metrics_interval else { return };
+        // The first export comes after one interval.
         let mut interval = interval_at(Instant::now() + every, every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = None;
@@ -118,6 +121,7 @@ impl Exporter {
                 () = self.ending.cancelled() => return,
                 _ = interval.tick() => {}
             }
+            // The end of the broker interrupts a slow collector too; the last export has its own time.
             tokio::select! {
                 () = self.ending.cancelled() => return,
                 () = self.send_metrics(&mut trouble) => {}
@@ -132,9 +136,11 @@ impl Exporter {
             tokio::select! {
                 () = self.ending.cancelled() => return,
                 () = tracer.full_batch() => {}
+                // A batch that is not full is sent after a while, so that traces can be seen soon.
                 () = sleep(BATCH_DELAY) => {}
             }
             tracer.end_old_deliveries(false);
+            // All batches that are there, before the next wait.
             let all = async { while self.send_spans(tracer, ATTEMPTS, &mut trouble).await {} };
             tokio::select! {
                 () = self.ending.cancelled() => return,
@@ -183,8 +189,10 @@ impl Exporter {
                 Err(NotExported { why, again_after }) => {
                     self.counts.failed(OtlpSignal::Traces);
                     self.tell(OtlpSignal::Traces, Err(why), trouble);
+                    // The last attempt, or an error that would come again.
                     let Some(asked_for) = again_after.filter(|_| attempt < attempts) else { break };
                     sleep(asked_for.unwrap_or(delay).min(RETRY_AFTER_MAX)).await;
+                    // Doubled, unless the collector says when to come again.
                     delay *= 2;
                 }
             }
@@ -222,6 +230,7 @@ impl Exporter {
         trouble: &mut Option<ToldTrouble>,
     ) {
         let (signal, collector) = (signal.name(), self.options.endpoint.host());
+        // Logged at the change only, because each export fails in the same way.
         match (outcome, trouble.is_some()) {
             (Err(why), false) => {
                 tracing::warn!(collector, signal, why = &*why, "the collector refuses data");
@@ -255,6 +264,7 @@ impl Drop for Batch<'_> {
 fn outcome(answer: ServiceAnswer) -> Result<i64, NotExported> {
     let ServiceAnswer { status, headers, body } = answer;
     if status.is_success() {
+        // An answer that cannot be read is a success, because its status says so.
         let answer = ExportAnswer::decode(body).unwrap_or_default();
         return Ok(answer.partial_success.unwrap_or_default().rejected.max(0));
     }
@@ -278,6 +288,7 @@ fn resource(options: &Otlp, node: &str) -> Resource {
         ("service.instance.id", node),
     ];
     let given = &options.resource;
+    // The name of the service has an option of its own.
     let is_given = |name: &str| name != "service.name" && given.iter().any(|(key, _)| key == name);
     let known = known.into_iter().filter(|(name, _)| !is_given(name));
     let mut attributes: Vec<_> = known.map(|(key, value)| KeyValue::text(key, value)).collect();

@@ -61,6 +61,7 @@ impl<'t> Family<'t> {
         let (what, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let rest = words.next().unwrap_or_default();
         let mut family = match before {
+            // HELP, TYPE and UNIT of one metric come together.
             Some(same) if same.name == name => same,
             other => {
                 metrics.extend(other.map(Self::end));
@@ -84,6 +85,7 @@ impl<'t> Family<'t> {
         if self.kind != "histogram" {
             let value = sample.number();
             self.points.push(NumberPoint {
+                // A counter says since when it counts; a gauge has no beginning.
                 start_time_unix_nano: if self.kind == "counter" { period.began } else { 0 },
                 time_unix_nano: period.now,
                 value: Some(value),
@@ -92,8 +94,10 @@ impl<'t> Family<'t> {
             return;
         }
         let SampleLine { name, mut labels, value } = sample;
+        // `le` is the bound of the bucket, and not an attribute of the point.
         let bound = labels.iter().position(|label| label.key == "le").map(|at| labels.remove(at));
         let is_same = |point: &HistogramPoint| point.attributes == labels;
+        // Samples with the same labels follow one another, so the last point is the only candidate.
         if !self.histograms.last().is_some_and(is_same) {
             self.histograms.push(HistogramPoint {
                 start_time_unix_nano: period.began,
@@ -131,6 +135,7 @@ impl<'t> Family<'t> {
                 data_points: self.histograms,
                 aggregation_temporality: CUMULATIVE,
             }),
+            // Any other kind is a value at one moment.
             _ => Data::Gauge(WireGauge { data_points: self.points }),
         };
         // As UCUM abbreviates them.
@@ -164,6 +169,7 @@ impl<'t> SampleLine<'t> {
         let mut labels = Vec::new();
         let mut rest = rest;
         loop {
+            // Label values may contain every character but an unescaped quote.
             if let Some(value) = rest.strip_prefix("} ") {
                 return Some(Self { name, labels, value });
             }

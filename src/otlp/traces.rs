@@ -37,6 +37,7 @@ fn span(span: SpanRecord) -> Span {
             SpanKind::Consumer => 5,
         },
         start_time_unix_nano: span.began,
+        // Clocks may step back, and a span must not end before its beginning.
         end_time_unix_nano: span.ended.max(span.began),
         attributes: span.attributes.into_iter().map(attribute).collect(),
         events: span.events.into_iter().map(event).collect(),

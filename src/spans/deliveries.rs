@@ -37,6 +37,7 @@ impl DeliveryDraft {
     /// Opens a span; returns `None` if too many messages wait with a receipt.
     pub(super) fn open(tracer: &Arc<Tracer>, span: SpanRecord) -> Option<Self> {
         let mut open = locked(&tracer.deliveries);
+        // Each receipt is an allocation that lives as long as its message waits.
         if open.receipts >= RECEIPTS_MAX {
             drop(open);
             tracer.metrics.lost(SpanLoss::DeliveriesWaiting, 1);
@@ -44,10 +45,12 @@ impl DeliveryDraft {
         }
         open.receipts += 1;
         open.last_number += 1;
+        // Numbers only grow, so the first entry of the map is the oldest.
         let number = open.last_number;
         open.spans.insert(number, span);
         let oldest = if open.spans.len() > OPEN_MAX { open.spans.pop_first() } else { None };
         drop(open);
+        // After the lock, because recording takes another one.
         if let Some((_, span)) = oldest {
             tracer.record(end(span, "waiting"));
         }
@@ -58,6 +61,7 @@ impl DeliveryDraft {
 impl DeliveryWatcher for DeliveryDraft {
     fn note(&self, step: DeliveryStep) {
         let outcome = match step {
+            // With QoS 1 and 2 the span goes on until the acknowledgement.
             DeliveryStep::Sent => {
                 if let Some(span) = locked(&self.tracer.deliveries).spans.get_mut(&self.number) {
                     span.events.push(("sent", nanos_now()));
@@ -70,6 +74,7 @@ impl DeliveryWatcher for DeliveryDraft {
             DeliveryStep::Ended => "unacknowledged",
         };
         let span = locked(&self.tracer.deliveries).spans.remove(&self.number);
+        // The span may have left the table before.
         if let Some(span) = span {
             self.tracer.record(end(span, outcome));
         }

@@ -66,8 +66,10 @@ impl Tracer {
         message: impl FnOnce() -> ReceivedMessage<'a>,
     ) -> Option<Box<ReceiveSpan>> {
         let mut given = properties.iter().filter(|(name, _)| *name == TRACEPARENT);
+        // Several parents would be contradictory, so such a message is not traced.
         let (Some((_, traceparent)), None) = (given.next(), given.next()) else { return None };
         let parent = self.accept(traceparent)?;
+        // Only now, because most messages are not traced.
         let ReceivedMessage { topic, publisher, qos, retain, payload_bytes } = message();
         let options = &self.options;
         let shown = |shows: bool, text| shows.then(|| SpanValue::of_stranger(text));
@@ -120,6 +122,7 @@ impl MessageTrace {
         subscriber: Option<&str>,
         until: Timestamp,
     ) -> Option<Arc<Receipt>> {
+        // Decremented for each delivery: a message to many subscribers must not fill the queue of spans.
         let taken = self.deliveries_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         taken.ok()?;
         let tracer = &self.tracer;
@@ -134,6 +137,7 @@ impl MessageTrace {
             attributes,
             ..self.span(SpanKind::Producer, nanos_now())
         };
+        // The span is open, and counts, from the moment when the receipt exists.
         let watcher = DeliveryDraft::open(tracer, span)?;
         Some(Arc::new(Receipt::watched(Box::new(watcher), until)))
     }
@@ -197,6 +201,7 @@ impl ReceiveSpan {
 impl Drop for ReceiveSpan {
     fn drop(&mut self) {
         let trace = &self.trace;
+        // The span of the store ends with the acknowledgement, and so does this one.
         if let Some(began) = self.waits_since {
             trace.record(SpanRecord {
                 span_id: trace.tracer.next_id(),

@@ -118,12 +118,14 @@ impl Tracer {
     /// Appends a span to the queue.
     pub(crate) fn record(&self, span: SpanRecord) {
         let mut queue = locked(&self.queue);
+        // Nobody waits for the exporter, so a span without room is lost and counted.
         if queue.len() >= self.options.queue_spans_max as usize {
             drop(queue);
             self.metrics.lost(SpanLoss::QueueFull, 1);
             return;
         }
         queue.push_back(span);
+        // Once for each batch, and not for each span behind it.
         let has_batch = queue.len() == BATCH_SPANS;
         drop(queue);
         if has_batch {

@@ -24,6 +24,7 @@ impl TraceParent {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let [version] = hex(text.get(..2)?)?;
+        // Version 0 has exactly this length; later ones may append fields behind a dash, and 0xFF is invalid.
         let has_its_length = match version {
             0 => text.len() == BYTES,
             0xFF => false,
@@ -34,6 +35,7 @@ impl TraceParent {
         }
         let (trace_id, span_id) = (hex(&text[3..35])?, hex(&text[36..52])?);
         let [flags] = hex(&text[53..BYTES])?;
+        // W3C Trace Context: identifiers of zeros alone are invalid.
         let is_valid = trace_id != [0; 16] && span_id != [0; 8];
         is_valid.then_some(Self { trace_id, span_id, is_sampled: flags & SAMPLED != 0 })
     }

@@ -100,6 +100,7 @@ pub(crate) struct Made<'a> {
 impl Told {
     /// Logs at `debug` what a call has done.
     pub(crate) fn call_made(&self, caller: &Subject<'_>, made: Made<'_>) {
+        // Asked first, because everything below allocates.
         if !tracing::enabled!(target: CALLS, tracing::Level::DEBUG) {
             return;
         }
@@ -120,8 +121,10 @@ impl Told {
             return;
         }
         let Some(left_out) = self.allow(LineKind::Change, caller.peer.ip()) else { return };
+        // Texts come from callers, so they are shortened and escaped.
         let [old, new, user] = [changed.old, changed.new, caller.user].map(|text| text.map(cut));
         let name = changed.target.map(|target| (target.kind(), cut(target.name())));
+        // The name of a field is fixed in the macro, so each kind has its own field, and most stay empty.
         let of_kind = |kind| name.as_ref().filter(|(other, _)| *other == kind).map(|it| &*it.1);
         let (client_id, client_ids) = (of_kind("client_id"), of_kind("client_ids"));
         let (clients, username) = (of_kind("clients"), of_kind("username"));

@@ -147,8 +147,10 @@ impl Limiter {
         let at = kind as usize;
         let has_room_in_all = self.all[at].has_room(kind.all(), now);
         let entry = self.entry(network_of(address), now);
+        // Both must have room before one of them is used.
         if has_room_in_all && entry.buckets[at].has_room(kind.each(), now) {
             entry.buckets[at].take(kind.each(), now);
+            // The next line of the address says how many were left out before it.
             let left_out = std::mem::take(&mut entry.left_out[at]);
             self.all[at].take(kind.all(), now);
             return Some(left_out);
@@ -161,6 +163,7 @@ impl Limiter {
 
     /// Returns the omitted lines of addresses that have been quiet since, and resets these.
     pub(super) fn quiet(&mut self, now: u64) -> Option<Quiet> {
+        // Looked at rarely, because the table may be large.
         if !self.is_owing || now.saturating_sub(self.looked_at) < QUIET_MICROS {
             return None;
         }
@@ -168,10 +171,12 @@ impl Limiter {
         self.is_owing = false;
         let mut quiet = Quiet::default();
         let entries = self.addresses.iter_mut().map(|(network, entry)| (Some(*network), entry));
+        // The shared entry counts for addresses that had no place in the table.
         for (network, entry) in entries.chain([(None, &mut self.others)]) {
             if entry.left_out == [0; LineKind::ALL.len()] {
                 continue;
             }
+            // Still busy: its next line will have the number.
             if now.saturating_sub(entry.left_out_at) < QUIET_MICROS {
                 self.is_owing = true;
                 continue;
@@ -179,6 +184,7 @@ impl Limiter {
             for kind in LineKind::ALL {
                 match (std::mem::take(&mut entry.left_out[kind as usize]), network) {
                     (0, _) => {}
+                    // Named networks are few; the rest is one number.
                     (lines, Some(network)) if quiet.networks.len() < NETWORKS_TOLD_MAX => {
                         quiet.networks.push(LeftOut { network, lines, kind });
                     }

@@ -106,6 +106,7 @@ impl UnusableAnswers {
     /// Logs an answer. A client can cause it as often as it likes.
     pub(crate) fn tell(&self, answer: &UnusableAnswer<'_>) {
         let UnusableAnswer { source, option, why, address, user, is_refused } = *answer;
+        // The limit by address, because a client can cause this line with each CONNECT.
         let Some(left_out) = self.0.allow(address, self.0.now()) else { return };
         let (address, why, user) = (address.to_canonical(), &*cut(why), &*cut(user));
         if is_refused {

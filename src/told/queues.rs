@@ -22,6 +22,7 @@ impl Told {
     pub(crate) fn dropping_began(&self, whose: &Dropped<'_>, limited_by: IpAddr) -> bool {
         let is_wanted = self.lines() != ClientLines::None
             && tracing::enabled!(target: CLIENTS, tracing::Level::WARN);
+        // The limit is asked only for a wanted line, so that no other line is counted as left out.
         let Some(left_out) = is_wanted.then(|| self.allow(LineKind::Trouble, limited_by)).flatten()
         else {
             return false;

@@ -26,15 +26,18 @@ pub(crate) fn without_token(name: &str) -> &str {
 /// that do not print are escaped here, as Rust writes them, so that JSON is also safe to look at.
 /// A token, which may stand in place of a user name, is not shown.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    // First, because a token could be longer than what is shown.
     let text = without_token(text);
     let mut bytes = 0;
     let mut all = text.char_indices().enumerate();
     let end = all.find_map(|(number, (at, character))| {
+        // Counted as the log will write them: one character may become several bytes.
         bytes += bytes_in_log(character);
         (number == CHARS_MAX || bytes > BYTES_MAX).then_some(at)
     });
     let shown = &text[..end.unwrap_or(text.len())];
     let is_harmless = shown.chars().all(|character| !must_be_escaped(character));
+    // The usual text is short and harmless, and costs no allocation.
     if end.is_none() && is_harmless {
         return Cow::Borrowed(shown);
     }

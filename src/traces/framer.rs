@@ -30,6 +30,7 @@ impl Framer {
             && !self.is_lost
         {
             let Some(length) = self.length else {
+                // Byte by byte, because the length field may be divided between two reads.
                 (self.seen, bytes) = (self.seen + 1, rest);
                 self.head.push(first);
                 self.find_length();
@@ -37,6 +38,7 @@ impl Framer {
                 continue;
             };
             let (part, rest) = bytes.split_at(bytes.len().min(length - self.seen));
+            // A packet that is recorded without content needs only its header.
             let max = if self.is_cut { 0 } else { HEAD_BYTES_MAX };
             let kept = part.len().min(max.saturating_sub(self.head.len()));
             self.head.extend_from_slice(&part[..kept]);

@@ -154,6 +154,7 @@ pub(super) fn with_packet<T>(
     let bytes = if head.len() == length {
         head
     } else if kind_of(*head.first()?)? == TraceKind::Publish {
+        // The payload is last, so a shortened PUBLISH can still be decoded; no other packet can.
         shortened = shortened_publish(head)?;
         &shortened
     } else {
@@ -167,9 +168,11 @@ pub(super) fn with_packet<T>(
 
 /// Returns the beginning of a PUBLISH as a PUBLISH with the beginning of the payload.
 fn shortened_publish(head: &[u8]) -> Option<Vec<u8>> {
+    // The length field of the original has its own number of bytes.
     let digits = head.iter().skip(1).position(|digit| digit & 0x80 == 0)? + 1;
     let body = head.get(1 + digits..)?;
     let mut packet = vec![head[0]];
+    // The new length is that of the beginning, so that the decoder sees a whole packet.
     let mut left = body.len();
     loop {
         let digit = (left & 0x7F) as u8;
@@ -210,6 +213,7 @@ fn of_packet(packet: &Packet<'_>, with_contents: bool) -> PacketPart {
         Packet::SubAck(SubAck { packet_id, properties, reasons })
         | Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }) => PacketPart {
             packet_id: Some(packet_id.number()),
+            // A bound for each list, because a packet may have thousands of items.
             reason_codes: reasons.iter().take(ITEMS_MAX).map(|reason| *reason as u8).collect(),
             incomplete: reasons.len() > ITEMS_MAX,
             properties: RecordedProperties::default().ack(properties).done(),
@@ -227,6 +231,7 @@ fn of_packet(packet: &Packet<'_>, with_contents: bool) -> PacketPart {
         }
         Packet::Auth(Auth { reason, properties }) => {
             let shown = RecordedProperties::default()
+                // Authentication Data is a secret, so only its length is shown.
                 .text("authentication_method", properties.authentication_method)
                 .bytes("authentication_data_bytes", properties.authentication_data)
                 .text("reason_string", properties.reason_string)
@@ -263,6 +268,7 @@ fn of_will(will: &LastWill<'_>, with_contents: bool) -> PacketPart {
         qos: Some(will.qos.number()),
         retain: Some(will.retain),
         payload_bytes: Some(will.payload.len()),
+        // Contents are shown only if the trace was started with them.
         payload_base64: with_contents.then(|| beginning(will.payload)),
         properties: shown.done(),
         ..PacketPart::default()

@@ -99,19 +99,23 @@ impl Traces {
         let now = self.clock.now();
         let max = self.bounds.traces_max();
         let mut all = self.all();
+        // A trace whose time has passed must not count against the limit.
         self.expire_in(&mut all, now);
         let running = || all.iter().filter(|trace| !trace.is_over());
         let caller = wanted.caller.as_ref();
         let own =
             running().filter(|trace| caller.is_some_and(|caller| trace.is_of(caller))).count();
+        // One caller may have at most half of all, so that others can start one too.
         if running().count() >= max || (own > 0 && own >= max.div_ceil(2)) {
             return Err(ControlError::TooManyTraces);
         }
+        // A trace that has ended keeps its records until its place is needed.
         if all.len() >= max
             && let Some(oldest) = all.iter().position(|trace| trace.is_over())
         {
             all.remove(oldest);
         }
+        // The generation of the rules at the start: a later one makes the trace check its caller again.
         let rules = self.rules.generation();
         let trace = Trace::new(new_id(), wanted, (now, rules), Arc::clone(&self.bounds));
         let trace = Arc::new(trace);
@@ -178,10 +182,12 @@ impl Traces {
             let mut changed = std::pin::pin!(trace.changed());
             changed.as_mut().enable(); // before the look, so that no record is missed
             let part = trace.after(request.after);
+            // The end counts as something, so that a reader does not wait in vain.
             let has_some = !part.records.is_empty() || part.missed > 0 || part.is_over;
             if has_some || Instant::now() >= until {
                 return Ok(part);
             }
+            // Records come in groups, so waiting a little saves calls.
             if timeout_at(until, changed).await.is_ok() {
                 sleep_until(until.min(Instant::now() + GATHER)).await;
             }

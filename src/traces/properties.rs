@@ -70,6 +70,7 @@ impl RecordedProperties {
         let identifiers = of.subscription_identifiers.iter().take(ITEMS_MAX).copied();
         let identifiers: Vec<u32> = identifiers.collect();
         let format = of.payload_format_indicator.map(u16::from);
+        // Correlation data is content, so it follows the option for contents.
         let data = of.correlation_data.filter(|_| with_contents);
         let data = data.map(|data| STANDARD.encode(&data[..data.len().min(DATA_BYTES_MAX)]));
         self.number("message_expiry_interval", of.message_expiry_interval)

@@ -135,6 +135,7 @@ struct TapWatch {
 impl TapWatch {
     /// Drops the traces that have ended, or whose callers may not observe the client any more.
     fn drop_ended(&mut self, is_another_client: bool) {
+        // The rules may have changed, and the caller may have lost the permission.
         let generation = self.rules.generation();
         let Self { traces, rules, peer, client_id, username, .. } = self;
         let client = TracedClient {
@@ -142,6 +143,7 @@ impl TapWatch {
             username: username.as_deref(),
             address: peer.ip(),
         };
+        // Asked only after a change; otherwise a trace stays until it ends.
         traces.retain_mut(|place| {
             if place.rules != generation || is_another_client {
                 place.rules = generation;
@@ -155,10 +157,12 @@ impl TapWatch {
     fn tell(&mut self, direction: &'static str, head: &[u8], length: usize) {
         let Some(kind) = head.first().and_then(|first| kind_of(*first)) else { return };
         self.drop_ended(false);
+        // Only CONNACK tells an identifier that the broker has assigned.
         if kind == TraceKind::ConnAck {
             self.learn_identifier(head, length);
         }
         let now = self.clock.now();
+        // The line differs by trace, because one may have contents and another not.
         for place in &self.traces {
             let contents = place.trace.payloads;
             let line = || TraceLine {
@@ -198,20 +202,24 @@ impl Traces {
         bytes: &[u8],
         (peer, name): (SocketAddr, Option<&str>),
     ) -> Box<dyn Transport> {
+        // A CONNECT that cannot be decoded is refused, and belongs to no client.
         let Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) =
             decode_connect(bytes, &LIMITS)
         else {
             return transport;
         };
+        // An empty identifier is none; CONNACK will tell the assigned one.
         let client_id = Some(connect.client_id).filter(|client_id| !client_id.is_empty());
         let username = name.or_else(|| connect.username.map(without_token));
         let client = TracedClient { client_id, username, address: peer.ip() };
+        // Most connections end here, without an observer.
         let traces = self.places(client, &[]);
         if traces.is_empty() {
             return transport;
         }
         let mut tapped = self.tapped(transport, (peer, client), connect.version);
         tapped.watch.traces = traces;
+        // The CONNECT was read before the observer was there.
         tapped.take_received(bytes);
         Box::new(tapped)
     }
@@ -240,6 +248,7 @@ impl Traces {
         (version, place): (ProtocolVersion, StreamPlace<'_>),
     ) -> bool {
         let known = tapped(transport).map_or(&[][..], |tapped| &tapped.watch.traces[..]);
+        // A trace must not record a connection twice.
         let is_known = known.iter().any(|it| Arc::ptr_eq(&it.trace, trace));
         if is_known || !trace.follows(client, &*self.rules) {
             return false;
@@ -258,12 +267,14 @@ impl Traces {
         version: ProtocolVersion,
         place: StreamPlace<'_>,
     ) {
+        // The client may have another identity since the observer was made.
         if let Some(tapped) = tapped(transport) {
             tapped.watch.client_id = client.client_id.map(Into::into);
             tapped.watch.username = client.username.map(Into::into);
             tapped.watch.drop_ended(true);
             tapped.begin(new, place);
         } else if !new.is_empty() {
+            // `absent` stands in for the transport, which moves into the observer.
             let inner = std::mem::replace(transport, absent());
             let mut tapped = self.tapped(inner, (peer, client), version);
             tapped.begin(new, place);
@@ -412,6 +423,7 @@ impl AsyncWrite for Tapped {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut *this.transport).poll_write_vectored(cx, bufs);
+        // Only what was written is recorded, also if it is a part of the pieces.
         if let Poll::Ready(Ok(mut written)) = polled {
             for piece in bufs {
                 let (part, _) = piece.split_at(piece.len().min(written));

@@ -163,6 +163,7 @@ impl Trace {
     /// since it began.
     pub(super) fn admits(&self, kind: TraceKind, now: Timestamp) -> Option<u64> {
         let is_wanted = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind));
+        // The end may come by a call, by its time, or with the identity of its caller.
         let has_ended = self.is_over()
             || now >= self.ends_at
             || self.caller.as_ref().is_some_and(|caller| caller.identity.has_expired(now));
@@ -171,10 +172,12 @@ impl Trace {
         }
         let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let second = micros / 1_000_000;
+        // The rate is counted under the lock of the ring, which the record needs anyway.
         let mut ring = self.ring();
         if ring.second.0 != second {
             ring.second = (second, 0);
         }
+        // Left out and counted, so that a reader knows of the gap.
         if ring.second.1 >= self.bounds.records_per_sec_max() {
             ring.skipped += 1;
             return None;
@@ -187,10 +190,12 @@ impl Trace {
     pub(super) fn push(&self, json: Bytes) {
         let mut ring = self.ring();
         ring.last += 1;
+        // With the overhead of an entry, so that many small records stay within the bound too.
         ring.bytes += json.len() + RECORD_BYTES;
         ring.records.push_back(json);
         let bytes_max = self.bounds.bytes_per_trace_max();
         let mut removed = Vec::new();
+        // A bound for each record, so that the lock is short.
         while ring.bytes > bytes_max && removed.len() < REMOVED_AT_A_TIME {
             let Some(oldest) = ring.records.pop_front() else { break };
             ring.bytes -= oldest.len() + RECORD_BYTES;
@@ -211,6 +216,7 @@ impl Trace {
         // Read before the records: none comes after the end.
         let is_over = self.is_over();
         let ring = self.ring();
+        // Numbers are positions, so the first kept record follows from the last one and their number.
         let first = ring.last + 1 - ring.records.len() as u64;
         let from = after.saturating_add(1).clamp(first, ring.last + 1);
         let (mut bytes, mut records) = (0, Vec::new());
@@ -222,6 +228,7 @@ impl Trace {
             records.push((number, json.clone()));
         }
         let last = ring.last;
+        // JSON is made without the lock.
         drop(ring);
         let next = records.last().map_or(from - 1, |(number, _)| *number);
         let record =
@@ -229,6 +236,7 @@ impl Trace {
         TracePart {
             missed: from.saturating_sub(after.saturating_add(1)),
             next,
+            // The trace is over for a reader only when the reader has everything.
             is_over: is_over && next == last,
             records: records.into_iter().map(record).collect(),
         }
