@@ -87,6 +87,7 @@ pub(crate) struct Missed;
 impl Feed {
     /// Creates a feed whose events have these numbers.
     pub(crate) fn new(numbers: Box<dyn EventSequence>) -> Self {
+        // Random, so that a follower of an earlier run is not taken for one of this run.
         let mut epoch = [0; 8];
         getrandom::fill(&mut epoch).expect("the operating system has random bytes");
         let recent = RecentEvents { entries: VecDeque::new(), missing_up_to: u64::MAX, last: 0 };
@@ -117,12 +118,14 @@ impl Feed {
         make: impl FnOnce(&dyn EventSequence) -> Option<Event>,
         now: Timestamp,
     ) -> Option<Arc<RecentEvent>> {
+        // Without a follower, the event needs no lock.
         if !self.is_kept() {
             return Some(self.recent_event(make(&*self.numbers)?));
         }
         let mut recent = self.recent();
         let event = self.recent_event(make(&*self.numbers)?);
         let asked = Timestamp(self.followed_at.load(Ordering::Relaxed));
+        // The last follower has gone: from now on events are missing, and the kept ones leave in portions.
         if now.since(asked) > KEPT_AFTER {
             recent.missing_up_to = u64::MAX;
         }
@@ -132,6 +135,7 @@ impl Feed {
         };
         drop(recent);
         drop(removed); // frees memory, and no other shard waits for that
+        // After the lock, because the woken followers need it.
         self.changed.notify_waiters();
         Some(event)
     }
@@ -165,11 +169,13 @@ impl Feed {
         recent.entries.push_back(event);
         let mut evicted = Vec::new();
         let mut bytes = self.bytes.load(Ordering::Relaxed);
+        // A bound for each event, so that a sudden large one does not hold the lock for long.
         while (recent.entries.len() > EVENTS_MAX || bytes > BYTES_MAX)
             && evicted.len() < REMOVED_AT_A_TIME
         {
             let Some(event) = recent.entries.pop_front() else { break };
             bytes = bytes.saturating_sub(event.bytes_now());
+            // A follower behind this event has missed something, and is reset.
             recent.missing_up_to = recent.missing_up_to.max(event.number_behind());
             evicted.push(event);
         }
@@ -220,11 +226,13 @@ impl Feed {
     /// The event is unknown, or so old that later ones are lost, or was inside a snapshot.
     pub(crate) fn after(&self, id: EventId) -> Result<Vec<Arc<RecentEvent>>, Missed> {
         let recent = self.recent();
+        // Of another run, or too old, or of the future.
         if id.epoch != self.epoch || !(recent.missing_up_to..=recent.last).contains(&id.number) {
             return Err(Missed);
         }
         let from = recent.entries.partition_point(|event| event.number <= id.number);
         let last = from.checked_sub(1).and_then(|at| recent.entries.get(at));
+        // A follower inside a snapshot does not know which clients it has not seen, so it begins again.
         if last.is_some_and(|last| {
             last.number == id.number && matches!(last.what, Numbered::SnapshotBegins)
         }) {

@@ -130,6 +130,7 @@ impl ClientHistory {
 
     /// Adds a connection, or replaces what was noted of it, and drops the oldest ones beyond `kept`.
     pub(crate) fn note(&mut self, connection: &ConnectionRecord, kept: u16) {
+        // The beginning and the end of a connection are noted apart, and the second replaces the first.
         let found = self.connections.binary_search_by_key(&connection.version, |it| it.version);
         match found {
             Ok(at) => self.connections[at] = connection.clone(),

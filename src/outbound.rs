@@ -127,9 +127,11 @@ pub(crate) fn tls_config(
                 roots.add(authority.clone())?;
             }
         }
+        // The system may have no authorities at all, which does not matter without TLS.
         None if are_needed => roots = roots_of_system()?,
         None => {}
     }
+    // Named here, because a process may have several providers and no default.
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -169,6 +171,7 @@ impl ServiceCaller {
     /// Creates a caller, which connects to nothing yet, with a maximum of idle connections to each host.
     pub(crate) fn new(tls: ClientConfig, idle_max: usize) -> Self {
         let mut tcp = HttpConnector::new();
+        // The TLS connector around it decides by the scheme of the URL.
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
@@ -178,6 +181,7 @@ impl ServiceCaller {
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            // A server may close an idle connection at any time, so none is kept for long.
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(idle_max)
             .build(connector);
@@ -207,6 +211,7 @@ impl ServiceCaller {
                 why: with_causes(&error),
             })?;
             let (head, body) = answer.into_parts();
+            // The bound holds while the body is read, so a large answer costs no more memory.
             let body = Limited::new(body, bytes_max).collect().await;
             let body = body.map_err(|error| CallFailure::of(with_causes(&*error)))?.to_bytes();
             Ok(ServiceAnswer { status: head.status, headers: head.headers, body })
@@ -215,6 +220,7 @@ impl ServiceCaller {
             let why = format!("no answer within {} ms", time_max.as_millis());
             Err(CallFailure::of(why))
         };
+        // One limit for all: connecting, TLS, the answer and its body.
         timeout(time_max, call).await.unwrap_or_else(late)
     }
 }

@@ -105,6 +105,7 @@ impl Owners {
         let part = limits.incomplete_packet_bytes_max.div_ceil(INCOMPLETE_PART);
         let incomplete_bytes_max = part.max(limits.packet_bytes_max.into());
         let mut limits = OwnLimits::of_each_user(limits);
+        // Also bounded by a part of the disk, because the configured limit may be larger than the machine.
         if let (Some(bytes), Some(max)) = (self.disk_bytes, &mut limits.stored_bytes_max) {
             *max = (*max).min(bytes / DISK_PART);
         }
@@ -116,12 +117,16 @@ impl Owners {
     /// Returns the account of an owner. `own` has its individual limits, which replace the general
     /// ones from now on.
     pub(crate) fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
+        // One lock for looking up and adding, so that an owner never has two accounts.
         let mut accounts = self.lock();
         let limits = own.unwrap_or_default().or(accounts.limits);
+        // The limits may have changed since the account was made.
         if let Some(account) = accounts.by_owner.get(&owner).and_then(Weak::upgrade) {
             account.set_limits(limits, accounts.incomplete_bytes_max);
             return account;
         }
+        // Accounts without a session stay as dead entries until the table has doubled, so cleaning
+        // costs little.
         if accounts.by_owner.len() >= ENTRIES_BEFORE_CLEANING.max(2 * accounts.left) {
             accounts.by_owner.retain(|_, account| account.strong_count() > 0);
             accounts.left = accounts.by_owner.len();
@@ -140,6 +145,7 @@ impl Owners {
     pub(crate) fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
         let all = self.lock();
         let (limits, incomplete_bytes_max) = (all.limits, all.incomplete_bytes_max);
+        // Kept alive by these references, and the lock ends before the functions of others are called.
         let accounts: Vec<_> = all.by_owner.values().filter_map(Weak::upgrade).collect();
         drop(all);
         for account in accounts {

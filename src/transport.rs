@@ -271,6 +271,7 @@ pub(crate) struct AnyStream<S>(pub(crate) S);
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {
     fn has_peer_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        // By type, because not every stream of an application can tell this.
         let stream = &mut self.0 as &mut dyn Any;
         if let Some(socket) = stream.downcast_ref::<TcpStream>() {
             return socket.has_peer_closed(cx);
@@ -331,10 +332,12 @@ pub(crate) fn poll_write_all(
 ) -> Poll<io::Result<()>> {
     while *written < bytes.len() {
         let n = ready!(Pin::new(&mut *transport).poll_write(cx, &bytes[*written..]))?;
+        // A transport that takes nothing would make this loop endless.
         if n == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         *written += n;
     }
+    // TLS and WebSocket may hold bytes back until they are flushed.
     Pin::new(transport).poll_flush(cx)
 }

@@ -81,6 +81,7 @@ impl Account {
 
     pub(super) fn set_limits(&self, limits: OwnLimits, incomplete_bytes_max: u64) {
         self.incomplete_bytes.max.store(incomplete_bytes_max, Ordering::Relaxed);
+        // Taken apart by name, so that a new limit cannot be forgotten here.
         let OwnLimits {
             sessions_max,
             retained_messages_max,

@@ -39,6 +39,7 @@ impl Charge {
 
     /// Changes the charge to `amount` if the account has room; returns whether it did.
     pub(crate) fn try_set(&mut self, amount: u64) -> bool {
+        // More needs room; giving back never fails.
         if amount > self.taken && !self.meter().take(amount - self.taken) {
             return false;
         }
@@ -65,6 +66,7 @@ impl Charge {
             return;
         }
         let amount = self.taken;
+        // Taken from the former account first, so that nothing counts twice.
         self.set(0);
         self.account = account.clone();
         self.set(amount);
