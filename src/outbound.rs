@@ -114,8 +114,8 @@ pub(crate) enum TlsFault {
     Tls(#[from] rustls::Error),
 }
 
-/// Returns a configuration that trusts these authorities, or without them those of the system. These
-/// are read only if they are needed.
+/// Returns a configuration that trusts these authorities; `None`: those of the system, which are read only
+/// if they are needed.
 pub(crate) fn tls_config(
     authorities: Option<&[CertificateDer<'static>]>,
     are_needed: bool,

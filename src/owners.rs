@@ -99,7 +99,7 @@ impl Owners {
         owners
     }
 
-    /// Changes what each owner may have; [`Self::refresh`] tells those that are there.
+    /// Changes the limits of each owner; [`Self::refresh`] passes them on to existing accounts.
     pub(crate) fn set_limits(&self, limits: &Limits) {
         // A packet of the largest size has room, however small the limit is.
         let part = limits.incomplete_packet_bytes_max.div_ceil(INCOMPLETE_PART);

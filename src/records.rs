@@ -70,7 +70,7 @@ impl Put {
         Self { name, value: value.into(), expected: Expected::Any, expires_at: None }
     }
 
-    /// Sets what the record must be now.
+    /// Sets the expected present state of the record.
     #[must_use]
     pub const fn expecting(mut self, expected: Expected) -> Self {
         self.expected = expected;

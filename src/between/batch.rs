@@ -73,7 +73,7 @@ pub(crate) enum RemoteMessage {
 pub(crate) enum RemoteTargets {
     /// All targets on that shard in the plan with this index in the batch.
     Planned(usize),
-    /// The same; a call waits to know what becomes of each delivery.
+    /// The same; a call waits for the outcome of each delivery.
     Awaited(usize, ReceiptCall),
     /// The same; the deliveries are part of a trace.
     Traced(usize, Arc<MessageTrace>),

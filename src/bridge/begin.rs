@@ -15,7 +15,7 @@ use super::{
 };
 use crate::mqtt::{Decoded, Packet, ProtocolVersion, ReasonCode, RetainHandling, decode, encode};
 
-/// Connects the session; returns its stream, what has come behind CONNACK, and whether the session
+/// Connects the session; returns its stream, the bytes behind CONNACK, and whether the session
 /// was there.
 pub(super) async fn connect_session(
     bridge: &Bridge,
@@ -65,7 +65,7 @@ pub(super) struct ConnectionBegin<'a> {
 }
 
 impl ConnectionBegin<'_> {
-    /// Writes what a connection begins with on each side. Returns the number of SUBACKs that come.
+    /// Writes the first packets of a connection on each side; returns the number of SUBACKs to expect.
     pub(super) fn write(&self, translator: &mut Translator<'_>) -> usize {
         let remote = translator.remote;
         let is_fresh = |filter: &str| self.fresh.iter().any(|one| one == filter);

@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite> PumpEnd<S> {
         Self { reader, writer, received, written: 0, must_flush: false }
     }
 
-    /// Notes what was written of the translated bytes.
+    /// Notes the number of translated bytes that were written.
     fn wrote(&mut self, bytes: &mut Vec<u8>, written: io::Result<usize>) -> io::Result<()> {
         let written = written?;
         // Nothing was left to write, so the step was a flush.
@@ -156,7 +156,7 @@ impl<'m> Pump<'m> {
         }
     }
 
-    /// Moves packets until the connection ends or `halt` is ready. `tell` gets what the owner must know.
+    /// Moves packets until the connection ends or `halt` is ready. `tell` gets the notes for the owner.
     pub(super) async fn run(
         &mut self,
         halt: impl Future<Output = ()>,
@@ -181,7 +181,7 @@ impl<'m> Pump<'m> {
         }
     }
 
-    /// Waits until one of the sides takes or has bytes.
+    /// Waits until one of the sides accepts or has bytes.
     async fn step(&mut self, halt: std::pin::Pin<&mut impl Future<Output = ()>>) -> PumpStep {
         let Self { translator, local, remote, keeping_alive, .. } = self;
         let to_remote = &translator.to_remote[remote.written..];

@@ -1,5 +1,5 @@
-//! The topics of a bridge: which filters it subscribes to on each side, and what a topic is called on
-//! the other side.
+//! The topics of a bridge: which filters it subscribes to on each side, and the name of a topic on the
+//! other side.
 //!
 //! Pure. Of several topics that match, the first one in the configuration decides.
 
@@ -52,13 +52,13 @@ impl Routes {
         Self(routes.collect())
     }
 
-    /// Returns what a topic of this broker is called at the other one; `None` if it does not go there.
+    /// Returns the name of a topic of this broker at the other one; `None` if it does not go there.
     pub(super) fn out<'a>(&self, topic: &'a str) -> Option<Cow<'a, str>> {
         let mut all = self.0.iter().filter(|route| route.direction.goes_out());
         all.find_map(|route| route.local.renamed(&route.remote, topic))
     }
 
-    /// Returns what a topic of the other broker is called here; `None` if it does not come here.
+    /// Returns the name of a topic of the other broker here; `None` if it does not come here.
     pub(super) fn comes_in<'a>(&self, topic: &'a str) -> Option<Cow<'a, str>> {
         let mut all = self.0.iter().filter(|route| route.direction.comes_in());
         all.find_map(|route| route.remote.renamed(&route.local, topic))
@@ -113,7 +113,7 @@ impl Routes {
 }
 
 impl RouteSide {
-    /// Returns what a topic of this side is called on the other one; `None` if it does not match.
+    /// Returns the name of a topic of this side on the other one; `None` if it does not match.
     fn renamed<'a>(&self, other: &Self, topic: &'a str) -> Option<Cow<'a, str>> {
         if !filter_matches(&self.filter, topic) {
             return None;

@@ -42,7 +42,7 @@ impl BridgeState {
         self.lock().clone()
     }
 
-    /// Enters a phase; what belonged to the former one is forgotten.
+    /// Enters a phase, and forgets the facts about the former one.
     pub(super) fn enter(&self, phase: BridgePhase, now: Timestamp) {
         let mut current = self.lock();
         let last_fault = current.last_fault.take();

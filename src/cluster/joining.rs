@@ -78,7 +78,7 @@ impl ClusterMember {
         self.shared.node.get().is_some_and(ClusterNode::may_act)
     }
 
-    /// Returns what the node knows; none until NATS was reached.
+    /// Returns the view of the node; `None` until NATS was reached.
     #[must_use]
     pub fn status(&self) -> Option<NodeStatus> {
         self.shared.node.get().map(ClusterNode::status)

@@ -128,7 +128,7 @@ impl ClusterNode {
         now().millis() < self.shared.acts_until.load(Ordering::Acquire)
     }
 
-    /// Returns what the node knows, as it was at most 100 ms ago.
+    /// Returns the view of the node, at most 100 ms old.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         self.status.borrow().clone()

@@ -250,7 +250,7 @@ impl OwnRoutes {
         Some(flying.append.clone())
     }
 
-    /// Takes in where an entry is. Without an answer, the same is written again.
+    /// Handles the position of a written entry. Without an answer, the same entry is written again.
     pub fn handle_appended(&mut self, number: u64, sequence: Sequence) {
         // The answer may be to a former entry.
         let Some(flying) = self.in_flight.take_if(|flying| flying.append.number == number) else {
@@ -384,7 +384,7 @@ impl RemoteRoutes {
             .map(|(node, _)| node)
     }
 
-    /// Applies an entry; returns what changes in the index. An entry that cannot be read, of an earlier
+    /// Applies an entry; returns the changes of the index. An entry that cannot be read, of an earlier
     /// life, or that was applied already changes nothing.
     pub fn handle_entry(
         &mut self,

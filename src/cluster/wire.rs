@@ -48,7 +48,7 @@ pub fn encode<T: Wire>(value: &T) -> Bytes {
     postcard::to_extend(value, begun).map(Bytes::from).unwrap_or_default()
 }
 
-/// Reads the value that the bytes are, and nothing more.
+/// Decodes a value from all of these bytes.
 ///
 /// # Errors
 /// Any [`WireError`].

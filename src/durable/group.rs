@@ -29,7 +29,7 @@ impl SyncPolicy {
     }
 }
 
-/// Replaces what a topic retains by its state at the time of writing: shards may hand over retained
+/// Replaces the retained message of a topic by that at the time of writing: shards may hand over retained
 /// messages of one topic in another order than they arose.
 pub(super) fn resolve_retained(changes: &mut [Change], retained: &Retained) {
     for change in changes {

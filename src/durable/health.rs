@@ -89,7 +89,7 @@ impl Health {
         }
     }
 
-    /// Notes that there is room only for what was promised already.
+    /// Notes that there is room only for changes that were promised already.
     fn note_full(&self) {
         if self.state.swap(FULL, Ordering::AcqRel) != FULL {
             tracing::error!(

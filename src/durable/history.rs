@@ -189,7 +189,7 @@ impl History {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Hands a portion of what waits to the store, unless the former portion is still on its way.
+    /// Hands a portion of the waiting notes to the store, unless the former portion is still on its way.
     pub(crate) fn write_some(self: &Arc<Self>, limits: HistoryLimits, now: Timestamp) {
         let is_in_trouble =
             |keeper: &Arc<Keeper>| keeper.health.trouble().is_some() || !keeper.takes_more();
@@ -256,7 +256,7 @@ impl History {
         }
     }
 
-    /// Returns what an owner may have: the rings of its online clients stay.
+    /// Returns the share of an owner. The rings of its online clients stay.
     fn share(&self, limits: HistoryLimits) -> HistoryShare {
         let all = self.records_max(limits);
         let records_max = match limits.records_per_owner_max {

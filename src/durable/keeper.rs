@@ -1,4 +1,4 @@
-//! Stores what must survive the broker: passes the changes of all shards to the store, in groups,
+//! Stores all changes that must survive the broker: passes the changes of all shards to the store, in groups,
 //! and tells each shard which tickets are stored.
 //!
 //! A store whose writes take time has a thread of its own; a store without that cost is called
@@ -224,8 +224,8 @@ impl Keeper {
         }
     }
 
-    /// Tries to apply what an immediate store has not taken so far, or finds out whether the store
-    /// works again; returns the place up to which the store has all changes.
+    /// Tries to apply the changes that an immediate store has not taken so far, or finds out whether the
+    /// store works again; returns the place up to which the store has all changes.
     pub(crate) fn apply_again(&self, now: Timestamp) -> HandedOver {
         let mut unapplied = lock(&self.unapplied);
         if !unapplied.changes.is_empty() || self.health.trouble().is_some() {
@@ -234,8 +234,8 @@ impl Keeper {
         HandedOver(unapplied.applied)
     }
 
-    /// Applies a change that belongs to no shard, after what an immediate store has not taken so far;
-    /// returns whether the store has it.
+    /// Applies a change that belongs to no shard, after the changes that an immediate store has not taken so
+    /// far; returns whether the store has it.
     fn apply_behind_others(&self, change: Change, now: Timestamp) -> bool {
         // Locked until the end, because a store takes one group at a time.
         let mut unapplied = lock(&self.unapplied);

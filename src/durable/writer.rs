@@ -149,7 +149,7 @@ fn tell(callers: Vec<mpsc::SyncSender<()>>) {
 }
 
 impl Writer {
-    /// Writes what it is ordered to, until no more orders follow.
+    /// Carries out orders until no more follow.
     pub(crate) fn run(&self, orders: &Receiver<Order>) {
         let mut clock_noted_at: Option<Instant> = None;
         let mut unsynced_since: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! Builds an Application Message from what an application wants to publish.
+//! Builds an Application Message from the values that an application publishes.
 //!
 //! Checks what the decoder checks in the PUBLISH of a client, and what the broker checks before it
 //! routes one. Does not know the configured limits. `Broker::publish` calls it.

@@ -42,7 +42,7 @@ pub(crate) struct DeliveryCounts {
 }
 
 impl DeliveryCounts {
-    /// Adds what was reported since.
+    /// Adds the counts that were reported since.
     pub(crate) const fn add(&mut self, since: Self) {
         self.delivered += since.delivered;
         self.acknowledged += since.acknowledged;
@@ -59,7 +59,7 @@ pub(crate) struct ReceiptLog {
 }
 
 impl ReceiptLog {
-    /// Notes what became of deliveries.
+    /// Notes outcomes of deliveries.
     pub(crate) fn note(&self, call: ReceiptCall, since: DeliveryCounts) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         match reports.last_mut() {
@@ -115,7 +115,7 @@ impl DeliveryStep {
     }
 }
 
-/// Learns what becomes of one delivery.
+/// Is told each step of one delivery.
 pub(crate) trait DeliveryWatcher: Send + Sync {
     /// Takes the next step.
     fn note(&self, step: DeliveryStep);
@@ -133,7 +133,7 @@ const WAITING: u8 = 0;
 const SENT: u8 = 1;
 const DONE: u8 = 2;
 
-/// Reports what becomes of one delivery.
+/// Reports the outcome of one delivery.
 pub(crate) struct Receipt {
     reports_to: ReportsTo,
     state: AtomicU8,

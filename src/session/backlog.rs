@@ -236,7 +236,7 @@ impl Session {
         }
     }
 
-    /// Returns what the client accepts through one of its subscriptions.
+    /// Returns the bounds of messages that the client accepts through one of its subscriptions.
     #[must_use]
     pub fn accepts(&self, filter: &str) -> Option<Accepts> {
         let subscription = self.subscription(filter)?;

@@ -296,7 +296,7 @@ impl Link {
         self.traffic.bytes_in += bytes as u64;
     }
 
-    /// Returns what has passed over the connection.
+    /// Returns the numbers of messages and bytes that have passed over the connection.
     #[must_use]
     pub const fn traffic(&self) -> LinkTraffic {
         self.traffic

@@ -291,8 +291,8 @@ impl Session {
         self.outgoing.queue().keeping.as_ref().is_some_and(|k| k.in_flight_unread.messages > 0)
     }
 
-    /// Returns the place from which the queue is to be read from the store, if messages wait there
-    /// alone.
+    /// Returns the place from which the next read of the queue in the store begins, if messages wait
+    /// there alone.
     #[must_use]
     pub fn unread_from(&self) -> Option<(SessionNumber, QueuePlace)> {
         let keeping = self.outgoing.queue().keeping.as_ref()?;

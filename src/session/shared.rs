@@ -79,8 +79,7 @@ impl<'a> SharedPublication<'a> {
         allocated.get_or_insert_with(|| Arc::new(make())).clone()
     }
 
-    /// Returns whether the payload is to be written from its shared buffer: copying it is not
-    /// cheaper.
+    /// Returns whether the payload is written from its shared buffer, because copying it is not cheaper.
     pub(super) const fn has_large_payload(&self) -> bool {
         self.publication.payload.len() >= LARGE_BYTES_MIN
     }

@@ -52,8 +52,8 @@ impl Session {
             && self.link.as_ref().is_some_and(|link| link.has_room())
     }
 
-    /// Returns whether messages in memory are to be examined, or the store is to be told that
-    /// subscriptions have ended.
+    /// Returns whether messages in memory must be examined, or the store must be told that subscriptions
+    /// have ended.
     #[must_use]
     pub fn must_examine(&self) -> bool {
         self.outgoing.queue().must_examine()

@@ -99,7 +99,7 @@ pub(crate) struct Core {
     pub(crate) versions: Versions,
     /// The keeper; `None` if the broker has no store.
     pub(crate) keeper: Option<Arc<Keeper>>,
-    /// The records: what callers have set, and several nodes will share.
+    /// The records: settings of callers, which several nodes will share.
     pub(crate) records: Arc<StoredRecords>,
     /// The histories of clients.
     pub(crate) history: Arc<History>,

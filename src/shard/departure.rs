@@ -1,4 +1,4 @@
-//! The end of a connection: its reason, and what follows from it.
+//! The end of a connection: its reason and its consequences.
 
 use std::sync::Arc;
 

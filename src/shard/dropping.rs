@@ -122,7 +122,7 @@ impl Shard {
         episodes.insert(slot, episode);
     }
 
-    /// Returns what the queue of a slot is losing at present.
+    /// Returns the present loss of the queue of a slot.
     pub(in crate::shard) fn losing(&self, slot: u32, client_id: &Arc<str>) -> Option<Losing> {
         let episode = self.dropping.0.get(&slot)?;
         let is_its = Arc::ptr_eq(&episode.client_id, client_id);

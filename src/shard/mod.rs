@@ -1,4 +1,4 @@
-//! One shard: its sessions, online and offline, and what happens to them.
+//! One shard: its sessions, online and offline, and all events that concern them.
 //!
 //! Everything here runs on the shard's thread, one step after the other. The registry and the
 //! connections of the shard share it, and never hold it across an await. It knows no actors: it

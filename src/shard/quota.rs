@@ -20,7 +20,7 @@ use crate::{
 const EXPIRED_AT_ONCE_MAX: usize = 1_024;
 
 impl Shard {
-    /// Retains or clears what `slot`, or the broker itself, has published. [MQTT-3.3.1-5]
+    /// Retains or clears a message of `slot` or of the broker itself. [MQTT-3.3.1-5]
     /// [MQTT-3.3.1-6] [MQTT-3.3.1-7]
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Returns a piece of work that handles what a connection has read.
+    /// Returns a piece of work that handles the bytes that a connection has read.
     pub(in crate::shard) const fn of_read(now: Timestamp) -> Self {
         let mut turn = Self::at(now);
         turn.nodes_left = NODES_AT_ONCE_MAX;

@@ -184,7 +184,7 @@ impl Shard {
             && search.caller.as_ref().is_none_or(|caller| caller.may_observe(rules, client_id))
     }
 
-    /// Describes a client, without what only its connection knows.
+    /// Describes a client, except for facts that only its connection knows.
     pub(crate) fn describe(&self, client_id: &str) -> Option<ClientSession> {
         let slot = self.known(client_id)?;
         let found = self.slot(slot)?;

@@ -58,8 +58,8 @@ pub(crate) struct ReceiveSpan {
 }
 
 impl Tracer {
-    /// Returns the span of a message, if it is to be traced: it has one user property `traceparent`,
-    /// which says so.
+    /// Returns the span of a message if the broker traces it: it has one user property `traceparent`, which
+    /// requests this.
     pub(crate) fn receive<'a>(
         self: &Arc<Self>,
         properties: UserProperties<'_>,

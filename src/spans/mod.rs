@@ -82,7 +82,7 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// Creates a tracer that counts what it drops in `metrics`. `seed` is random.
+    /// Creates a tracer that counts dropped spans in `metrics`. `seed` is random.
     #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only an exporter needs it"))]
     pub(crate) fn new(options: TraceOptions, metrics: Arc<OtlpMetrics>, seed: u64) -> Arc<Self> {
         let rate = RateLimiter::direct(Quota::per_second(options.per_sec_max));
@@ -97,7 +97,7 @@ impl Tracer {
         })
     }
 
-    /// Returns the caller's span if this message or call is to be traced.
+    /// Returns the caller's span if the broker traces this message or call.
     pub(crate) fn accept(&self, traceparent: &str) -> Option<TraceParent> {
         let parent = TraceParent::parse(traceparent)?;
         if !parent.is_sampled || !parent.is_within(self.options.percent) {

@@ -51,7 +51,7 @@ impl<'a> ChangedObject<'a> {
         if is_pattern { Self::Clients(name) } else { Self::User(name) }
     }
 
-    /// Returns the name of its kind.
+    /// Returns the name of the kind of target.
     pub(crate) const fn kind(self) -> &'static str {
         match self {
             Self::Client(_) => "client_id",
@@ -67,7 +67,7 @@ impl<'a> ChangedObject<'a> {
         }
     }
 
-    /// Returns its name.
+    /// Returns the name of the target.
     pub(crate) const fn name(self) -> &'a str {
         match self {
             Self::Client(name)
@@ -98,7 +98,7 @@ pub(crate) struct Made<'a> {
 }
 
 impl Told {
-    /// Logs at `debug` what a call has done.
+    /// Logs the effect of a call at `debug`.
     pub(crate) fn call_made(&self, caller: &Subject<'_>, made: Made<'_>) {
         // Asked first, because everything below allocates.
         if !tracing::enabled!(target: CALLS, tracing::Level::DEBUG) {

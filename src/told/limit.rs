@@ -141,8 +141,8 @@ pub(super) struct Quiet {
 }
 
 impl Limiter {
-    /// Returns whether a line may be written: the number of lines of its address and kind that were
-    /// omitted before it, or `None`.
+    /// Returns the number of lines of its address and kind that were omitted before it, if a line may be
+    /// written; otherwise `None`.
     pub(super) fn allow(&mut self, kind: LineKind, address: IpAddr, now: u64) -> Option<u32> {
         let at = kind as usize;
         let has_room_in_all = self.all[at].has_room(kind.all(), now);

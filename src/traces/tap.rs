@@ -74,7 +74,7 @@ impl TracedEvent<'_> {
         }
     }
 
-    /// Records it in a trace.
+    /// Records this event in a trace.
     pub(crate) fn record(
         &self,
         trace: &Trace,

@@ -307,7 +307,7 @@ impl WebhookBacklog {
         }
     }
 
-    /// Returns whether there is room for what matters less than presence: the endpoint keeps up.
+    /// Returns whether there is room for events that matter less than presence, because the endpoint keeps up.
     pub(super) fn has_room_for_less(&self) -> bool {
         lock(&self.state).bytes <= self.bounds.backlog_bytes_max / 2
     }
@@ -354,7 +354,7 @@ impl WebhookBacklog {
         Some(WebhookMessage { message_id: batch.message_id, body: batch.body })
     }
 
-    /// Drops the first batch, which somebody else has removed from the records.
+    /// Drops the first batch after another part of the broker has removed it from the records.
     async fn drop_unreadable(&self) {
         {
             let mut state = lock(&self.state);
@@ -439,7 +439,7 @@ impl State {
         Some(batch)
     }
 
-    /// Notes records that are to be removed.
+    /// Notes records that must be removed.
     fn forget(&mut self, name: &str, records: Range<u64>) {
         self.to_remove.extend(records.filter_map(|number| key_of(name, number)));
     }

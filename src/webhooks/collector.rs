@@ -1,4 +1,4 @@
-//! Follows the feed for one webhook, and stores what it reads in batches.
+//! Follows the feed for one webhook, and stores its events in batches.
 
 use std::{sync::Arc, time::Duration};
 

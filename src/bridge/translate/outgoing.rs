@@ -1,4 +1,4 @@
-//! From the session to the other broker: messages, and what becomes of their acknowledgements.
+//! Messages from the session to the other broker, and their acknowledgements.
 
 use std::borrow::Cow;
 
@@ -88,7 +88,7 @@ impl Translator<'_> {
         self.tell_remote(&Packet::PubRel(Ack::success(id)));
     }
 
-    /// Answers what the other broker will not, because the message has a lower QoS there.
+    /// Sends the acknowledgements that the other broker will not send, because the message has a lower QoS there.
     fn answer_lowered(&mut self, publish: &Publish<'_>, sent: QoS) {
         let Some(id) = publish.packet_id else { return };
         match (publish.flags.qos, sent) {

@@ -209,7 +209,7 @@ impl StreamFollower {
         true
     }
 
-    /// Takes a message in; returns what to give out first.
+    /// Handles a message; returns the event to report first.
     fn take(
         &mut self,
         message: FollowedMessage,
@@ -256,8 +256,8 @@ impl StreamFollower {
         self.gap.is_some_and(is_in_gap)
     }
 
-    /// Is at the end of what the server of the consumer has. That server may be behind the leader of the
-    /// stream, and what it lacks then comes soon.
+    /// Notes the end of the messages that the server of the consumer has. This server may be behind the
+    /// leader of the stream; the missing messages then come soon.
     fn come_to_the_end(&mut self) {
         if self.last < self.until && !self.is_quiet {
             return;

@@ -29,8 +29,8 @@ pub(super) struct LeaderMove {
     pub(super) to: String,
 }
 
-/// Returns the moves after which the streams have as many leaders as can be: for each stream of the most
-/// burdened server one move to the least burdened, while that evens them out.
+/// Returns the moves that spread the leaders: for each stream of the server with the most leaders, one move
+/// to the server with the fewest, as long as that evens them out.
 pub(super) fn moves(leaders: &[StreamLeader]) -> Vec<LeaderMove> {
     let mut now: Vec<&str> = leaders.iter().map(|stream| stream.leader.as_str()).collect();
     let mut burdens: BTreeMap<&str, usize> = BTreeMap::new();

@@ -15,7 +15,7 @@ pub enum NatsLoginError {
     /// The file cannot be read.
     #[error("read {0}: {1}")]
     Unreadable(String, io::Error),
-    /// The file is not what it is said to be.
+    /// The file does not have the form that its option names.
     #[error("use {0}: it has no {1}")]
     Malformed(String, &'static str),
 }

@@ -9,7 +9,7 @@
 //! | `settings`, `login` | servers, prefix, TLS, and the credentials of the node |
 //! | `link` | one connection, and questions with a deadline |
 //! | `streams` | makes streams and buckets, or checks them |
-//! | `write` | one write, and what became of it |
+//! | `write` | one write, and its outcome |
 //! | `follow` | follows a stream without a gap |
 //! | `leaders` | spreads the leaders of streams |
 //! | `records` | the records of the broker in a bucket |

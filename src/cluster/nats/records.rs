@@ -55,7 +55,7 @@ const ATTEMPTS_MAX: usize = 8;
 /// The pause between two attempts when the server does not name the obstacle.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a node looks for what has expired.
+/// The interval at which a node looks for expired records.
 const TIDYING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Expired records, and marks of removals, that a node removes at a time.
@@ -323,7 +323,7 @@ async fn follow(
     }
 }
 
-/// Removes what has expired and sweeps old marks, until the records or the link end.
+/// Removes expired records and sweeps old marks, until the records or the link end.
 async fn tidy(records: std::sync::Weak<SharedRecords>) {
     let mut ticks = interval(TIDYING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Writes to streams and buckets, and what became of them. A write is sent once; only a compare-and-set
+//! Writes to streams and buckets, and their outcomes. A write is sent once; only a compare-and-set
 //! by revision decides anything.
 //!
 //! Knows subjects, headers and error codes of JetStream; does not know what is written. Called by the

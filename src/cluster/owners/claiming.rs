@@ -424,7 +424,8 @@ impl ClientOwners {
         self.set_step(key, ClaimStep::Confirming(Settling::new(record, revision, now)));
     }
 
-    /// The record names this node as the holder. Without a revision it did, and has moved on.
+    /// Finishes a claim after the record has named this node as the holder. Without a revision, the record
+    /// has changed since.
     fn finish(
         &mut self,
         key: ClientKey,

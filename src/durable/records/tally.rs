@@ -30,7 +30,7 @@ pub(crate) struct RecordAmount {
 }
 
 impl RecordAmount {
-    /// Returns what one record takes.
+    /// Returns the amount of one record.
     fn of(name: &RecordKey, value: &[u8]) -> Self {
         let bytes = RECORD_BYTES + (name.key().len() + value.len()) as u64;
         Self { records: 1, bytes }

@@ -17,7 +17,7 @@ const MESSAGES_SLACK: usize = 256;
 const BYTES_SLACK: usize = 64 * 1024;
 
 impl Queue {
-    /// Returns what the store has of the session.
+    /// Returns the number and the bytes of the messages that the store has of the session.
     fn stored_amount(&self) -> Amount {
         let Some(keeping) = &self.keeping else { return Amount::default() };
         let (beyond, unread) = (keeping.beyond, keeping.in_flight_unread);

@@ -166,13 +166,13 @@ impl Shard {
         }
     }
 
-    /// Notes that a session has ended, once what has been noted so far is stored.
+    /// Notes that a session has ended, after all changes that were noted before are stored.
     pub(in crate::shard) fn end_then(&mut self, session: SessionNumber) {
         self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));
     }
 
-    /// Notes that a Will was published, once what has been noted so far is stored: its receivers
-    /// may be on another shard.
+    /// Notes that a Will was published, after all changes that were noted before are stored: its
+    /// receivers may be on another shard.
     pub(in crate::shard) fn drop_will_then(&mut self, slot: u32) {
         let number = self.slot(slot).and_then(|found| found.session.number());
         self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
@@ -251,7 +251,7 @@ impl Shard {
         stored.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
     }
 
-    /// Sends what was collected: changes to the keeper, deliveries to the other shards. Ends the charge
+    /// Sends the collected changes to the keeper, and the deliveries to the other shards. Ends the charge
     /// to an owner.
     pub(crate) fn flush(&mut self) {
         // A ticket that is stored immediately may cause further changes.
@@ -342,7 +342,8 @@ impl Shard {
         }
     }
 
-    /// Tries again to store what an immediate store has not taken, and notes which tickets it has.
+    /// Tries again to store the changes that an immediate store has not taken, and notes the tickets that it
+    /// has.
     pub(in crate::shard) fn apply_again(&mut self) {
         let is_in_trouble = self.trouble().is_some() && self.is_immediate();
         if !is_in_trouble && self.tickets.unapplied.is_empty() {

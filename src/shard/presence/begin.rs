@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Shard {
-    /// Gives the session what its new connection brings, and notes it for the store.
+    /// Applies the Will, the settings and the Session Expiry Interval of a new connection to the session,
+    /// and notes them for the store.
     pub(super) fn begin_session(
         &mut self,
         slot: u32,

@@ -10,8 +10,8 @@ use crate::{
     shard::connect::AcceptedConnect,
 };
 
-/// Returns the Session Expiry Interval of the session, in seconds: that of the sticky settings, or what
-/// the client asks for. Before MQTT 5.0, a session that ends with its connection stays so.
+/// Returns the Session Expiry Interval of the session, in seconds: that of the sticky settings, or of
+/// CONNECT. Before MQTT 5.0, a session that ends with its connection stays so.
 /// [MQTT-3.1.2-6 of 3.1.1]
 pub(super) fn session_expiry(connect: &AcceptedConnect, limits: &Limits) -> u32 {
     let expiry = wanted_expiry(connect);

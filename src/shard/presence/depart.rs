@@ -187,7 +187,7 @@ impl Shard {
         self.publish_and_retain(&publication, publisher, now);
     }
 
-    /// Does what is due for a slot when its timer fires.
+    /// Does the due work of a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
         // Identity and Keep Alive concern the connection; they may send it off before the session is judged.
         self.tell_identity_expired(slot, now);
@@ -256,7 +256,7 @@ impl Shard {
     }
 
     /// Tells the groups of a session's shared subscriptions whether its client is connected, because
-    /// messages go to connected members first, and lets them share what waits.
+    /// messages go to connected members first, and lets them share the waiting messages.
     pub(in crate::shard) fn tell_groups(&mut self, slot: u32) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.begin_scan_again();

@@ -96,7 +96,7 @@ impl Shard {
         }
     }
 
-    /// Removes a portion of what a session that has ended leaves behind.
+    /// Removes a portion of the subscriptions and messages of a session that has ended.
     pub(in crate::shard) fn end_some(&mut self, slot: u32, now: Timestamp) -> Progress {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Progress::Done };
         let Some(mut ending) = found.chores_mut().ending.take() else { return Progress::Done };

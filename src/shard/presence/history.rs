@@ -121,7 +121,7 @@ impl Shard {
     }
 }
 
-/// Returns what the history has of a slot's present or last connection.
+/// Returns the history's record of a slot's present or last connection.
 fn record_of(
     found: &Slot,
     protocol: ProtocolVersion,

@@ -62,7 +62,7 @@ impl Rounds {
         Self { only: Some(account), ..Self::default() }
     }
 
-    /// Returns what was found so far.
+    /// Returns the findings so far.
     pub(crate) const fn found(&self) -> Rechecked {
         self.found
     }
@@ -314,7 +314,7 @@ impl Shard {
         }
     }
 
-    /// Does the same without an event.
+    /// Withdraws subscriptions without an event.
     pub(in crate::shard) fn withdraw_untold<'f>(
         &mut self,
         slot: u32,

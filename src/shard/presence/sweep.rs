@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Shard {
-    /// Tells every connection whose deadline has passed, and does what is due for offline sessions.
+    /// Tells every connection whose deadline has passed, and does the due work of offline sessions.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
         let passed = self.deadlines.begin_sweep(now);
         self.tell_expired(now);

@@ -110,8 +110,8 @@ impl Shard {
         }
     }
 
-    /// Lets other members take what waits at a slot for its shared subscriptions, or for those that
-    /// it has just lost.
+    /// Lets other members take the messages that wait at a slot for its shared subscriptions, or for those
+    /// that it has just lost.
     pub(in crate::shard) fn offer_backlogs<'f>(
         &mut self,
         slot: u32,

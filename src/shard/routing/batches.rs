@@ -83,8 +83,8 @@ impl Shard {
         batch.deliveries.push(delivery);
     }
 
-    /// Sends what was collected for the other shards, one batch to each; returns how many of them
-    /// the ticket awaits.
+    /// Sends the collected messages to the other shards, one batch to each; returns the number of batches
+    /// that the ticket awaits.
     pub(in crate::shard) fn flush_batches(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
         let announced = std::mem::take(&mut self.batches.announced);

@@ -1,5 +1,5 @@
-//! The targets of what a connection publishes: from its last topic, from the shard's cache, or from
-//! the index.
+//! The targets of the messages of a connection: from its last topic, from the cache of the shard, or
+//! from the index.
 //!
 //! Knows rules and plans; sends nothing.
 

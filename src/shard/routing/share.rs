@@ -223,7 +223,8 @@ impl Shard {
         }
     }
 
-    /// Does the same for a subscriber in this process.
+    /// Offers the message to a subscriber in this process; returns whether the subscriber has it, or has
+    /// finally dropped it.
     fn offer_in_process(
         &mut self,
         member: &Target,

@@ -23,7 +23,7 @@ use crate::{
 const RECEIPT_MILLIS: u64 = 60_000;
 
 impl Shard {
-    /// Returns the span of a PUBLISH that is to be traced.
+    /// Returns the span of a PUBLISH if the broker traces it.
     #[inline] // Few messages have user properties.
     pub(in crate::shard) fn span_of(
         &self,

@@ -31,7 +31,7 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// are missing here are looked up in the store.
 pub(super) type KnownSessions = Map<SessionNumber, QueuePlace>;
 
-/// Collects changes by what they affect.
+/// Collects changes by session, or by their kind if they belong to none.
 pub(super) struct Group<'a> {
     database: &'a Database,
     known: &'a KnownSessions,

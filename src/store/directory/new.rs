@@ -29,7 +29,7 @@ pub struct NewStore {
 
 impl NewStore {
     /// Locks `directory`, which is created if it does not exist, and begins an empty store there.
-    /// Removes what an earlier process has left unfinished.
+    /// Removes an unfinished store of an earlier process.
     ///
     /// # Errors
     /// If there is a store already, or the directory cannot be created or written, or is in use.

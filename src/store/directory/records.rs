@@ -293,7 +293,7 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// Reads what a queue record adds to the count, without its message.
+/// Reads the size and the expiry of a queue record, without its message.
 pub(super) fn weigh_queued(bytes: &[u8]) -> Option<Weight> {
     let QueuedHead { flags, size, expires_at } = queued_head(&mut RecordReader::new(bytes))?;
     Some(Weight { qos: flags.qos()?, size, expires_at })

@@ -168,13 +168,14 @@ impl RecordsCopy {
         }
     }
 
-    /// Begins to read everything once more. Until it is complete, the copy has what it had.
+    /// Begins to read everything once more. Until this is complete, the copy keeps its records.
     pub(super) fn restart(&mut self) {
         self.told_again = Some(BTreeSet::new());
         self.marks.clear();
     }
 
-    /// Ends the reading of everything that the bucket had up to a sequence: what it did not have is gone.
+    /// Ends the reading of everything that the bucket had up to a sequence. Removes the records that the
+    /// bucket did not have.
     pub(super) fn complete(&mut self, sequence: Revision) {
         self.applied = self.applied.max(sequence);
         self.is_current = true;
