@@ -176,7 +176,7 @@ async fn decode_and_accept(
 
 /// Moves a connection to the home shard of its client identifier.
 fn send_home(mut arrival: TakeClient, came_to: Option<ShardNumber>, core: &Core) {
-    let home = core.home(&arrival.connect.client_id);
+    let home = core.home(&arrival.connect.client_id); // [MQTT-3.1.3-2]
     let Some(door) = core.arrivals(home) else {
         return;
     };
@@ -287,7 +287,7 @@ async fn accept_connect(
     // Last, so that a refused client never takes a place from an accepted one.
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
-        is_assigned,
+        is_assigned, // CONNACK tells the identifier then. [MQTT-3.1.3-7]
         version,
         is_bridge: connect.is_bridge,
         clean_start: connect.clean_start,
@@ -297,7 +297,7 @@ async fn accept_connect(
         settings: None,
         receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
-        topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
+        topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0), // [MQTT-3.1.2-27]
         problem_information: connect.properties.request_problem_information.unwrap_or(true),
         // [MQTT-3.1.2-28]
         wants_response_information: connect.properties.request_response_information == Some(true),
@@ -450,7 +450,7 @@ fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
         topic: will.topic,
         payload: will.payload,
         qos: will.qos,
-        retain: will.retain,
+        retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
         properties: &properties,
         expires_at: None,
     };
@@ -484,7 +484,7 @@ async fn refuse(
         let bytes = answer.encode();
         let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
     }
-    // A refusal always ends the connection, also where no answer was sent. [MQTT-3.2.2-7]
+    // A refusal always ends the connection, with or without an answer. [MQTT-3.2.2-7] [MQTT-4.13.2-1]
     let is_shut = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
     // Only a client that was sent an answer can lose it by a reset.
     if refusal.answer.is_some() && matches!(is_shut, Ok(Ok(()))) {
