@@ -6,8 +6,6 @@
 
 mod authentication;
 mod reading;
-mod rest;
-mod tail;
 mod takeover;
 mod traced;
 mod writing;
@@ -27,7 +25,6 @@ use tracing::Span;
 
 use self::reading::Reading;
 use crate::{
-    actors::connection::{rest::Rest, tail::Tail},
     control::{ControlError, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
@@ -36,6 +33,7 @@ use crate::{
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
         refusal::reason_of,
+        stream::{rest::Rest, tail::Tail},
     },
     transport::{Transport, poll_write_all},
 };

@@ -4,7 +4,6 @@
 //! registry answers at once what it knows itself, and forwards to the Connection actor what the
 //! connection must do. It starts a Connection actor for each socket that arrives at its home.
 
-mod clients;
 mod control;
 mod feed;
 mod keep_alive;
@@ -28,7 +27,6 @@ use actix::{
 use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
-use self::clients::{ClientTurns, Handover};
 pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser, traces::FollowTrace};
 use super::{
     connection::Connection,
@@ -41,7 +39,7 @@ use crate::{
     metrics::ShardMetrics,
     router::ShardNumber,
     shard::{
-        FoundSession, LOOK_EVERY, Rounds, Shard, SharedShard,
+        ClientTurns, FoundSession, Handover, LOOK_EVERY, Rounds, Shard, SharedShard,
         common::Core,
         connect::{AcceptedConnect, Permit, TakeClient},
         do_chores,

@@ -11,6 +11,7 @@ pub(crate) mod bridges;
 mod buffers;
 pub(crate) mod certificates;
 pub(crate) mod chores;
+mod client_turns;
 mod clients;
 pub(crate) mod common;
 pub(crate) mod connect;
@@ -41,6 +42,7 @@ mod routing;
 mod shared;
 pub(crate) mod silences;
 mod sticky;
+pub(crate) mod stream;
 pub(crate) mod subscription;
 mod system;
 mod table;
@@ -82,6 +84,7 @@ use self::{
 };
 pub(crate) use self::{
     chores::do_chores,
+    client_turns::{ClientTurns, Handover},
     common::{Core, CoreParts},
     departure::Departure,
     hold::{LOOK_EVERY, look_after_held},

@@ -12,14 +12,16 @@ use tokio::io::ReadBuf;
 
 use super::{Connection, TURNS_PER_WAKE, ended, lost};
 use crate::{
-    actors::connection::{
-        rest::Rest,
-        tail::{Tail, UNCOUNTED_BYTES_MAX},
-    },
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
-    shard::{Departure, ReadOutcome, Shard, look_after_held},
+    shard::{
+        Departure, ReadOutcome, Shard, look_after_held,
+        stream::{
+            rest::Rest,
+            tail::{Tail, UNCOUNTED_BYTES_MAX},
+        },
+    },
 };
 
 /// The result of reading.

@@ -8,7 +8,7 @@ use actix::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ClientTurns, Registry};
+use super::Registry;
 use crate::{
     actors::messages::{QueryOnline, QueryOnlineMany},
     control::{
@@ -16,7 +16,7 @@ use crate::{
         SelectedClients, SelectionPlace, SubscriptionsChanged,
     },
     shard::{
-        SharedShard,
+        ClientTurns, SharedShard,
         doors::{CHANGES_AT_A_TIME, ToConnection},
     },
 };

@@ -6,14 +6,14 @@ use actix::{Handler, ResponseFuture};
 use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::sync::oneshot;
 
-use super::{ClientTurns, Registry, control::answer_of};
+use super::{Registry, control::answer_of};
 use crate::{
     actors::messages::SetKeepAliveMany,
     control::{
         ControlError, KeepAliveChanged, KeepAliveOverride, ListOverrides, QueryOverride,
         RemoveOverride, SetKeepAlive,
     },
-    shard::{Core, StickyBounds, doors::ToConnection, end_of},
+    shard::{ClientTurns, Core, StickyBounds, doors::ToConnection, end_of},
 };
 
 /// Connections that are asked at the same time. Each is a task of its own, and all of them run before the

@@ -21,9 +21,9 @@ use crate::{
     control::ControlError,
     mqtt::Timestamp,
     shard::{
-        SharedShard,
         connect::TakeClient,
         doors::{Baton, ToConnection},
+        shared::SharedShard,
     },
 };
 
@@ -37,7 +37,7 @@ const PATIENCE_SECS: u64 = 2;
 const CONTROL_WAITING_MAX: usize = 1_024;
 
 /// The connections of a shard, as its registry reaches them.
-pub(super) struct ClientTurns {
+pub(crate) struct ClientTurns {
     shard: SharedShard,
     /// Requests for clients whose connection must give way, the oldest first.
     queues: RefCell<HashMap<Arc<str>, VecDeque<WaitingConnect>, RandomState>>,
@@ -52,7 +52,7 @@ enum WaitingConnect {
 
 /// The event that a new connection must wait for.
 #[expect(clippy::large_enum_variant, reason = "it is looked at where it is returned")]
-pub(super) enum Handover {
+pub(crate) enum Handover {
     /// Nothing: the connection may have its session.
     Now(TakeClient),
     /// The connection that has the session was asked to give way; it has done so once this is
@@ -64,7 +64,7 @@ pub(super) enum Handover {
 }
 
 impl ClientTurns {
-    pub(super) fn new(shard: SharedShard) -> Self {
+    pub(crate) fn new(shard: SharedShard) -> Self {
         Self { shard, queues: RefCell::default() }
     }
 
@@ -73,7 +73,7 @@ impl ClientTurns {
     ///
     /// # Errors
     /// Fails if too much waits for the client.
-    pub(super) fn send(&self, client_id: &str, message: ToConnection) -> Result<(), ControlError> {
+    pub(crate) fn send(&self, client_id: &str, message: ToConnection) -> Result<(), ControlError> {
         let mut queues = self.queues.borrow_mut();
         let Some(queue) = queues.get_mut(client_id) else {
             drop(queues);
@@ -88,7 +88,7 @@ impl ClientTurns {
     }
 
     /// Accepts a new connection.
-    pub(super) fn take(&self, arrival: TakeClient, now: Timestamp) -> Handover {
+    pub(crate) fn take(&self, arrival: TakeClient, now: Timestamp) -> Handover {
         let client_id = arrival.connect.client_id.clone();
         let mut queues = self.queues.borrow_mut();
         match queues.entry(client_id.clone()) {
@@ -109,7 +109,7 @@ impl ClientTurns {
 
     /// Continues with what waits for a client; `has_given_way` says that its connection has given
     /// way.
-    pub(super) fn next(&self, client_id: &Arc<str>, mut has_given_way: bool) -> Option<Handover> {
+    pub(crate) fn next(&self, client_id: &Arc<str>, mut has_given_way: bool) -> Option<Handover> {
         loop {
             let mut queues = self.queues.borrow_mut();
             let queue = queues.get_mut(client_id)?;
