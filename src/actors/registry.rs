@@ -46,6 +46,7 @@ use crate::{
         doors::ArrivalDoor,
         prepare_again, prepare_found,
         refusal::NoSession,
+        stream::ClientStream,
         subject_of, weed_queues,
     },
     told::connection_span,
@@ -153,7 +154,8 @@ impl Registry {
             }
         };
         let at = (prepared.slot, prepared.link);
-        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit)
+        let stream = ClientStream::new(at, transport, read_ahead);
+        let connection = Connection::new(self.shard.clone(), stream, permit)
             .within(connection_span(&subject_of(&connect)));
         let address = connection.run();
         shard.answer_connect(&prepared, Box::new(address), connect, now);
@@ -191,7 +193,7 @@ impl Registry {
         shard.tell_no_session(connect, refusal);
         drop(shard);
         let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
-        Connection::closing(self.shard.clone(), transport, bytes, permit).run();
+        Connection::new(self.shard.clone(), ClientStream::closing(transport, bytes), permit).run();
     }
 }
 

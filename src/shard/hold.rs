@@ -72,12 +72,19 @@ impl Shard {
         connected.is_some_and(|c| std::mem::take(&mut c.is_asked_for_client))
     }
 
-    /// Holds a connection; returns whether [`look_after_held`] must be started, because it is not
+    /// Returns whether [`look_after_held`] must be started, because connections are held and it is not
     /// running.
-    pub(crate) fn hold(&mut self, slot: u32, reason: HoldReason, now: Timestamp) -> bool {
+    #[inline]
+    pub(crate) fn begins_to_look_after_held(&mut self) -> bool {
+        let is_wanted = !self.holding.held.is_empty();
+        is_wanted && !std::mem::replace(&mut self.holding.is_looked_after, true)
+    }
+
+    /// Holds a connection.
+    pub(crate) fn hold(&mut self, slot: u32, reason: HoldReason, now: Timestamp) {
         let Some(connected) = self.slots.get_mut(slot as usize).and_then(|s| s.connected.as_mut())
         else {
-            return false;
+            return;
         };
         // The connection looks at this flag before each read of its socket.
         connected.is_held = true;
@@ -98,7 +105,6 @@ impl Shard {
         }
         self.metrics.publisher_holds.increment(reason);
         self.metrics.publishers_held.set(self.holding.held.len() as u64);
-        !std::mem::replace(&mut self.holding.is_looked_after, true)
     }
 
     /// Marks a held connection to be examined, because its reason to wait may have gone.

@@ -12,7 +12,7 @@ const HEADER_BYTES_MAX: usize = 5;
 
 /// Where the reading of the rest is.
 #[derive(Debug, Default)]
-pub(crate) struct Rest {
+pub(super) struct Rest {
     /// The header of the packet that is read, and the body of a DISCONNECT.
     kept: Vec<u8>,
     /// Bytes of the packet that are still to be dropped.
@@ -23,7 +23,7 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// Takes further bytes; returns a DISCONNECT in them.
-    pub(crate) fn find_disconnect(&mut self, mut bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn find_disconnect(&mut self, mut bytes: &[u8]) -> Option<Vec<u8>> {
         while !self.is_lost && !bytes.is_empty() {
             let dropped = self.to_drop.min(bytes.len());
             self.to_drop -= dropped;

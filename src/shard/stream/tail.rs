@@ -16,7 +16,7 @@ use crate::{
 
 /// A tail above this size does not fit into the scratch buffer beside new bytes, and takes a share
 /// of the budget for incomplete packets.
-pub(crate) const UNCOUNTED_BYTES_MAX: usize = 32 * 1024;
+pub(super) const UNCOUNTED_BYTES_MAX: usize = 32 * 1024;
 
 /// A packet of this size or more is read alone, into an allocation of its own, which can be shared.
 /// A shorter packet is decoded in the scratch buffer, which takes many packets at once.
@@ -28,11 +28,11 @@ const SET_ASIDE_BYTES_MAX: usize = 128 * 1024;
 
 /// The unhandled end of what was read.
 #[derive(Debug, Default)]
-pub(crate) struct Tail {
-    pub(crate) bytes: Vec<u8>,
+pub(super) struct Tail {
+    pub(super) bytes: Vec<u8>,
     /// Whether it may hold whole packets: it was read together with CONNECT, or its first packet
     /// had to wait.
-    pub(crate) has_unhandled: bool,
+    pub(super) has_unhandled: bool,
     /// The length of the packet that is read alone; 0 if there is none.
     alone_len: usize,
     /// Whether the beginning of that packet has arrived, which gives its length. Before that, the
@@ -45,13 +45,13 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// Returns a tail with the bytes that were read behind CONNECT.
-    pub(crate) fn read_ahead(bytes: Vec<u8>) -> Self {
+    pub(super) fn read_ahead(bytes: Vec<u8>) -> Self {
         Self { has_unhandled: !bytes.is_empty(), bytes, ..Self::default() }
     }
 
     /// Stores the rest of the bytes that were read, in place of the former tail: the beginning of a
     /// packet of at least `at_least` bytes.
-    pub(crate) fn keep(&mut self, rest: &[u8], at_least: usize) {
+    pub(super) fn keep(&mut self, rest: &[u8], at_least: usize) {
         self.begin(at_least);
         if rest.is_empty() || self.has_begun {
             self.bytes = Vec::with_capacity(self.room(rest.len()));
@@ -65,7 +65,7 @@ impl Tail {
     ///
     /// A client that sends one large packet usually sends more, so the next is expected to be as
     /// long. One read then puts it where it stays, and reads nothing of the packet behind it.
-    pub(crate) fn lacking(&mut self) -> Option<Limit<&mut Vec<u8>>> {
+    pub(super) fn lacking(&mut self) -> Option<Limit<&mut Vec<u8>>> {
         let lacking = self.alone_len.checked_sub(self.bytes.len()).filter(|n| *n > 0)?;
         if self.bytes.len() == self.bytes.capacity() {
             let room = if self.has_begun { self.room(self.bytes.len()) } else { self.alone_len };
@@ -75,12 +75,12 @@ impl Tail {
     }
 
     /// Returns whether the beginning of a packet has arrived that is read alone.
-    pub(crate) const fn has_large(&self) -> bool {
+    pub(super) const fn has_large(&self) -> bool {
         self.has_begun
     }
 
     /// Releases the memory if the tail is empty, after a read that brought nothing.
-    pub(crate) fn nothing_came(&mut self) {
+    pub(super) fn nothing_came(&mut self) {
         if self.bytes.is_empty() {
             self.bytes = Vec::new();
         }
@@ -88,7 +88,7 @@ impl Tail {
 
     /// Takes out bytes that may hold whole packets; returns `None` while the first packet is
     /// incomplete.
-    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
         if self.has_begun && self.bytes.len() < self.alone_len {
             return None;
         }
@@ -100,7 +100,7 @@ impl Tail {
     }
 
     /// Puts back the bytes that were taken out, without the first `used`; see [`Self::keep`].
-    pub(crate) fn put_back(&mut self, bytes: Bytes, used: usize, at_least: usize) {
+    pub(super) fn put_back(&mut self, bytes: Bytes, used: usize, at_least: usize) {
         if used == bytes.len() {
             self.begin(used);
             self.has_begun = false;
@@ -126,7 +126,7 @@ impl Tail {
 
     /// Takes the tail's share of the budget, or gives it back; returns `false` if too little is left
     /// for all clients, or for the owner of this one.
-    pub(crate) fn count(&mut self, budget: &Arc<Budget>, owner: Option<&Arc<Account>>) -> bool {
+    pub(super) fn count(&mut self, budget: &Arc<Budget>, owner: Option<&Arc<Account>>) -> bool {
         let bytes = self.bytes.len();
         if bytes <= UNCOUNTED_BYTES_MAX {
             (self.share, self.charge) = (None, None);

@@ -5,22 +5,18 @@
 
 use std::sync::Arc;
 
-use super::{Connection, Phase};
+use super::ClientStream;
 use crate::{
-    shard::traced_client,
+    shard::{Shard, traced_client},
     traces::{StreamPlace, Trace, TracedEvent},
 };
 
-impl Connection {
+impl ClientStream {
     /// Has a trace observe the connection from now on, if the trace records its client.
-    pub(super) fn begin_trace(&mut self, trace: &Arc<Trace>) {
-        let shard = self.shard.clone();
-        let mut shard = shard.borrow_mut();
+    pub(super) fn begin_trace(&mut self, shard: &mut Shard, trace: &Arc<Trace>) {
         let core = Arc::clone(&shard.core);
         let Some(slot) = shard.linked(self.slot, self.link) else { return };
-        let Some(link) = slot.session.link().filter(|_| matches!(self.phase, Phase::Open)) else {
-            return;
-        };
+        let Some(link) = slot.session.link().filter(|_| self.is_open()) else { return };
         let (peer, client) = traced_client(slot);
         let keep_alive_secs = link.keep_alive().interval_secs();
         let version = link.version();

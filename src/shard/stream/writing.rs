@@ -9,7 +9,7 @@ use std::{
     task::{Context as Task, Poll, ready},
 };
 
-use super::{Connection, TURNS_PER_WAKE, lost};
+use super::{ClientStream, TURNS_PER_WAKE, lost};
 use crate::{
     session::Link,
     shard::{Departure, Shard},
@@ -20,7 +20,7 @@ use crate::{
 /// stream would not take more of them at once anyway.
 const PIECES_MAX: usize = 8;
 
-impl Connection {
+impl ClientStream {
     /// Writes the session's output for the client; returns whether all of it is written.
     pub(super) fn write(
         &mut self,

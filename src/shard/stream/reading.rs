@@ -10,18 +10,16 @@ use std::{
 
 use tokio::io::ReadBuf;
 
-use super::{Connection, TURNS_PER_WAKE, ended, lost};
+use super::{
+    ClientStream, TURNS_PER_WAKE, ended, lost,
+    rest::Rest,
+    tail::{Tail, UNCOUNTED_BYTES_MAX},
+};
 use crate::{
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
-    shard::{
-        Departure, ReadOutcome, Shard, look_after_held,
-        stream::{
-            rest::Rest,
-            tail::{Tail, UNCOUNTED_BYTES_MAX},
-        },
-    },
+    shard::{Departure, ReadOutcome, Shard},
 };
 
 /// The result of reading.
@@ -36,7 +34,7 @@ pub(super) enum Reading {
     Held,
 }
 
-impl Connection {
+impl ClientStream {
     /// Reads the bytes that have arrived and has the shard handle them.
     pub(super) fn read(
         &mut self,
@@ -274,9 +272,7 @@ impl Connection {
     /// Stops reading until the reason for it is gone.
     fn hold(&self, shard: &mut Shard, reason: HoldReason) {
         let now = shard.core.clock.now();
-        if shard.hold(self.slot, reason, now) {
-            actix_rt::spawn(look_after_held(self.shard.clone()));
-        }
+        shard.hold(self.slot, reason, now);
     }
 }
 
