@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use actix::Message;
-use tokio::sync::oneshot;
 
 use crate::{
     control::{
@@ -18,6 +17,7 @@ use crate::{
     },
     mqtt,
     owners::Account,
+    shard::calls::publishing::WhileAwaited,
     store::StoredSession,
 };
 
@@ -50,21 +50,6 @@ impl Message for ChangeSettings {
 /// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.
 impl Message for SelectClients {
     type Result = SelectedClients;
-}
-
-/// A request that ends when its caller waits no longer.
-pub(crate) struct WhileAwaited<T> {
-    pub(crate) request: T,
-    /// Its other half is dropped with the caller.
-    pub(crate) caller: oneshot::Receiver<()>,
-}
-
-impl<T> WhileAwaited<T> {
-    /// Returns a request, and what its caller keeps while it waits.
-    pub(crate) fn new(request: T) -> (Self, oneshot::Sender<()>) {
-        let (waits, caller) = oneshot::channel();
-        (Self { request, caller }, waits)
-    }
 }
 
 impl Message for PublishRequest {

@@ -16,8 +16,9 @@ pub(crate) use self::registry::{FollowTrace, OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{
     Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
-    SetKeepAliveMany, Shutdown, WhileAwaited,
+    SetKeepAliveMany, Shutdown,
 };
+pub(crate) use crate::shard::calls::publishing::WhileAwaited;
 pub use crate::{
     control::ClientSession,
     durable::SyncPolicy,

@@ -13,7 +13,6 @@ mod traces;
 mod views;
 
 use std::{
-    cell::Cell,
     fmt,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
@@ -25,26 +24,23 @@ use actix::{
     ResponseFuture, WrapFuture,
 };
 use futures_util::FutureExt as _;
-use tokio::sync::{Mutex, oneshot};
 
 pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser, traces::FollowTrace};
 use super::{
     connection::Connection,
-    messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
+    messages::{Begin, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
 };
 use crate::{
-    auth::Patience,
     between::door::{Sender, ShardDoor, ToShard},
     control::Rechecked,
     metrics::ShardMetrics,
     router::ShardNumber,
     shard::{
-        ClientTurns, FoundSession, Handover, LOOK_EVERY, Rounds, Shard, SharedShard,
+        ClientTurns, Handover, PreparedSessions, Rechecks, Restoring, Shard, SharedShard,
         common::Core,
         connect::{AcceptedConnect, Permit, TakeClient},
         do_chores,
         doors::ArrivalDoor,
-        prepare_again, prepare_found,
         refusal::NoSession,
         stream::ClientStream,
         subject_of, weed_queues,
@@ -61,16 +57,13 @@ const MAILBOX_CAPACITY: usize = 4096;
 
 /// The registry actor of one shard.
 pub struct Registry {
-    pub(super) shard: SharedShard,
-    pub(super) core: Arc<Core>,
+    shard: SharedShard,
+    core: Arc<Core>,
+    clients: Rc<ClientTurns>,
     rechecks: Rc<Rechecks>,
+    restoring: Restoring,
     /// Whether this is the first shard of the broker. It does the work that one shard does for all.
     is_first: bool,
-    clients: Rc<ClientTurns>,
-    /// With the authorizer, while sessions are restored.
-    patience: Option<Patience>,
-    /// The number of sessions that were restored without what the authorizer needs.
-    unprepared: usize,
 }
 
 impl Registry {
@@ -81,21 +74,15 @@ impl Registry {
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(number, core.clone(), metrics, bytes_waiting).shared();
-        let clients = Rc::new(ClientTurns::new(shard.clone()));
-        let (rechecks, is_first) = (Rc::default(), number == ShardNumber(0));
-        Self { shard, core, rechecks, is_first, clients, patience: None, unprepared: 0 }
+        let clients = Rc::new(ClientTurns::new(shard.clone(), core.clone()));
+        let rechecks = Rc::new(Rechecks::new(shard.clone(), core.clone()));
+        let (restoring, is_first) = (Restoring::default(), number == ShardNumber(0));
+        Self { shard, core, clients, rechecks, restoring, is_first }
     }
 
-    /// Restores sessions that the authorizer has prepared for.
-    fn restore(&mut self, (found, patience): (Vec<FoundSession>, Patience)) {
-        self.patience = Some(patience);
-        self.unprepared += found.iter().filter(|session| session.is_unprepared()).count();
-        let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        let mut listener = Arc::from("");
-        for session in found {
-            shard.restore(&session, &mut listener, now);
-        }
+    /// Restores sessions for which the authorizer has prepared.
+    fn restore(&mut self, prepared: PreparedSessions) {
+        self.restoring.restore(&mut self.shard.borrow_mut(), prepared);
     }
 
     /// Starts a new connection, or begins what it must wait for.
@@ -133,28 +120,17 @@ impl Registry {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
         }
-        if self.core.traces.is_any() {
-            self.trace_arrival(&mut transport, &connect, &read_ahead);
-        }
-        if self.shard.borrow().lifecycle.is_quiet() {
-            return self.refuse(transport, &connect, permit, &NoSession::ShuttingDown);
-        }
+        self.core.trace_arrival(&mut transport, &connect, &read_ahead);
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let prepared = match transport.verify_certificate() {
-            Ok(()) => shard.prepare(&mut connect, now),
-            Err(_) => Err(NoSession::NotAuthorized),
-        };
-        let prepared = match prepared {
+        let prepared = match shard.admit(&*transport, &mut connect, now) {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 drop(shard);
-                self.refuse(transport, &connect, permit, &refusal);
-                return;
+                return self.refuse(transport, &connect, permit, &refusal);
             }
         };
-        let at = (prepared.slot, prepared.link);
-        let stream = ClientStream::new(at, transport, read_ahead);
+        let stream = ClientStream::new((prepared.slot, prepared.link), transport, read_ahead);
         let connection = Connection::new(self.shard.clone(), stream, permit)
             .within(connection_span(&subject_of(&connect)));
         let address = connection.run();
@@ -188,11 +164,7 @@ impl Registry {
         permit: Permit,
         refusal: &NoSession,
     ) {
-        let shard = self.shard.borrow();
-        shard.metrics.connects_refused.increment(refusal.counted_as());
-        shard.tell_no_session(connect, refusal);
-        drop(shard);
-        let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
+        let bytes = self.shard.borrow().refuse(connect, refusal);
         Connection::new(self.shard.clone(), ClientStream::closing(transport, bytes), permit).run();
     }
 }
@@ -260,13 +232,7 @@ impl Handler<Restore> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Restore, ctx: &mut Self::Context) {
-        let core = self.core.clone();
-        let patience = self.patience.take();
-        let mut preparing = Box::pin(async move {
-            let mut patience = patience.unwrap_or_else(|| Patience::new(core.connect_time()));
-            let found = prepare_found(&core, message.sessions, &mut patience).await;
-            (found, patience)
-        });
+        let mut preparing = Box::pin(self.restoring.prepare(self.core.clone(), message.sessions));
         match (&mut preparing).now_or_never() {
             Some(prepared) => self.restore(prepared),
             None => {
@@ -282,14 +248,7 @@ impl Handler<Restored> for Registry {
     type Result = ();
 
     fn handle(&mut self, _: Restored, _: &mut Self::Context) {
-        let sessions = std::mem::take(&mut self.unprepared);
-        if sessions > 0 {
-            tracing::warn!(
-                sessions,
-                "permissions of sessions cannot be loaded; they queue no messages until their \
-                 clients connect, or all sessions are checked again"
-            );
-        }
+        self.restoring.end();
     }
 }
 
@@ -312,90 +271,7 @@ impl Handler<Recheck> for Registry {
     type Result = ResponseFuture<Rechecked>;
 
     fn handle(&mut self, message: Recheck, _: &mut Self::Context) -> Self::Result {
-        let (shard, core, rechecks) =
-            (self.shard.clone(), self.core.clone(), self.rechecks.clone());
-        let Some(account) = message.only else {
-            rechecks.asked.set(rechecks.asked.get() + 1);
-            let asked = rechecks.asked.get();
-            return Box::pin(async move {
-                let _turn = rechecks.turn.lock().await;
-                if rechecks.done.get() >= asked {
-                    return rechecks.found.get(); // A later round has begun and checked all.
-                }
-                let begun = rechecks.asked.get();
-                let found = walk(&shard, &core, Rounds::default()).await;
-                rechecks.found.set(found);
-                rechecks.done.set(begun);
-                found
-            });
-        };
-        Box::pin(async move {
-            let _turn = rechecks.turn.lock().await;
-            walk(&shard, &core, Rounds::of(account)).await
-        })
-    }
-}
-
-/// Walks along the sessions of a shard, with other tasks in between.
-async fn walk(shard: &SharedShard, core: &Core, mut rounds: Rounds) -> Rechecked {
-    let mut patience = Patience::new(core.connect_time());
-    let mut sessions = 0;
-    loop {
-        let unprepared = shard.borrow_mut().begin_preparing(&mut rounds);
-        let results = prepare_again(core, &unprepared, &mut patience).await;
-        let goes_on = {
-            let mut shard = shard.borrow_mut();
-            sessions += shard.take_prepared(&mut rounds, &unprepared, results);
-            let goes_on = shard.recheck(&mut rounds, core.clock.now());
-            shard.flush();
-            goes_on
-        };
-        if !goes_on {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
-    if sessions > 0 {
-        tracing::warn!(sessions, "permissions cannot be loaded; sessions keep those they have");
-    }
-    rounds.found()
-}
-
-/// Rounds along the sessions, one after the other. One along all of them answers every caller that has asked
-/// for one before it began.
-#[derive(Default)]
-struct Rechecks {
-    turn: Mutex<()>,
-    asked: Cell<u64>,
-    /// The number of requests that ended rounds have answered.
-    done: Cell<u64>,
-    /// The result of the last walk along all sessions.
-    found: Cell<Rechecked>,
-}
-
-impl Handler<PublishMessage> for Registry {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, message: PublishMessage, _: &mut Self::Context) -> Self::Result {
-        let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        let publication = message.message.publication();
-        let (stored, is_stored) = oneshot::channel();
-        shard.publish_and_retain(&publication, None, now);
-        shard.tell_when_stored(stored);
-        shard.flush();
-        // The message is published; a caller that waits for the answer publishes the next one when
-        // there is room.
-        let full = shard.full_targets(&publication);
-        let core = self.core.clone();
-        Box::pin(async move {
-            let _ = is_stored.await;
-            for place in full {
-                while core.waits.is_waited_for(place) {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            }
-        })
+        self.rechecks.check(message.only)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     control::ControlError,
     mqtt::Timestamp,
     shard::{
+        common::Core,
         connect::TakeClient,
         doors::{Baton, ToConnection},
         shared::SharedShard,
@@ -38,7 +39,8 @@ const CONTROL_WAITING_MAX: usize = 1_024;
 
 /// The connections of a shard, as its registry reaches them.
 pub(crate) struct ClientTurns {
-    shard: SharedShard,
+    pub(in crate::shard) shard: SharedShard,
+    pub(in crate::shard) core: Arc<Core>,
     /// Requests for clients whose connection must give way, the oldest first.
     queues: RefCell<HashMap<Arc<str>, VecDeque<WaitingConnect>, RandomState>>,
 }
@@ -64,8 +66,8 @@ pub(crate) enum Handover {
 }
 
 impl ClientTurns {
-    pub(crate) fn new(shard: SharedShard) -> Self {
-        Self { shard, queues: RefCell::default() }
+    pub(crate) fn new(shard: SharedShard, core: Arc<Core>) -> Self {
+        Self { shard, core, queues: RefCell::default() }
     }
 
     /// Sends a message to the connection of a client, behind what waits for that client. Drops it

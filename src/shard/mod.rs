@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod bans;
 pub(crate) mod bridges;
 mod buffers;
+pub(crate) mod calls;
 pub(crate) mod certificates;
 pub(crate) mod chores;
 mod client_turns;
@@ -87,22 +88,20 @@ pub(crate) use self::{
     client_turns::{ClientTurns, Handover},
     common::{Core, CoreParts},
     departure::Departure,
-    hold::{LOOK_EVERY, look_after_held},
-    keeping::{restore::FoundSession, weeding::weed_queues},
-    overrides::end_of,
+    hold::look_after_held,
+    keeping::weeding::weed_queues,
     packets::ReadOutcome,
     presence::{
         authenticate::not_authenticated,
         expiry::IDENTITY_EXPIRED,
-        preparing::{prepare_again, prepare_found},
-        recheck::{CERTIFICATE, Rounds, not_authorized},
+        preparing::{PreparedSessions, Restoring},
+        recheck::{CERTIFICATE, not_authorized},
+        rechecks::Rechecks,
         tell::subject_of,
     },
     refusal::RefusalAnswer,
-    routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
+    routing::asked::FiltersAsked,
     shared::SharedShard,
-    sticky::SettingsStep,
-    table::StickyBounds,
     traced::traced_client,
 };
 use crate::{

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    shard::{Departure, Shard, Slot, common::Core, doors::ToConnection},
+    shard::{Departure, Shard, Slot, common::Core, connect::AcceptedConnect, doors::ToConnection},
     told::Subject,
     traces::{Trace, TracedClient, TracedEvent},
+    transport::Transport,
 };
 
 /// Slots that are examined before other tasks of the thread get their turn.
@@ -52,6 +53,25 @@ impl Shard {
 }
 
 impl Core {
+    /// Has the traces that run observe a connection that has arrived, if they record its client.
+    pub(crate) fn trace_arrival(
+        &self,
+        transport: &mut Box<dyn Transport>,
+        connect: &AcceptedConnect,
+        read_ahead: &[u8],
+    ) {
+        if !self.traces.is_any() {
+            return;
+        }
+        let client = TracedClient {
+            client_id: Some(&connect.client_id),
+            username: connect.identity.username.as_deref(),
+            address: connect.peer.ip(),
+        };
+        let (peer, version) = (connect.peer, connect.version);
+        self.traces.tap_arrived(transport, (peer, client), version, read_ahead);
+    }
+
     /// Records that a connection was refused, if a trace runs.
     pub(crate) fn trace_refused(&self, subject: &Subject<'_>, reason: &str) {
         if self.traces.is_any() {

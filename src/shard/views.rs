@@ -3,15 +3,16 @@
 //! A question is answered in portions, and other tasks of the thread run in between. An answer shows each client in its
 //! state at the time when its portion is examined.
 
-pub(crate) mod busiest;
+pub(in crate::shard) mod busiest;
 pub(crate) mod contents;
-pub(crate) mod receivers;
+pub(in crate::shard) mod receivers;
 
 use std::{ops::Bound, sync::Arc};
 
 use crate::{
     control::{
-        Caller, ClientFilter, ClientPage, ClientSession, ClientSummary, LastEnd, ListClients,
+        Caller, ClientFilter, ClientPage, ClientSession, ClientSummary, CountClients, LastEnd,
+        ListClients,
     },
     mqtt::Timestamp,
     shard::{Shard, SharedShard, Slot},
@@ -30,8 +31,33 @@ const BYTES_PER_ANSWER: usize = 1024 * 1024;
 /// The first message of a queue.
 const FIRST: PageBounds = PageBounds { messages_max: 1, bytes_max: 0 };
 
+/// A question that a shard answers in portions, as long as its caller waits.
+pub(crate) trait AnsweredInPortions {
+    type Answer;
+
+    /// Returns the answer; what was found so far if `is_wanted` no longer holds.
+    async fn answer(self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> Self::Answer;
+}
+
+impl AnsweredInPortions for ListClients {
+    type Answer = ClientPage;
+
+    async fn answer(self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> ClientPage {
+        ClientSearch::of_page(self).page(shard, is_wanted).await
+    }
+}
+
+impl AnsweredInPortions for CountClients {
+    type Answer = u64;
+
+    async fn answer(self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> u64 {
+        let Self { filter, caller } = self;
+        ClientSearch::of_all(filter, caller).count(shard, is_wanted).await
+    }
+}
+
 /// A search for clients, and its progress.
-pub(crate) struct ClientSearch {
+struct ClientSearch {
     filter: ClientFilter,
     caller: Option<Caller>,
     /// The last identifier that was examined.
@@ -47,13 +73,13 @@ pub(crate) struct ClientSearch {
 
 impl ClientSearch {
     /// Begins the search for a page.
-    pub(crate) fn of_page(request: ListClients) -> Self {
+    fn of_page(request: ListClients) -> Self {
         let ListClients { filter, after, limit, caller } = request;
         Self { after, limit: Some(limit), ..Self::of_all(filter, caller) }
     }
 
     /// Begins a count.
-    pub(crate) const fn of_all(filter: ClientFilter, caller: Option<Caller>) -> Self {
+    const fn of_all(filter: ClientFilter, caller: Option<Caller>) -> Self {
         Self {
             filter,
             caller,
@@ -68,18 +94,14 @@ impl ClientSearch {
     }
 
     /// Searches to the end of a page, as long as its caller waits.
-    pub(crate) async fn page(
-        mut self,
-        shard: &SharedShard,
-        is_wanted: impl Fn() -> bool,
-    ) -> ClientPage {
+    async fn page(mut self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> ClientPage {
         let is_over = self.run(shard, is_wanted).await;
         let next = self.after.filter(|_| !is_over);
         ClientPage::new(self.found, next)
     }
 
     /// Counts, as long as its caller waits.
-    pub(crate) async fn count(mut self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> u64 {
+    async fn count(mut self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> u64 {
         self.examined_max = usize::MAX;
         self.run(shard, is_wanted).await;
         self.count

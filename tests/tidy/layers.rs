@@ -75,8 +75,6 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "shard",
             "durable",
             "between",
-            "flow",
-            "clock",
             "transport",
             "router",
             "store",
@@ -85,9 +83,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "control",
             "mqtt",
             "told",
-            "auth",
             "owners",
-            "session",
         ],
     ),
     (

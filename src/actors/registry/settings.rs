@@ -1,58 +1,28 @@
 //! Requests about settings of clients: of live connections, and sticky ones of clients and users.
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, rc::Rc, sync::Arc};
 
 use actix::{Addr, Handler, Message, ResponseFuture};
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
 
-use super::{Registry, control::answer_of};
+use super::Registry;
 use crate::{
     actors::messages::FollowUserSettings,
     control::{
         ChangeSettings, ControlError, ListSettings, QuerySettings, RemoveSettings, SettingsChanged,
-        SettingsOf, StickySettings,
+        StickySettings,
     },
-    shard::{SettingsStep, StickyBounds, common::Core, doors::ToConnection},
+    shard::calls::settings,
 };
 
 type ChangeOutcome = Result<SettingsChanged, ControlError>;
 type RemoveOutcome = Result<Option<StickySettings>, ControlError>;
 
-/// Stores a change of sticky settings; returns the former and the new ones once these are committed.
-async fn store(core: &Core, request: &ChangeSettings) -> Result<SettingsStep, ControlError> {
-    let ChangeSettings { of, change, by, is_within_share, .. } = request;
-    let bounds = StickyBounds::of(&core.limits_now(), *is_within_share);
-    core.sticky.change(of, (change, by.as_deref()), core.clock.now(), &bounds).await
-}
-
-/// Returns the result of a change that this node has made.
-fn changed_by(core: &Core, step: SettingsStep) -> SettingsChanged {
-    SettingsChanged::new(core.node.clone(), step.after).after(step.before)
-}
-
 impl Handler<ChangeSettings> for Registry {
     type Result = ResponseFuture<ChangeOutcome>;
 
     fn handle(&mut self, message: ChangeSettings, _: &mut Self::Context) -> Self::Result {
-        let (core, clients) = (self.core.clone(), self.clients.clone());
-        let SettingsOf::Client(client_id) = message.of.clone() else {
-            let store = async move { Ok(changed_by(&core, store(&core, &message).await?)) };
-            return Box::pin(store);
-        };
-        let ask = move |change| {
-            let (reply, answer) = oneshot::channel();
-            let asked = clients.send(&client_id, ToConnection::ChangeSettings { change, reply });
-            answer_of(asked.map(|()| answer))
-        };
-        Box::pin(async move {
-            if !message.is_sticky {
-                return Ok(changed_by(&core, ask(message.change).await?));
-            }
-            let stored = store(&core, &message).await?;
-            // Whatever the connection can take of it, the settings are stored.
-            Ok(changed_by(&core, ask(message.change).await.unwrap_or(stored)))
-        })
+        Box::pin(settings::change(Rc::clone(&self.clients), message))
     }
 }
 
@@ -73,12 +43,13 @@ impl Handler<OfUser<ChangeSettings>> for Registry {
     type Result = ResponseFuture<ChangeOutcome>;
 
     fn handle(&mut self, message: OfUser<ChangeSettings>, _: &mut Self::Context) -> Self::Result {
-        let core = self.core.clone();
+        let clients = Rc::clone(&self.clients);
         Box::pin(async move {
             let OfUser { change, registries } = message;
-            let stored = store(&core, &change).await?;
-            have_followed(change.of.name(), registries).await;
-            Ok(changed_by(&core, stored))
+            let username = change.of.name().clone();
+            let changed = settings::change(clients, change).await?;
+            have_followed(&username, registries).await;
+            Ok(changed)
         })
     }
 }
@@ -109,17 +80,7 @@ impl Handler<FollowUserSettings> for Registry {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, message: FollowUserSettings, _: &mut Self::Context) -> Self::Result {
-        let shard = self.shard.clone();
-        Box::pin(async move {
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let mut shard = shard.borrow_mut();
-                let now = shard.core.clock.now();
-                next = shard.follow_user_settings(&message.username, from, now);
-                drop(shard);
-                tokio::task::yield_now().await;
-            }
-        })
+        Box::pin(settings::follow_user(self.shard.clone(), message.username))
     }
 }
 

@@ -3,41 +3,38 @@
 use std::fmt;
 
 use actix::{
-    Context, Handler, MessageResult, ResponseFuture,
+    Context, Handler, Message, MessageResult, ResponseFuture,
     dev::{MessageResponse, OneshotSender},
 };
-
-use tokio::sync::oneshot;
 
 use super::Registry;
 use crate::{
     actors::messages::QueryClient,
     control::{
-        BusyClient, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
-        CountClients, FindBusiest, FindReceivers, ListClients, ListHistory, ListKeepAliveAdvice,
-        ListQueue, ListSubscriptions, QueuePage, ReceiverPage, SubscriptionPage,
+        ClearQueue, ClearRetained, ClientSession, ControlError, CountClients, FindBusiest,
+        FindReceivers, ListClients, ListHistory, ListKeepAliveAdvice, ListQueue, ListSubscriptions,
+        QueuePage, SubscriptionPage,
     },
     shard::{
         SharedShard,
-        doors::ToConnection,
-        views::{ClientSearch, busiest, contents, receivers},
+        calls::clients,
+        views::{AnsweredInPortions, contents},
     },
 };
 
 impl Handler<ListClients> for Registry {
-    type Result = SearchReply;
+    type Result = PortionedReply<ListClients>;
 
     fn handle(&mut self, message: ListClients, _: &mut Self::Context) -> Self::Result {
-        SearchReply { shard: self.shard.clone(), search: ClientSearch::of_page(message) }
+        self.in_portions(message)
     }
 }
 
 impl Handler<CountClients> for Registry {
-    type Result = SearchReply;
+    type Result = PortionedReply<CountClients>;
 
     fn handle(&mut self, message: CountClients, _: &mut Self::Context) -> Self::Result {
-        let CountClients { filter, caller } = message;
-        SearchReply { shard: self.shard.clone(), search: ClientSearch::of_all(filter, caller) }
+        self.in_portions(message)
     }
 }
 
@@ -45,16 +42,7 @@ impl Handler<QueryClient> for Registry {
     type Result = ResponseFuture<Option<ClientSession>>;
 
     fn handle(&mut self, message: QueryClient, _: &mut Self::Context) -> Self::Result {
-        let shard = self.shard.borrow();
-        let described = shard.describe(&message.client_id);
-        let (reply, tls) = oneshot::channel();
-        shard.send_to(&message.client_id, ToConnection::DescribeTls(reply));
-        Box::pin(async move {
-            let mut described = described?;
-            // Without a connection, or if it has ended by now, nobody answers.
-            described.tls = tls.await.ok().flatten().filter(|_| described.online);
-            Some(described)
-        })
+        Box::pin(clients::describe(&self.shard, &message.client_id))
     }
 }
 
@@ -102,18 +90,18 @@ impl Handler<ClearQueue> for Registry {
 }
 
 impl Handler<FindReceivers> for Registry {
-    type Result = ReceiversReply;
+    type Result = PortionedReply<FindReceivers>;
 
     fn handle(&mut self, message: FindReceivers, _: &mut Self::Context) -> Self::Result {
-        ReceiversReply { shard: self.shard.clone(), request: message }
+        self.in_portions(message)
     }
 }
 
 impl Handler<FindBusiest> for Registry {
-    type Result = BusiestReply;
+    type Result = PortionedReply<FindBusiest>;
 
     fn handle(&mut self, message: FindBusiest, _: &mut Self::Context) -> Self::Result {
-        BusiestReply { shard: self.shard.clone(), request: message }
+        self.in_portions(message)
     }
 }
 
@@ -121,96 +109,37 @@ impl Handler<ClearRetained> for Registry {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, message: ClearRetained, _: &mut Self::Context) -> Self::Result {
-        let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        let (stored, is_stored) = oneshot::channel();
-        let was_there = shard.clear_retained(&message.topic, now);
-        shard.tell_when_stored(stored);
-        shard.flush();
-        Box::pin(async move {
-            let _ = is_stored.await;
-            was_there
-        })
+        Box::pin(clients::clear_retained(&self.shard, &message.topic))
     }
 }
 
-/// Walks along the clients of a shard, a few at a time. Ends early when the caller no longer waits
-/// for the answer.
-pub struct SearchReply {
+/// An answer that the shard gives in portions. Ends early when the caller no longer waits for it.
+pub struct PortionedReply<Q> {
     shard: SharedShard,
-    search: ClientSearch,
+    question: Q,
 }
 
-impl MessageResponse<Registry, ListClients> for SearchReply {
-    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<ClientPage>>) {
+impl Registry {
+    fn in_portions<Q>(&self, question: Q) -> PortionedReply<Q> {
+        PortionedReply { shard: self.shard.clone(), question }
+    }
+}
+
+impl<Q> MessageResponse<Registry, Q> for PortionedReply<Q>
+where
+    Q: AnsweredInPortions + Message<Result = <Q as AnsweredInPortions>::Answer> + 'static,
+{
+    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<Q::Result>>) {
         let Some(reply) = reply else { return };
         actix_rt::spawn(async move {
-            let page = self.search.page(&self.shard, || !reply.is_closed()).await;
-            let _ = reply.send(page);
+            let answer = self.question.answer(&self.shard, || !reply.is_closed()).await;
+            let _ = reply.send(answer);
         });
     }
 }
 
-impl MessageResponse<Registry, CountClients> for SearchReply {
-    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<u64>>) {
-        let Some(reply) = reply else { return };
-        actix_rt::spawn(async move {
-            let count = self.search.count(&self.shard, || !reply.is_closed()).await;
-            let _ = reply.send(count);
-        });
-    }
-}
-
-impl fmt::Debug for SearchReply {
+impl<Q: fmt::Debug> fmt::Debug for PortionedReply<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SearchReply").finish_non_exhaustive()
-    }
-}
-
-/// Walks along the subscriptions that a question is about. Ends early when the caller no longer waits
-/// for the answer.
-pub struct ReceiversReply {
-    shard: SharedShard,
-    request: FindReceivers,
-}
-
-impl MessageResponse<Registry, FindReceivers> for ReceiversReply {
-    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<ReceiverPage>>) {
-        let Some(reply) = reply else { return };
-        actix_rt::spawn(async move {
-            let is_wanted = || !reply.is_closed();
-            let page = receivers::find_receivers(&self.shard, self.request, is_wanted).await;
-            let _ = reply.send(page);
-        });
-    }
-}
-
-impl fmt::Debug for ReceiversReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiversReply").field("request", &self.request).finish_non_exhaustive()
-    }
-}
-
-/// Walks along the clients of a shard, a few at a time. Ends early when the caller no longer waits
-/// for the answer.
-pub struct BusiestReply {
-    shard: SharedShard,
-    request: FindBusiest,
-}
-
-impl MessageResponse<Registry, FindBusiest> for BusiestReply {
-    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<Vec<BusyClient>>>) {
-        let Some(reply) = reply else { return };
-        actix_rt::spawn(async move {
-            let is_wanted = || !reply.is_closed();
-            let found = busiest::find_busiest(&self.shard, self.request, is_wanted).await;
-            let _ = reply.send(found);
-        });
-    }
-}
-
-impl fmt::Debug for BusiestReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusiestReply").field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("PortionedReply").field("question", &self.question).finish_non_exhaustive()
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct FoundSession {
 
 impl FoundSession {
     /// Returns whether the authorizer could not load its data, so that the session rests.
-    pub(crate) const fn is_unprepared(&self) -> bool {
+    pub(in crate::shard) const fn is_unprepared(&self) -> bool {
         !self.is_prepared
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that connect and disconnect, and changes while they are connected.
 
+mod arrival;
 pub(super) mod arrive;
 pub(super) mod authenticate;
 mod begin;
@@ -12,6 +13,7 @@ mod history;
 pub(super) mod keep_alive;
 pub(super) mod preparing;
 pub(super) mod recheck;
+pub(super) mod rechecks;
 pub(super) mod redirect;
 pub(super) mod settings;
 mod snapshot;

@@ -1,7 +1,7 @@
 //! The authorizer loads data about sessions: about those that a start finds, before their permissions are checked, and
 //! about all known ones, before their permissions are checked again.
 //!
-//! The shard selects the sessions and takes the results; the registry waits in between. So no turn of the thread waits
+//! The shard selects the sessions and takes the results; a future waits in between. So no turn of the thread waits
 //! for a database, and the number of sessions under way is limited.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -35,8 +35,59 @@ pub(crate) struct Unprepared {
 /// The results, by the positions of their sessions.
 type Results = Vec<(usize, Result<Prepared, PrepareError>)>;
 
+/// Sessions that a start has found, and the patience that is left for others.
+pub(crate) type PreparedSessions = (Vec<FoundSession>, Patience);
+
+/// The progress of a start that restores the sessions of a shard, part by part.
+#[derive(Default)]
+pub(crate) struct Restoring {
+    /// With the authorizer; `None` while a part is prepared.
+    patience: Option<Patience>,
+    /// The number of sessions that were restored without what the authorizer needs.
+    unprepared: usize,
+}
+
+impl Restoring {
+    /// Has the authorizer prepare for some sessions. The next ones come after [`Self::restore`].
+    pub(crate) fn prepare(
+        &mut self,
+        core: Arc<Core>,
+        sessions: Vec<StoredSession>,
+    ) -> impl Future<Output = PreparedSessions> + use<> {
+        let patience = self.patience.take();
+        async move {
+            let mut patience = patience.unwrap_or_else(|| Patience::new(core.connect_time()));
+            let found = prepare_found(&core, sessions, &mut patience).await;
+            (found, patience)
+        }
+    }
+
+    /// Restores sessions for which the authorizer has prepared.
+    pub(crate) fn restore(&mut self, shard: &mut Shard, (found, patience): PreparedSessions) {
+        self.patience = Some(patience);
+        self.unprepared += found.iter().filter(|session| session.is_unprepared()).count();
+        let now = shard.core.clock.now();
+        let mut listener = Arc::from("");
+        for session in found {
+            shard.restore(&session, &mut listener, now);
+        }
+    }
+
+    /// Logs the number of sessions whose permissions are unknown.
+    pub(crate) fn end(&mut self) {
+        let sessions = std::mem::take(&mut self.unprepared);
+        if sessions > 0 {
+            tracing::warn!(
+                sessions,
+                "permissions of sessions cannot be loaded; they queue no messages until their \
+                 clients connect, or all sessions are checked again"
+            );
+        }
+    }
+}
+
 /// Prepares for sessions that a start has found.
-pub(crate) async fn prepare_found(
+async fn prepare_found(
     core: &Core,
     sessions: Vec<StoredSession>,
     patience: &mut Patience,

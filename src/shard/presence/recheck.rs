@@ -1,7 +1,7 @@
 //! Checks whether earlier permissions still hold: after accounts, permissions or certificates were
 //! read again, each shard walks along its sessions and ends what is no longer allowed.
 //!
-//! The registry calls it for a few sessions at a time, and other tasks get their turn in between.
+//! `rechecks.rs` calls it for a few sessions at a time, and other tasks get their turn in between.
 //! The same is checked when an offline client connects again.
 
 use std::{ops::Range, sync::Arc};

@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 use crate::{
     control::{BusyClient, ClientTraffic, FindBusiest},
     mqtt::Timestamp,
-    shard::{Shard, SharedShard, Slot},
+    shard::{Shard, SharedShard, Slot, views::AnsweredInPortions},
 };
 
 /// Slots that are examined before other tasks of the thread get their turn.
@@ -74,19 +74,19 @@ struct BusiestSearch {
     found: Vec<Option<BusyClient>>,
 }
 
-/// Returns the busiest clients of a shard, in no order, as long as the caller waits.
-pub(crate) async fn find_busiest(
-    shard: &SharedShard,
-    wanted: FindBusiest,
-    is_wanted: impl Fn() -> bool,
-) -> Vec<BusyClient> {
-    let mut search = BusiestSearch { wanted, best: BinaryHeap::new(), found: Vec::new() };
-    let mut next = Some(0);
-    while let Some(from) = next.filter(|_| is_wanted()) {
-        next = shard.borrow_mut().search_busiest(&mut search, from);
-        yield_now().await;
+impl AnsweredInPortions for FindBusiest {
+    type Answer = Vec<BusyClient>;
+
+    /// Returns the busiest clients of a shard, in no order.
+    async fn answer(self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> Vec<BusyClient> {
+        let mut search = BusiestSearch { wanted: self, best: BinaryHeap::new(), found: Vec::new() };
+        let mut next = Some(0);
+        while let Some(from) = next.filter(|_| is_wanted()) {
+            next = shard.borrow_mut().search_busiest(&mut search, from);
+            yield_now().await;
+        }
+        search.found.into_iter().flatten().collect()
     }
-    search.found.into_iter().flatten().collect()
 }
 
 impl Shard {

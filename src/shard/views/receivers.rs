@@ -8,7 +8,7 @@ use crate::{
     control::{FindReceivers, ReceiverPage, SubscribedTo, TopicReceiver},
     mqtt::QoS,
     router::{Place, Plan},
-    shard::{Shard, SharedShard, Slot},
+    shard::{Shard, SharedShard, Slot, views::AnsweredInPortions},
 };
 
 /// Subscriptions that are examined in one portion.
@@ -20,34 +20,36 @@ struct FirstReceivers {
     found: BTreeMap<Arc<str>, TopicReceiver>,
 }
 
-/// Returns a page of the clients of a shard with these subscriptions, as long as its caller waits.
-/// The page has one client more than the limit, if there is one.
-pub(crate) async fn find_receivers(
-    shard: &SharedShard,
-    request: FindReceivers,
-    is_wanted: impl Fn() -> bool,
-) -> ReceiverPage {
-    let subscribed_to = request.subscribed_to.clone();
-    let mut first = FirstReceivers { request, found: BTreeMap::new() };
-    match subscribed_to {
-        SubscribedTo::Topic(topic) => {
-            // One plan for all portions: a subscription that begins meanwhile is not part of the answer.
-            let plan = shard.borrow_mut().plan(&topic);
-            let mut next = PlanPosition::default();
-            // The caller may have gone, and a plan may have a million targets.
-            while is_wanted() && shard.borrow().receivers_of_plan(&plan, &mut next, &mut first) {
-                yield_now().await;
+impl AnsweredInPortions for FindReceivers {
+    type Answer = ReceiverPage;
+
+    /// Returns a page of the clients of a shard with these subscriptions; one client more than the
+    /// limit, if there is one.
+    async fn answer(self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> ReceiverPage {
+        let subscribed_to = self.subscribed_to.clone();
+        let mut first = FirstReceivers { request: self, found: BTreeMap::new() };
+        match subscribed_to {
+            SubscribedTo::Topic(topic) => {
+                // One plan for all portions: a subscription that begins meanwhile is not part of the answer.
+                let plan = shard.borrow_mut().plan(&topic);
+                let mut next = PlanPosition::default();
+                // The caller may have gone, and a plan may have a million targets.
+                while is_wanted() && shard.borrow().receivers_of_plan(&plan, &mut next, &mut first)
+                {
+                    yield_now().await;
+                }
+            }
+            SubscribedTo::Filter(filter) => {
+                let mut after = first.request.after.clone();
+                while is_wanted()
+                    && shard.borrow().receivers_of_filter(&filter, &mut after, &mut first)
+                {
+                    yield_now().await;
+                }
             }
         }
-        SubscribedTo::Filter(filter) => {
-            let mut after = first.request.after.clone();
-            while is_wanted() && shard.borrow().receivers_of_filter(&filter, &mut after, &mut first)
-            {
-                yield_now().await;
-            }
-        }
+        ReceiverPage::new(first.found.into_values().collect(), None)
     }
-    ReceiverPage::new(first.found.into_values().collect(), None)
 }
 
 /// The next target of a plan to examine.

@@ -1,0 +1,183 @@
+//! Calls about live clients: to disconnect, redirect, select and describe them, and to change their
+//! subscriptions.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::yield_now,
+};
+
+use super::{answer_of, ask};
+use crate::{
+    control::{
+        ChangeSubscriptions, ClientSession, ControlError, Kick, Kicked, Redirect, SelectClients,
+        SelectedClients, SelectionPlace, SubscriptionsChanged, TraceTarget,
+    },
+    shard::{
+        client_turns::ClientTurns,
+        doors::{CHANGES_AT_A_TIME, ToConnection},
+        shared::SharedShard,
+    },
+    traces::Trace,
+};
+
+/// The minimum number of clients in an answer of [`select`]; fewer if no more exist.
+const SELECTED_AT_A_TIME: usize = 500;
+
+/// Disconnects a client, or ends the session of an absent one. The connection is asked before this
+/// returns.
+pub(crate) fn kick(
+    clients: &Rc<ClientTurns>,
+    request: Kick,
+) -> impl Future<Output = Result<Kicked, ControlError>> + use<> {
+    let Kick { client_id, options, by } = request;
+    let kick = |reply| ToConnection::Kick { options: options.clone(), by, reply };
+    let asked = ask(clients, &client_id, kick);
+    let clients = Rc::clone(clients);
+    async move {
+        let kicked = answer_of(asked).await;
+        if !options.ends_session() || kicked != Err(ControlError::NotOnline) {
+            return kicked;
+        }
+        let (stored, is_stored) = oneshot::channel();
+        {
+            let mut shard = clients.shard.borrow_mut();
+            let now = shard.core.clock.now();
+            shard.end_absent(&client_id, options.will_request(), now)?;
+            shard.tell_when_stored(stored);
+            shard.flush();
+        }
+        let _ = is_stored.await;
+        Ok(Kicked::new(clients.core.node.clone()))
+    }
+}
+
+/// Walks along the clients of the shard, a few at a time, and redirects the chosen ones to another
+/// server. Ends early when its caller no longer waits. Returns how many were redirected.
+pub(crate) async fn redirect(
+    clients: &ClientTurns,
+    request: Redirect,
+    is_wanted: impl Fn() -> bool,
+) -> usize {
+    let to = Arc::new(request.to.clone());
+    let by = request.caller.as_ref().and_then(|it| it.identity.username.clone());
+    let (redirected, mut answers) = mpsc::unbounded_channel();
+    let mut next = Some(0);
+    while let Some(from) = next.filter(|_| is_wanted()) {
+        let (meant, then) = clients.shard.borrow().meant_by(&request, from);
+        next = then;
+        for client_id in meant {
+            let (to, by, reply) = (Arc::clone(&to), by.clone(), redirected.clone());
+            // A client with too many waiting requests is neither redirected nor counted.
+            let _ = clients.send(&client_id, ToConnection::Redirect { to, by, reply });
+        }
+        yield_now().await;
+    }
+    drop(redirected);
+    let mut count = 0;
+    while answers.recv().await.is_some() {
+        count += 1;
+    }
+    count
+}
+
+/// Selects clients of the shard, from a place on. The place at which to continue may be on the next
+/// shard.
+pub(crate) async fn select(clients: Rc<ClientTurns>, request: SelectClients) -> SelectedClients {
+    let mut found = SelectedClients::default();
+    let mut next = Some(request.from.slot);
+    while let Some(from) = next
+        && found.client_ids.len() < SELECTED_AT_A_TIME
+    {
+        let (some, then) = clients.shard.borrow().selected_by(&request, from as usize);
+        found.client_ids.extend(some);
+        next = then.map(|slot| slot as u32);
+        yield_now().await;
+    }
+    let SelectionPlace { shard, .. } = request.from;
+    found.next = match next {
+        Some(slot) => Some(SelectionPlace { shard, slot }),
+        None if usize::from(shard) + 1 < clients.core.shards().len() => {
+            Some(SelectionPlace { shard: shard + 1, slot: 0 })
+        }
+        None => None,
+    };
+    found
+}
+
+/// Changes subscriptions of a connected client, some at a time; returns after they are stored.
+///
+/// # Errors
+/// The client is not online, or too much waits for it.
+pub(crate) async fn change_subscriptions(
+    clients: Rc<ClientTurns>,
+    request: ChangeSubscriptions,
+) -> Result<SubscriptionsChanged, ControlError> {
+    let ChangeSubscriptions { client_id, changes } = request;
+    let mut reasons = Vec::with_capacity(changes.len());
+    for changes in changes.chunks(CHANGES_AT_A_TIME) {
+        let changes = changes.to_vec();
+        let change = |reply| ToConnection::ChangeSubscriptions { changes, reply };
+        let (some, is_stored) = answer_of(ask(&clients, &client_id, change)).await?;
+        reasons.extend(some);
+        let _ = is_stored.await;
+    }
+    Ok(SubscriptionsChanged::new(clients.core.node.clone(), reasons))
+}
+
+/// Describes the session of a client; `None` if it has none. The connection is asked before this
+/// returns.
+pub(crate) fn describe(
+    shard: &SharedShard,
+    client_id: &str,
+) -> impl Future<Output = Option<ClientSession>> + use<> {
+    let shard = shard.borrow();
+    let described = shard.describe(client_id);
+    let (reply, tls) = oneshot::channel();
+    shard.send_to(client_id, ToConnection::DescribeTls(reply));
+    async move {
+        let mut described = described?;
+        // Without a connection, or if it has ended by now, nobody answers.
+        described.tls = tls.await.ok().flatten().filter(|_| described.online);
+        Some(described)
+    }
+}
+
+/// Has a trace observe the connections of its clients. A single client is told before this returns.
+pub(crate) fn follow_trace(
+    clients: &Rc<ClientTurns>,
+    trace: Arc<Trace>,
+) -> impl Future<Output = ()> + use<> {
+    let mut next = Some(0);
+    if let TraceTarget::Client(client_id) = trace.target() {
+        // A connection that waits for its turn is observed when it arrives.
+        let _ = clients.send(client_id, ToConnection::Trace(Arc::clone(&trace)));
+        next = None;
+    }
+    let clients = Rc::clone(clients);
+    async move {
+        while let Some(from) = next {
+            next = clients.shard.borrow().begin_trace(&trace, from);
+            yield_now().await;
+        }
+    }
+}
+
+/// Removes the retained message of a topic; returns whether there was one, once the removal is stored.
+/// The message is removed before this returns.
+pub(crate) fn clear_retained(
+    shard: &SharedShard,
+    topic: &str,
+) -> impl Future<Output = bool> + use<> {
+    let mut shard = shard.borrow_mut();
+    let now = shard.core.clock.now();
+    let (stored, is_stored) = oneshot::channel();
+    let was_there = shard.clear_retained(topic, now);
+    shard.tell_when_stored(stored);
+    shard.flush();
+    async move {
+        let _ = is_stored.await;
+        was_there
+    }
+}
