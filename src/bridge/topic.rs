@@ -41,6 +41,7 @@ impl Direction {
 /// When the retained messages of a topic go over a bridge, beside those that are published while the
 /// bridge exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetainedOf {
     /// When the other side has no session of the bridge yet, or not this topic.
     #[default]

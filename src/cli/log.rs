@@ -71,19 +71,16 @@ impl Log {
             .log_internal_errors(false) // it would panic where standard error is closed
             .with_ansi(io::stderr().is_terminal());
         // The two formats have handles of different types, so each becomes a closure.
-        let reload: Arc<SetFilter> = match config.format {
-            LogFormat::Text => {
-                let log = log.with_filter_reloading();
-                let handle = log.reload_handle();
-                log.init();
-                Arc::new(move |filter| handle.reload(filter))
-            }
-            LogFormat::Json => {
-                let log = log.json().flatten_event(true).with_filter_reloading();
-                let handle = log.reload_handle();
-                log.init();
-                Arc::new(move |filter| handle.reload(filter))
-            }
+        let reload: Arc<SetFilter> = if config.format == LogFormat::Json {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Arc::new(move |filter| handle.reload(filter))
+        } else {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Arc::new(move |filter| handle.reload(filter))
         };
         // Otherwise a panic would write to standard error itself, and block where nobody reads.
         tell_panics(queue.clone());

@@ -7,10 +7,7 @@ use hearthmq::{
     actors::SyncPolicy,
     auth::{FileError, FilePolicy},
     broker,
-    config::{
-        BridgeConfig, BridgeFileError, Config, OtlpConfigError, StoreConfig, SyncMode,
-        WebhookFileError,
-    },
+    config::{BridgeConfig, BridgeFileError, Config, OtlpConfigError, WebhookFileError},
     http::{Api, Program, Server, ServerOptions},
     net::tls::TlsError,
     store::DirectoryStore,
@@ -127,7 +124,7 @@ impl Serving {
             .authenticator(sources.chain())
             .authorizer(Arc::clone(policy))
             .shared_store(store)
-            .sync(sync_policy(&config.store));
+            .sync(SyncPolicy::from(&config.store));
         if let Some(users) = sources.stored_users(config) {
             builder = builder.stored_users(users);
         }
@@ -277,14 +274,4 @@ fn start_control(
         tracing::warn!(%error, "`hearthmq store export` will work only while the broker is stopped");
     };
     control.inspect_err(tell).ok()
-}
-
-fn sync_policy(config: &StoreConfig) -> SyncPolicy {
-    match config.sync {
-        SyncMode::Always => SyncPolicy::Always,
-        SyncMode::Interval => {
-            SyncPolicy::Interval(Duration::from_millis(config.sync_interval_ms.into()))
-        }
-        SyncMode::Off => SyncPolicy::Off,
-    }
 }

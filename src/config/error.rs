@@ -18,6 +18,7 @@ pub struct ConfigError {
 
 /// Where a value of the configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// A file as a whole.
     File(PathBuf),

@@ -20,7 +20,7 @@ mod shown;
 mod sources;
 mod webhooks;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ use crate::{
         AuthenticationConfig, HttpAuthConfig, JwtConfig, Network, PostgresConfig,
         SCRAM_ITERATIONS_DEFAULT, ThrottleConfig,
     },
+    durable::SyncPolicy,
     limits::Limits,
     net::{
         TCP_KEEP_ALIVE_SECS_DEFAULT,
@@ -393,6 +394,7 @@ impl Default for StoreConfig {
 /// When changes are synced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SyncMode {
     /// Before they are acknowledged.
     Always,
@@ -400,6 +402,18 @@ pub enum SyncMode {
     Interval,
     /// When the operating system decides; nothing waits for it.
     Off,
+}
+
+impl From<&StoreConfig> for SyncPolicy {
+    fn from(config: &StoreConfig) -> Self {
+        match config.sync {
+            SyncMode::Always => Self::Always,
+            SyncMode::Interval => {
+                Self::Interval(Duration::from_millis(config.sync_interval_ms.into()))
+            }
+            SyncMode::Off => Self::Off,
+        }
+    }
 }
 
 /// `[log]`: the log on standard error.
@@ -430,6 +444,7 @@ const LOG_FILTER_DEFAULT: &str = "info,actix_server=warn,fjall=warn,lsm_tree=war
 /// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     Text,

@@ -122,6 +122,7 @@ impl ListQueue {
 
 /// A place in a queue, which stays the same while messages come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum QueuePosition {
     /// A stored message, by its place in the store.
     Stored(u64),

@@ -113,8 +113,8 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "bridge", "cluster", "webhooks", "otlp", "http", "net", "auth", "control", "limits",
-            "mqtt", "told",
+            "bridge", "cluster", "webhooks", "otlp", "http", "net", "durable", "auth", "control",
+            "limits", "mqtt", "told",
         ],
     ),
     (

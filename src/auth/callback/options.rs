@@ -45,6 +45,7 @@ pub struct HttpAuthConfig {
 /// How answers of the service are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum AnswerForm {
     /// As JSON with `result`, and with permissions and attributes if there are some.
     #[default]

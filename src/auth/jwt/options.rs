@@ -49,6 +49,7 @@ pub struct JwtConfig {
 /// Where a token is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum TokenPlace {
     /// In the password.
     #[default]
