@@ -16,12 +16,13 @@ use rustix::fs::{Access, access};
 
 use super::{
     Failure, Options,
-    first_start::{self, FirstStartError, Missing},
+    files::Unwritable,
+    first_start::{self, Missing},
     listeners::mqtt_listeners,
     note,
     open_files::{self, TooFewFiles},
     print,
-    serve::ServeError,
+    serve_error::ServeError,
     sources::Sources,
     tls::TlsSources,
     warn, warnings,
@@ -79,11 +80,11 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
 
 /// Checks that the data directory can be written, or, if it is missing, the nearest directory
 /// above.
-fn check_data_dir(data_dir: &Path) -> Result<(), FirstStartError> {
+fn check_data_dir(data_dir: &Path) -> Result<(), Unwritable> {
     let absolute = std::path::absolute(data_dir);
     let path = absolute.as_deref().unwrap_or(data_dir);
     let there = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok()).unwrap_or(path);
-    let fault = |source| FirstStartError::Unwritable { path: data_dir.to_owned(), source };
+    let fault = |source| Unwritable { path: data_dir.to_owned(), source };
     if !fs::metadata(there).map_err(fault)?.is_dir() {
         return Err(fault(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
     }

@@ -7,40 +7,46 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::first_start::FirstStartError;
+/// A file or directory that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot be written: {source}; let the broker write there, or set data_dir", path.display())]
+pub(super) struct Unwritable {
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
+}
 
 /// Creates the parent directory of `path` if it is missing, accessible to its owner only.
-pub(super) fn make_parent(path: &Path) -> Result<(), FirstStartError> {
+pub(super) fn make_parent(path: &Path) -> Result<(), Unwritable> {
     let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
     };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|source| FirstStartError::Unwritable { path: directory.to_owned(), source })
+    made.map_err(|source| Unwritable { path: directory.to_owned(), source })
 }
 
 /// Creates the file at `path` unless it exists; returns whether it was created.
-pub(super) fn make_file(path: &Path, text: &str, mode: u32) -> Result<bool, FirstStartError> {
+pub(super) fn make_file(path: &Path, text: &str, mode: u32) -> Result<bool, Unwritable> {
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => fill(file, path, text).map(|()| true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(source) => Err(FirstStartError::Unwritable { path: path.to_owned(), source }),
+        Err(source) => Err(Unwritable { path: path.to_owned(), source }),
     }
 }
 
 /// Writes a file that only its owner can read; replaces an existing one.
-pub(super) fn put_private(path: &Path, text: &str) -> Result<(), FirstStartError> {
+pub(super) fn put_private(path: &Path, text: &str) -> Result<(), Unwritable> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != ErrorKind::NotFound => {
-            Err(FirstStartError::Unwritable { path: path.to_owned(), source })
+            Err(Unwritable { path: path.to_owned(), source })
         }
         _ => make_file(path, text, 0o600).map(drop),
     }
 }
 
-fn fill(mut file: File, path: &Path, text: &str) -> Result<(), FirstStartError> {
+fn fill(mut file: File, path: &Path, text: &str) -> Result<(), Unwritable> {
     let mut write = || -> io::Result<()> {
         let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
         if let Some(directory) = directory
@@ -52,5 +58,5 @@ fn fill(mut file: File, path: &Path, text: &str) -> Result<(), FirstStartError> 
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|source| FirstStartError::Unwritable { path: path.to_owned(), source })
+    write().map_err(|source| Unwritable { path: path.to_owned(), source })
 }

@@ -18,7 +18,7 @@ use hearthmq::{
     store::DirectoryStore,
 };
 
-use super::files::{make_file, make_parent, put_private};
+use super::files::{Unwritable, make_file, make_parent, put_private};
 
 /// The account that the first start creates.
 const USER: &str = "admin";
@@ -42,11 +42,8 @@ const PASSWORD_BYTES_MAX: u64 = 65_535;
 /// Why the broker has no accounts or policy to start with.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FirstStartError {
-    #[error(
-        "{}: cannot be written: {source}; let the broker write there, or set data_dir",
-        path.display()
-    )]
-    Unwritable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
     #[error(
         "{}: cannot be examined: {source}; let the broker read the directory",
         path.display()

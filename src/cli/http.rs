@@ -9,7 +9,7 @@ use hearthmq::{
 };
 use socket2::{Domain, Socket, Type};
 
-use super::{serve::ServeError, tls::TlsSources};
+use super::{serve_error::ServeError, tls::TlsSources};
 
 /// Binds every HTTP listener, in the order of their options. Connections are refused until the
 /// server listens on them.

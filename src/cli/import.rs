@@ -186,3 +186,8 @@ fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
     store.apply(&group, Durability::Written)?;
     Ok(store.apply(&taken_out, Durability::Written)?)
 }
+
+/// Returns whether a UTF-8 Encoded String of MQTT can have this value. [MQTT-1.5.4-2]
+fn is_string(text: &str) -> bool {
+    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
+}

@@ -27,12 +27,14 @@ mod reload;
 mod remote;
 mod run;
 mod serve;
+mod serve_error;
 mod sources;
 mod store;
 mod tls;
 mod warnings;
 
 use std::{
+    fmt,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -149,9 +151,11 @@ enum Failure {
     #[error(transparent)]
     Accounts(#[from] FileError),
     #[error(transparent)]
-    Start(#[from] serve::ServeError),
+    Start(#[from] serve_error::ServeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Unwritable(#[from] files::Unwritable),
     #[error(transparent)]
     FirstStart(#[from] first_start::FirstStartError),
     #[error(transparent)]
@@ -186,6 +190,7 @@ impl Failure {
             | Self::Accounts(_)
             | Self::Start(_)
             | Self::Store(_)
+            | Self::Unwritable(_)
             | Self::FirstStart(_)
             | Self::Password(_)
             | Self::StoreCommand(_)
@@ -247,4 +252,12 @@ fn warn(text: &str) {
 /// Prints a note on standard error.
 fn note(text: &str) {
     drop(writeln!(io::stderr(), "hearthmq: {text}"));
+}
+
+/// Logs whether a file was read again.
+fn tell_reread<E: fmt::Display>(what: &str, outcome: Result<(), E>) {
+    match outcome {
+        Ok(()) => tracing::info!("{what} read again"),
+        Err(error) => tracing::error!("{what} stay as they were: {error}"),
+    }
 }

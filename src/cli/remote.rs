@@ -133,6 +133,12 @@ pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
     }
 }
 
+/// Returns the parameters of a query, those that are given.
+fn query(parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    given.map(|(name, value)| format!("&{name}={}", encoded(value))).collect()
+}
+
 /// Percent-encodes a text for a segment of a path or a value of a query.
 fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());

@@ -17,7 +17,8 @@ use super::{
     open_files::{self, TooFewFiles},
     print,
     reload::Reload,
-    serve::{ServeError, Serving},
+    serve::Serving,
+    serve_error::ServeError,
     warnings,
 };
 

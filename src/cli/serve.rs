@@ -1,62 +1,30 @@
 //! Builds the broker of a configuration: accounts, permissions, TLS, listeners, REST.
 
-use std::{env, fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{env, io, path::Path, sync::Arc, time::Duration};
 
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::{FileError, FilePolicy},
-    broker,
-    config::{BridgeConfig, BridgeFileError, Config, OtlpConfigError, WebhookFileError},
+    auth::FilePolicy,
+    config::{BridgeConfig, Config},
     http::{Api, Program, Server, ServerOptions},
-    net::tls::TlsError,
     store::DirectoryStore,
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     control::ControlSocket,
-    crl::{NoList, fetch_missing},
+    crl::fetch_missing,
     http::{api_options, http_listeners, http_proxies},
     listeners::mqtt_listeners,
-    sources::{SourceError, Sources},
+    serve_error::ServeError,
+    sources::Sources,
+    tell_reread,
     tls::TlsSources,
 };
 
 /// How long an export waits for changes on their way to the store.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// Why the broker did not start.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ServeError {
-    #[error("cannot listen on {address}: {source}; free it, or set another address in {key}")]
-    Listen { address: SocketAddr, key: &'static str, source: io::Error },
-    #[error(transparent)]
-    Broker(#[from] broker::StartError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    NoList(#[from] NoList),
-    #[error(transparent)]
-    Bridge(#[from] BridgeFileError),
-    #[error(transparent)]
-    Webhook(#[from] WebhookFileError),
-    #[error(transparent)]
-    Otlp(#[from] OtlpConfigError),
-    #[cfg(feature = "cluster")]
-    #[error("[cluster] {0}")]
-    Cluster(#[from] hearthmq::config::ClusterOptionError),
-    #[error("cannot serve http: {0}; see the log")]
-    Http(#[source] io::Error),
-    #[error("cannot receive signals: {0}; see the limits of the process")]
-    Signals(#[source] io::Error),
-    #[error("cannot start the thread of the log: {0}; see the limits of the process")]
-    Log(#[source] io::Error),
-}
 
 /// The running broker with all its listeners.
 pub(super) struct Serving {
@@ -155,7 +123,7 @@ impl Serving {
     /// Applies the login options of the configuration. Reads accounts and permissions again.
     pub(super) fn change_logins(&self, config: &Config) {
         self.sources.change(config);
-        tell("permissions", self.policy.reload_from(config.policy_file()));
+        tell_reread("permissions", self.policy.reload_from(config.policy_file()));
     }
 
     /// Applies the options of the MQTT listeners, and of `$SYS` and Response Topics.
@@ -250,14 +218,6 @@ impl Serving {
             tracing::warn!("HTTP calls were still under way at the deadline");
             self.http.stop(false).await;
         }
-    }
-}
-
-/// Logs whether a file was read again.
-pub(super) fn tell<E: fmt::Display>(what: &str, outcome: Result<(), E>) {
-    match outcome {
-        Ok(()) => tracing::info!("{what} read again"),
-        Err(error) => tracing::error!("{what} stay as they were: {error}"),
     }
 }
 

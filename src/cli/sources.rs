@@ -11,6 +11,8 @@ use hearthmq::{
     config::{Config, SourceName},
 };
 
+use super::tell_reread;
+
 /// The sources that the program has. Those that are not configured pass every client on.
 pub(super) struct Sources {
     accounts: Arc<FileAuthenticator>,
@@ -106,12 +108,12 @@ impl Sources {
         self.accounts.set_config(AuthenticationConfig::from(config));
         self.scram.set_offered(auth.scram);
         self.chain.take_names_without_query(auth.username_without_query);
-        super::serve::tell("accounts", self.accounts.reload_from(config.users_file()));
-        super::serve::tell("keys of tokens", self.jwt.set_config(&auth.jwt));
-        super::serve::tell(
+        tell_reread("accounts", self.accounts.reload_from(config.users_file()));
+        tell_reread("keys of tokens", self.jwt.set_config(&auth.jwt));
+        tell_reread(
             "options of auth.http",
             self.http.set_config(&auth.http, auth.throttle.clone()),
         );
-        super::serve::tell("options of auth.postgres", self.postgres.set_config(&auth.postgres));
+        tell_reread("options of auth.postgres", self.postgres.set_config(&auth.postgres));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Source, none, say, sources};
 
-/// Module paths of the library's files, and what each re-exports under which name.
+/// Module paths of the files of library and program, and what each re-exports under which name.
 struct Files {
     /// From a module path, `shard::routing::publish`, to its file.
     by_path: BTreeMap<String, String>,
@@ -19,8 +19,7 @@ struct Files {
 fn module_path(name: &str) -> Option<String> {
     let inside = name.strip_prefix("src/")?.strip_suffix(".rs")?;
     let inside = inside.strip_suffix("/mod").unwrap_or(inside);
-    (!["lib", "main"].contains(&inside) && !inside.starts_with("cli"))
-        .then(|| inside.replace('/', "::"))
+    (!["lib", "main"].contains(&inside)).then(|| inside.replace('/', "::"))
 }
 
 /// The paths in a use tree, `a::{b, c::d}`, in full.

@@ -8,7 +8,7 @@ use hearthmq::{
 };
 use serde::Deserialize;
 
-use super::line::is_string;
+use super::is_string;
 
 /// The last connections of a client, the oldest first.
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ use hearthmq::{
 };
 use serde::Deserialize;
 
-use super::history::HistoryLine;
+use super::{history::HistoryLine, is_string};
 
 /// The largest Subscription Identifier, and the largest Remaining Length of a packet.
 const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
@@ -387,11 +387,6 @@ fn are_forwarded(encoded: &[u8]) -> bool {
             && found.message_expiry_interval.is_none()
             && found.topic_alias.is_none()
             && found.subscription_identifiers.is_empty()
-}
-
-/// Returns whether a UTF-8 Encoded String of MQTT can have this value. [MQTT-1.5.4-2]
-pub(super) fn is_string(text: &str) -> bool {
-    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
 }
 
 fn identifiers(numbers: &[u32]) -> Result<(), &'static str> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub(in crate::cli) use self::{bans::BansCommand, rules::RulesCommand, tokens::TokensCommand};
 pub(super) use self::{bans::run as run_bans, rules::run as run_rules, tokens::run as run_tokens};
-use super::{clients::query, common::Common, encoded, table::field};
+use super::{common::Common, encoded, query, table::field};
 use crate::cli::Failure;
 
 #[derive(Args)]

@@ -4,9 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    OutputOptions, RemoteOptions,
-    clients::query,
-    encoded,
+    OutputOptions, RemoteOptions, encoded, query,
     table::{TextTable, field, write_json},
 };
 use crate::cli::Failure;

@@ -1,11 +1,11 @@
 //! `hearthmq clients`: lists and shows clients.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use super::{
-    OutputOptions, RemoteError, RemoteOptions, encoded,
+    OutputOptions, RemoteOptions, encoded,
     many::{self, KeepAliveArguments, KickArguments},
+    query,
     settings::{self, ClientSettingsCommand},
     table::{TextTable, duration, field, write_json, write_object},
 };
@@ -80,12 +80,6 @@ pub(super) fn run(command: ClientsCommand) -> Result<(), Failure> {
         ClientsCommand::History(client) => history(&client),
         ClientsCommand::Settings(command) => settings::of_clients(&command),
     }
-}
-
-/// Returns the parameters of a query, those that are given.
-pub(super) fn query(parameters: &[(&str, Option<String>)]) -> String {
-    let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    given.map(|(name, value)| format!("&{name}={}", encoded(value))).collect()
 }
 
 fn list(arguments: &ListArguments) -> Result<(), Failure> {
@@ -182,13 +176,4 @@ fn history(client: &OneClient) -> Result<(), Failure> {
         table.write()?;
     }
     Ok(())
-}
-
-/// Returns the number of clients that a selector selects.
-pub(super) fn count(
-    remote: &super::Remote,
-    selector: &[(&str, Option<String>)],
-) -> Result<u64, RemoteError> {
-    let target = format!("/api/v1/clients?limit=1&count=true{}", query(selector));
-    Ok(remote.get(&target)?.get("total").and_then(Value::as_u64).unwrap_or_default())
 }

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    OutputOptions, Remote, RemoteError, RemoteOptions,
-    clients::query,
+    OutputOptions, Remote, RemoteError, RemoteOptions, query,
     table::{TextTable, write_json, write_object},
 };
 use crate::cli::Failure;

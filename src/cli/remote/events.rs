@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{
     OutputOptions, RemoteOptions,
-    clients::query,
     follow::follow,
+    query,
     table::{field, write_json},
 };
 use crate::cli::Failure;

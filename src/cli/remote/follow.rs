@@ -9,7 +9,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-use super::{Remote, RemoteError, clients::query, http::has_timed_out};
+use super::{Remote, RemoteError, http::has_timed_out, query};
 use crate::cli::{Failure, note};
 
 /// The pause before a further connection, which doubles while none succeeds.

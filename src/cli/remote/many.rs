@@ -8,8 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::{
-    OutputOptions, Remote, RemoteError, RemoteOptions,
-    clients::count,
+    OutputOptions, Remote, RemoteError, RemoteOptions, query,
     table::{TextTable, field, write_json},
 };
 use crate::cli::Failure;
@@ -294,4 +293,10 @@ fn is_read(written: io::Result<()>) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         other => other.map(|()| true),
     }
+}
+
+/// Returns the number of clients that a selector selects.
+fn count(remote: &Remote, selector: &[(&str, Option<String>)]) -> Result<u64, RemoteError> {
+    let target = format!("/api/v1/clients?limit=1&count=true{}", query(selector));
+    Ok(remote.get(&target)?.get("total").and_then(Value::as_u64).unwrap_or_default())
 }

@@ -9,9 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    OutputOptions, RemoteOptions,
-    clients::query,
-    encoded,
+    OutputOptions, RemoteOptions, encoded, query,
     table::{write_json, write_object},
 };
 use crate::cli::Failure;

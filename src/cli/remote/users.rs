@@ -7,9 +7,7 @@ use serde_json::{Map, Value, json};
 
 use self::transfer::{ExportArguments, ImportArguments};
 use super::{
-    OutputOptions, Remote, RemoteOptions,
-    clients::query,
-    encoded,
+    OutputOptions, Remote, RemoteOptions, encoded, query,
     settings::{self, UserSettingsCommand},
     table::{TextTable, field, write_json, write_object},
 };

@@ -11,7 +11,7 @@ use super::{
     SortBy,
     numbers::{MetricSums, TopNumbers},
 };
-use crate::cli::remote::{Remote, RemoteError, clients::query};
+use crate::cli::remote::{Remote, RemoteError, query};
 
 /// The time between two questions.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
