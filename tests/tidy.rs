@@ -41,6 +41,9 @@ const IMPURE: &[&str] = &[
     "thread",
 ];
 
+/// The modules of a shard and of what it stands on, which reach actors through doors alone.
+const WITHOUT_ACTORS: &[&str] = &["shard", "durable", "between", "flow", "traces", "feed"];
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
@@ -290,6 +293,19 @@ fn pure_modules_know_no_clock_no_io_and_no_runtime() {
             for word in IMPURE.iter().filter(|word| named.contains(**word)) {
                 faults.push(format!("{}: names {word}", source.name));
             }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn shards_know_no_actors() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        if source.module().is_some_and(|module| WITHOUT_ACTORS.contains(&module))
+            && let Some(word) = words(source.shipped()).find(|word| word.starts_with("actix"))
+        {
+            faults.push(format!("{}: names {word}", source.name));
         }
     }
     none(&faults);
