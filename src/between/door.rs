@@ -7,13 +7,16 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::{
-    between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
+    between::{
+        batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
+        nodes::ArrivedMail,
+    },
     hooks::{ClientBanned, ClientRefused},
     mqtt::{DeliveryCounts, ReceiptCall},
     router::ShardNumber,
 };
 
-/// A message to a shard, from another shard or from the store.
+/// A message to a shard, from another shard, another node or the store.
 pub(crate) enum ToShard {
     /// Messages for its clients.
     Deliver(Deliver),
@@ -31,6 +34,10 @@ pub(crate) enum ToShard {
     Banned(Box<ClientBanned>),
     /// The outcomes of deliveries that calls wait for here.
     Receipts(Vec<(ReceiptCall, DeliveryCounts)>),
+    /// Messages of another node for its clients.
+    Mail(ArrivedMail),
+    /// The other nodes know the filters for which the SUBACK of this slot waits.
+    RoutesKnown(u32),
 }
 
 /// The sender of a message to a shard.
@@ -44,6 +51,8 @@ pub enum Sender {
     Store,
     /// A listener, which accepts connections.
     Listener,
+    /// The driver of the mail between the nodes of a cluster.
+    Cluster,
 }
 
 /// Leads to a shard, from any thread.

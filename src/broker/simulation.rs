@@ -35,7 +35,7 @@ impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.from {
             Sender::Shard(ShardNumber(from)) => write!(f, "shard {from} to {}", self.to),
-            Sender::Application | Sender::Store | Sender::Listener => {
+            Sender::Application | Sender::Store | Sender::Listener | Sender::Cluster => {
                 write!(f, "{:?} to {}", self.from, self.to)
             }
         }
@@ -135,6 +135,8 @@ impl ShardDoor for SimulatedDoor {
             ToShard::Refused(_) => "Refused",
             ToShard::Banned(_) => "Banned",
             ToShard::Receipts(_) => "Receipts",
+            ToShard::Mail(_) => "Mail",
+            ToShard::RoutesKnown(_) => "RoutesKnown",
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));

@@ -92,6 +92,8 @@ labels! {
         StoreBehind = "store_behind",
         /// The publisher had reached the rate that a caller has set for it.
         RateLimit = "rate_limit",
+        /// Its SUBACK waited until the other nodes of the cluster knew its filters.
+        RoutesBehind = "routes_behind",
     }
 }
 

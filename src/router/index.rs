@@ -4,17 +4,21 @@
 //! cached plan do not take it. The generation tells them when their plan is stale.
 
 use std::{
+    fmt,
     num::NonZeroU32,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use super::{
-    MemberState, Place, Plan, SharedTargets, Subscriber, subscribers::Subscribers, tree::Tree,
+    Host, MemberState, Place, Plan, SharedTargets, Subscriber, subscribers::Subscribers, tree::Tree,
 };
-use crate::{limits::subscription_bytes, mqtt::FilterParts};
+use crate::{
+    limits::subscription_bytes,
+    mqtt::{FilterParts, QoS, RetainHandling, SubscriptionOptions},
+};
 
 /// All subscriptions of all sessions.
 #[derive(Debug)]
@@ -25,7 +29,29 @@ pub struct Index {
     /// Number of shared subscription groups created so far.
     shares: AtomicU32,
     bytes: AtomicUsize,
+    /// Number of filters of other nodes; a filter counts once for each node.
+    routes: AtomicUsize,
+    observer: OnceLock<FilterObserver>,
 }
+
+/// Is called with a filter when the first subscriber of this node comes (`true`) and when the last one has
+/// gone, in this order for each filter.
+struct FilterObserver(Box<dyn Fn(&str, bool) + Send + Sync>);
+
+impl fmt::Debug for FilterObserver {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("FilterObserver")
+    }
+}
+
+/// The options of a filter of another node: everything goes there, and that node decides by the options of
+/// its sessions.
+const ROUTE_OPTIONS: SubscriptionOptions = SubscriptionOptions {
+    qos: QoS::ExactlyOnce,
+    no_local: false,
+    retain_as_published: true,
+    retain_handling: RetainHandling::DoNotSend,
+};
 
 impl Default for Index {
     fn default() -> Self {
@@ -35,6 +61,8 @@ impl Default for Index {
             subscriptions: AtomicUsize::new(0),
             shares: AtomicU32::new(0),
             bytes: AtomicUsize::new(0),
+            routes: AtomicUsize::new(0),
+            observer: OnceLock::new(),
         }
     }
 }
@@ -72,7 +100,9 @@ impl Index {
     /// whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
         let is_new = self.write().change(filter.filter, |subscribers| {
-            subscribers.insert(filter, subscriber, || self.next_share())
+            self.observed(filter, subscribers, |subscribers| {
+                subscribers.insert(filter, subscriber, || self.next_share())
+            })
         });
         if is_new {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
@@ -84,13 +114,63 @@ impl Index {
 
     /// Removes a subscription; returns whether it existed.
     pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
-        let removed = self.write().change(filter.filter, |s| s.remove(filter.share_name, place));
+        let removed = self.write().change(filter.filter, |subscribers| {
+            self.observed(filter, subscribers, |s| s.remove(filter.share_name, place))
+        });
         if removed {
             self.subscriptions.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(Self::bytes_of(filter), Ordering::Relaxed);
         }
         self.generation.fetch_add(1, Ordering::Release);
         removed
+    }
+
+    /// Sets the function that learns which filters the subscribers of this node have, from now on. Only the
+    /// first call has an effect.
+    pub(crate) fn observe(&self, observer: impl Fn(&str, bool) + Send + Sync + 'static) {
+        drop(self.observer.set(FilterObserver(Box::new(observer))));
+    }
+
+    /// Makes a change of the subscribers of a filter, and tells the observer, while the tree is locked, if this
+    /// node has its first subscriber or has lost its last one.
+    fn observed<T>(
+        &self,
+        filter: FilterParts<'_>,
+        subscribers: &mut Subscribers,
+        change: impl FnOnce(&mut Subscribers) -> T,
+    ) -> T {
+        let Some(FilterObserver(observer)) = self.observer.get() else {
+            return change(subscribers);
+        };
+        let was_wanted = subscribers.is_wanted_here();
+        let changed = change(subscribers);
+        let is_wanted = subscribers.is_wanted_here();
+        if is_wanted != was_wanted {
+            observer(filter.filter, is_wanted);
+        }
+        changed
+    }
+
+    /// Returns the number of filters of other nodes; a filter counts once for each node.
+    pub fn routes(&self) -> usize {
+        self.routes.load(Ordering::Relaxed)
+    }
+
+    /// Adds or removes a filter that another node has. It counts against no limit of this node.
+    pub fn change_route(&self, filter: &str, node: u32, is_added: bool) {
+        let place = Place { host: Host::Nodes, slot: node, generation: 0 };
+        let parts = FilterParts { share_name: None, filter };
+        let route =
+            Subscriber { place, options: ROUTE_OPTIONS, identifier: None, is_durable: false };
+        let has_changed = self.write().change(filter, |subscribers| match is_added {
+            true => subscribers.insert(parts, route, || self.next_share()),
+            false => subscribers.remove(None, place),
+        });
+        match is_added {
+            true => self.routes.fetch_add(usize::from(has_changed), Ordering::Relaxed),
+            false => self.routes.fetch_sub(usize::from(has_changed), Ordering::Relaxed),
+        };
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Sets whether the session at `place`, a member of a shared subscription, receives messages.
@@ -230,6 +310,41 @@ mod tests {
             }
             assert_eq!((index.len(), index.bytes()), (0, 0));
         }
+    }
+
+    #[test]
+    fn the_observer_learns_of_the_first_and_the_last_subscriber_of_this_node_alone() {
+        let (index, told) = (Index::default(), std::sync::Arc::new(std::sync::Mutex::new(vec![])));
+        let told_to = told.clone();
+        index.observe(move |filter, is_wanted| {
+            told_to.lock().unwrap().push((filter.to_owned(), is_wanted));
+        });
+        let parts = FilterParts { share_name: None, filter: "a/+" };
+        let place = |slot| Place { host: Host::Shard(ShardNumber(0)), slot, generation: 0 };
+        let subscribe = |slot| {
+            let options = SubscriptionOptions::default();
+            let place = place(slot);
+            index.subscribe(
+                parts,
+                Subscriber { place, options, identifier: None, is_durable: false },
+            )
+        };
+        index.change_route("a/+", 7, true);
+        index.change_route("a/+", 7, true);
+        assert_eq!((index.len(), index.bytes(), index.routes()), (0, 0, 1));
+        for slot in [1, 2, 1] {
+            subscribe(slot);
+        }
+        let plan = index.plan("a/b");
+        assert_eq!((plan.len(), plan.targets_at(Host::Nodes)[0].place.slot), (3, 7));
+        for slot in [1, 2, 2] {
+            index.unsubscribe(parts, place(slot));
+        }
+        index.change_route("a/+", 7, false);
+        index.change_route("a/+", 7, false);
+        assert!(index.plan("a/b").is_empty());
+        assert_eq!((index.len(), index.bytes(), index.routes()), (0, 0, 0));
+        assert_eq!(*told.lock().unwrap(), [("a/+".to_owned(), true), ("a/+".to_owned(), false)]);
     }
 
     fn levels(rng: &mut Rng, of: &[&str]) -> String {

@@ -5,14 +5,17 @@
 pub struct ShardNumber(pub u16);
 
 /// A host delivers messages to its own recipients. Each kind has a door of its own: code that sends a
-/// message there matches on the kind, so that a further one, such as another node, does not compile
-/// until each place knows what to do with it.
+/// message there matches on the kind, so that a further one does not compile until each place knows
+/// what to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A shard of this process, which has sessions.
     Shard(ShardNumber),
     /// The subscribers of the embedding application in this process.
     InProcess,
+    /// The other nodes of the cluster. Each of them is one subscriber of a filter, for all its sessions; the
+    /// slot of its place is its number.
+    Nodes,
 }
 
 impl Host {
@@ -21,6 +24,7 @@ impl Host {
         match self {
             Self::Shard(ShardNumber(number)) => number as u32,
             Self::InProcess => 1 << 16,
+            Self::Nodes => (1 << 16) + 1,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{Place, backlog::BacklogHolders};
+use super::{Host, Place, backlog::BacklogHolders};
 use crate::mqtt::{FilterParts, SubscriptionOptions};
 
 /// A session's subscription to one filter.
@@ -222,6 +222,12 @@ pub(super) struct Subscribers {
 impl Subscribers {
     pub(super) const fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_none()
+    }
+
+    /// Returns whether a session or the application of this node has subscribed, shared subscriptions
+    /// excluded.
+    pub(super) fn is_wanted_here(&self) -> bool {
+        self.direct.as_slice().iter().any(|subscriber| subscriber.place.host != Host::Nodes)
     }
 
     pub(super) fn groups(&self) -> &[SharedGroup] {

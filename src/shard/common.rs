@@ -18,7 +18,7 @@ use crate::{
         Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Identity,
         ListenerLogins, Methods, Standing,
     },
-    between::door::ShardHandle,
+    between::{door::ShardHandle, nodes::OtherNodes},
     clock::Clock,
     control::Redirection,
     durable::{Health, History, Keeper, StoredRecords, SyncPolicy},
@@ -127,6 +127,8 @@ pub(crate) struct Core {
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
     pub(crate) ending: CancellationToken,
+    /// The other nodes of the cluster; none without a cluster.
+    pub(crate) nodes: OnceLock<Arc<dyn OtherNodes>>,
     homes: OnceLock<Homes>,
     shards: OnceLock<Arc<[ShardHandle]>>,
     /// The doors for arriving clients, in the order of the shards.
@@ -180,6 +182,7 @@ impl Core {
             certificates: Certificates::default(),
             draining: ArcSwapOption::empty(),
             ending: CancellationToken::new(),
+            nodes: OnceLock::new(),
             homes: OnceLock::new(),
             shards: OnceLock::new(),
             arrivals: OnceLock::new(),

@@ -303,6 +303,8 @@ impl Shard {
             ToShard::Refused(event) => self.take_refused(*event, now),
             ToShard::Banned(event) => self.announce_banned(*event, now),
             ToShard::Receipts(reports) => self.take_receipts(&reports),
+            ToShard::Mail(arrived) => self.take_mail(arrived, now),
+            ToShard::RoutesKnown(slot) => self.routes_are_known(slot, now),
         }
     }
 
@@ -322,7 +324,7 @@ impl Shard {
     fn send_to_shard_of(&self, session: Place, message: ToShard) {
         match session.host {
             Host::Shard(number) => self.send_to_shard(number, message),
-            Host::InProcess => debug_assert!(false, "sessions are on shards"),
+            Host::InProcess | Host::Nodes => debug_assert!(false, "sessions are on shards"),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     between::{
         batch::{Awaited, Stored},
         door::ToShard,
+        nodes::MailStored,
     },
     durable::{
         HandedOver, Order, Trouble,
@@ -83,6 +84,8 @@ pub(in crate::shard) enum Owed {
     Caller(oneshot::Sender<()>),
     /// The span of a message that is acknowledged then.
     Span(Box<ReceiveSpan>),
+    /// The node that has sent messages.
+    Node(MailStored),
 }
 
 /// A position in the changes of a shard.
@@ -127,6 +130,11 @@ impl Shard {
         if self.journal.is_some() {
             self.tickets.owed.push(Owed::Caller(caller));
         }
+    }
+
+    /// Notifies a recipient when the changes of this turn are stored.
+    pub(in crate::shard) fn owe_to(&mut self, owed: Owed) {
+        self.tickets.owed.push(owed);
     }
 
     /// Ends a span when the changes of this turn are stored.
@@ -406,6 +414,7 @@ impl Shard {
                     let _ = caller.send(());
                 }
                 Owed::Span(span) => span.stored(),
+                Owed::Node(stored) => stored(),
             }
         }
         self.note_afterwards(then);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
+    between::nodes::RoutesKnown,
     flow::{Budget, BudgetShare},
     mqtt::{PacketId, ReasonCode, SubscribeFilter, SubscriptionOptions},
 };
@@ -92,6 +93,8 @@ pub(in crate::shard) struct FiltersProgress {
     /// Whether retained messages follow, for each of these filters of a SUBSCRIBE.
     pub(in crate::shard) sends_retained: Vec<bool>,
     pub(in crate::shard) is_answered: bool,
+    /// Whether the other nodes know the filters; `None` before they are asked, and without a cluster.
+    pub(in crate::shard) routes: Option<RoutesKnown>,
     /// Number of filters of a SUBSCRIBE whose retained messages were handled after the answer.
     pub(in crate::shard) followed: usize,
 }
@@ -109,6 +112,7 @@ impl FiltersProgress {
             reasons: Vec::with_capacity(filters.len()),
             sends_retained: Vec::with_capacity(sends),
             is_answered: false,
+            routes: None,
             followed: 0,
         }
     }
@@ -116,6 +120,11 @@ impl FiltersProgress {
     /// Returns whether nothing is left to do.
     pub(in crate::shard) fn is_done(&self) -> bool {
         self.is_answered && self.followed == self.sends_retained.len()
+    }
+
+    /// Returns whether the answer waits for other nodes.
+    pub(in crate::shard) fn awaits_routes(&self) -> bool {
+        !self.is_answered && self.routes.as_ref().is_some_and(|known| !known.is_set())
     }
 }
 
@@ -143,6 +152,11 @@ impl FiltersAsked {
     /// Returns whether nothing is left to do.
     pub(in crate::shard) fn is_done(&self) -> bool {
         self.progress.is_done()
+    }
+
+    /// Returns whether its answer waits for other nodes.
+    pub(crate) fn awaits_routes(&self) -> bool {
+        self.progress.awaits_routes()
     }
 
     pub(in crate::shard) fn parts(&mut self) -> (&dyn Filters, &mut FiltersProgress) {

@@ -259,6 +259,7 @@ impl Shard {
                         self.awaited.log.note(call, since);
                     }
                 }
+                Host::Nodes => self.send_awaited_to_nodes(&message, plan, call),
             }
         }
         for (at, group) in plan.shared().iter().enumerate() {
@@ -285,6 +286,21 @@ impl Shard {
         let (size, message) = (message.size(), RemoteMessage::Allocated(Arc::clone(message)));
         let delivery = RemoteDelivery { message, publisher: None, to, on_its_way: None };
         self.send_away(shard, delivery, size, is_awaited);
+    }
+
+    /// Collects a message for other nodes. Its deliveries there send no receipts: each node counts as one
+    /// delivery, which ends when the node gets the message.
+    fn send_awaited_to_nodes(
+        &mut self,
+        message: &Arc<Message>,
+        plan: &Arc<Plan>,
+        call: ReceiptCall,
+    ) {
+        self.route_to_nodes(&mut SharedPublication::of(message), plan, None);
+        for _ in plan.targets_at(Host::Nodes) {
+            let since = DeliveryCounts { delivered: 1, ended: 1, ..DeliveryCounts::default() };
+            self.awaited.log.note(call, since);
+        }
     }
 
     /// Delivers a message to one target of its plan, with a receipt.

@@ -1,4 +1,4 @@
-//! Messages for the other shards: one batch for each shard collects them until the end of a turn.
+//! Messages for the other shards and nodes: one batch for each collects them until the end of a turn.
 //!
 //! Publishing and the search for members of shared subscriptions fill the batches. The end of a
 //! turn sends them (`keeping/tickets.rs`), behind the changes of the same ticket.
@@ -9,6 +9,7 @@ use crate::{
     between::{
         batch::{Awaited, Deliver, RemoteDelivery},
         door::{Sender, ToShard},
+        nodes::MailToNodes,
     },
     journal::{CHANGE_BYTES, Ticket},
     router::{Host, ShardNumber},
@@ -25,10 +26,12 @@ const DELIVERY_BYTES: usize = 192;
 pub(in crate::shard) struct Batches {
     /// The batches, by the number of the shard.
     all: Vec<Deliver>,
-    /// The number of messages ever collected for durable sessions of other shards.
+    /// The number of messages ever collected that other shards or nodes must store.
     awaited: u64,
     /// Bytes of the changes that the other shards will make for the messages collected now.
     announced: usize,
+    /// The messages for other nodes, and whether one of them must be stored there.
+    mail: Option<Box<(Vec<MailToNodes>, bool)>>,
 }
 
 impl Batches {
@@ -51,9 +54,19 @@ impl Batches {
         self.announced
     }
 
-    /// Returns whether another shard must store a message that is collected now.
+    /// Returns whether another shard or node must store a message that is collected now.
     pub(in crate::shard) fn has_awaited(&self) -> bool {
         self.all.iter().any(|batch| batch.is_awaited)
+            || self.mail.as_ref().is_some_and(|mail| mail.1)
+    }
+
+    /// Collects a message for other nodes. If it `is_awaited`, its acknowledgement waits until they have
+    /// stored it.
+    pub(in crate::shard) fn send_to_nodes(&mut self, mail: MailToNodes, is_awaited: bool) {
+        let (mails, has_awaited) = &mut **self.mail.get_or_insert_default();
+        mails.push(mail);
+        *has_awaited |= is_awaited;
+        self.awaited += u64::from(is_awaited);
     }
 }
 
@@ -83,8 +96,8 @@ impl Shard {
         batch.deliveries.push(delivery);
     }
 
-    /// Sends the collected messages to the other shards, one batch to each; returns the number of batches
-    /// that the ticket awaits.
+    /// Sends the collected messages to the other shards and nodes, one batch to each; returns the number of
+    /// parts that the ticket awaits.
     pub(in crate::shard) fn flush_batches(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
         let announced = std::mem::take(&mut self.batches.announced);
@@ -116,16 +129,20 @@ impl Shard {
                 shard.door.send(Sender::Shard(self.number), ToShard::Deliver(batch));
             }
         }
+        if let Some(mail) = self.batches.mail.take() {
+            awaited += self.flush_mail(mail.0, ticket);
+        }
         awaited
     }
 
-    /// Returns whether another shard is so far behind that publishers here should wait for it.
+    /// Returns whether another shard or node is so far behind that publishers here should wait for it.
     pub(crate) fn is_congested(&self) -> bool {
-        self.core.shards().len() > 1
+        let is_behind = self.core.shards().len() > 1
             && self
                 .core
                 .shards()
                 .iter()
-                .any(|shard| shard.bytes_waiting.load(Ordering::Relaxed) > BYTES_AHEAD_MAX)
+                .any(|shard| shard.bytes_waiting.load(Ordering::Relaxed) > BYTES_AHEAD_MAX);
+        is_behind || self.core.nodes.get().is_some_and(|nodes| nodes.is_congested())
     }
 }

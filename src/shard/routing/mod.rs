@@ -5,6 +5,7 @@ pub(super) mod awaited;
 pub(super) mod backlog;
 pub(super) mod batches;
 mod deliver;
+mod nodes;
 mod on_behalf;
 pub(super) mod plans;
 pub(super) mod publish;

@@ -1,5 +1,5 @@
 //! The way of a message from its publisher to its targets: here, in process, and in the batches for
-//! the other shards.
+//! the other shards and nodes.
 
 use std::{num::NonZeroU64, sync::Arc};
 
@@ -292,6 +292,7 @@ impl Shard {
                         }
                     }
                 }
+                Host::Nodes => self.route_to_nodes(&mut message, plan, publisher),
             }
         }
         // Groups last: their search may pass the message on to another shard.
@@ -299,7 +300,7 @@ impl Shard {
     }
 
     /// Collects a message for all targets of its plan on another shard.
-    fn route_away(
+    pub(in crate::shard) fn route_away(
         &mut self,
         shard: ShardNumber,
         message: &mut SharedPublication<'_>,

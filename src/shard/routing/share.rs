@@ -114,7 +114,7 @@ impl Shard {
                     self.search_at(number, plan, *search, group, message, turn);
                     true
                 }
-                Host::Shard(_) | Host::InProcess => false,
+                Host::Shard(_) | Host::InProcess | Host::Nodes => false,
             };
         }
         // A large group is not searched to its end for one message.
@@ -126,6 +126,7 @@ impl Shard {
         {
             let has_it = match member.place.host {
                 Host::InProcess => self.offer_in_process(member, search, message),
+                Host::Nodes => false, // No plan has one: groups do not travel.
                 Host::Shard(number) if number == self.number => {
                     let is_there = group.is_there(search.tried);
                     self.offer(member, is_there, share_of(group), search, message, turn.now)

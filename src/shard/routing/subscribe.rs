@@ -57,11 +57,12 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
         self.handle_filters(slot, filters, &mut progress, turn)?;
+        let is_paused = turn.filters_left == 0 || !progress.is_done();
         if !progress.is_done() {
             let asked = FiltersAsked::new(filters, progress, &self.core.incomplete_packets);
             turn.asked = Some(Box::new(asked));
         }
-        Ok(if turn.filters_left == 0 { Handled::Paused } else { Handled::Done })
+        Ok(if is_paused { Handled::Paused } else { Handled::Done })
     }
 
     /// Handles some filters of a packet, and answers it behind the last one.
@@ -91,7 +92,9 @@ impl Shard {
                 // Holds the answer, and the retained messages that follow.
                 link.gate_output(ticket);
             }
-            if progress.reasons.len() < filters.len() {
+            if progress.reasons.len() < filters.len()
+                || self.must_await_routes(slot, filters, progress)
+            {
                 return Ok(());
             }
             self.answer(slot, filters, progress, turn.now)?;

@@ -112,6 +112,10 @@ impl Shard {
                         );
                     }
                 }
+                Host::Nodes => {
+                    let mut message = SharedPublication::of(&message);
+                    self.route_to_nodes(&mut message, plan, publisher);
+                }
             }
         }
         // Each group gets a receipt of its own, because its member is found later.

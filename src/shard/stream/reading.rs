@@ -70,6 +70,10 @@ impl ClientStream {
                 self.hold(shard, HoldReason::StoreBehind);
                 return Ok(Reading::Held);
             }
+            if self.asked.as_ref().is_some_and(|asked| asked.awaits_routes()) {
+                self.hold(shard, HoldReason::RoutesBehind);
+                return Ok(Reading::Held);
+            }
             if let Some(asked) = self.asked.take() {
                 self.asked = shard.go_on(self.slot, asked, shard.core.clock.now())?;
                 continue;
