@@ -56,7 +56,7 @@ pub use self::{
         CertificatePage, CertificatePlace, CertificatesChanged, CertificatesError,
         ClientCertificates, ConnectedCertificate, ListRevoked, RevokedCertificate,
     },
-    cluster::{ClusterMemberView, ClusterState, ClusterView, MemberState},
+    cluster::{ClusterMailView, ClusterMemberView, ClusterState, ClusterView, MemberState},
     contents::{
         ClearQueue, ListQueue, ListSubscriptions, MessageProperties, QueuePage, QueuePosition,
         SubscriptionPage, SubscriptionView, WaitingMessage,

@@ -35,8 +35,16 @@ pub(crate) enum ToShard {
     /// The outcomes of deliveries that calls wait for here.
     Receipts(Vec<(ReceiptCall, DeliveryCounts)>),
     /// Messages of another node for its clients.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
     Mail(ArrivedMail),
     /// The other nodes know the filters for which the SUBACK of this slot waits.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
     RoutesKnown(u32),
 }
 

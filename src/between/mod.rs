@@ -4,6 +4,10 @@
 
 pub(crate) mod batch;
 pub(crate) mod door;
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(dead_code, reason = "only the driver of a cluster is behind it")
+)]
 pub(crate) mod nodes;
 pub(crate) mod parcel;
 pub(crate) mod search;

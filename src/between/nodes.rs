@@ -1,4 +1,4 @@
-//! What a shard and the other nodes of the cluster send to each other.
+//! Values that a shard and the other nodes of the cluster send to each other.
 //!
 //! Knows neither NATS nor how mail travels: the driver of the mail is behind [`OtherNodes`], and a broker
 //! without a cluster has none.

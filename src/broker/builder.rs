@@ -228,7 +228,7 @@ impl Builder {
         self
     }
 
-    /// Makes the broker a member of a cluster. Messages and sessions do not travel between its brokers yet.
+    /// Makes the broker a member of a cluster. Messages travel between its brokers; sessions do not move yet.
     #[cfg(feature = "cluster")]
     pub fn cluster(mut self, settings: crate::cluster::joining::ClusterSettings) -> Self {
         self.cluster = Some(settings);
@@ -339,6 +339,8 @@ impl Builder {
         // fails.
         let broker = Broker {
             running: Arc::new(Running {
+                #[cfg(feature = "cluster")]
+                cluster: super::cluster::MembershipOfBroker::prepare(&core, opened.cluster),
                 core,
                 registries,
                 admission,
@@ -353,8 +355,6 @@ impl Builder {
                 drain: Drain::default(),
                 #[cfg(feature = "bridge")]
                 bridges: super::bridges::Bridges::new(bridges.granted, bridges.dial),
-                #[cfg(feature = "cluster")]
-                cluster: super::cluster::MembershipOfBroker::default(),
                 #[cfg(feature = "webhooks")]
                 webhook_secrets: super::webhooks::SecretsOfWebhooks::default(),
                 #[cfg(feature = "otlp")]
@@ -373,7 +373,7 @@ impl Builder {
         #[cfg(feature = "bridge")]
         broker.start_bridges(bridges.all, &threads).await?;
         #[cfg(feature = "cluster")]
-        broker.start_cluster(opened.cluster)?;
+        broker.start_cluster()?;
         #[cfg(feature = "tls")]
         broker.refuse_revoked(&listeners);
         broker.accept_all(&bound, &listeners)?;

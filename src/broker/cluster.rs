@@ -1,6 +1,6 @@
 //! The broker as a member of a cluster: it begins, leaves, and says what it knows.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 
@@ -8,29 +8,63 @@ use super::{Broker, Running, StartError};
 use crate::{
     cluster::{
         joining::{ClusterMember, ClusterSettings},
+        mailing::{MailHost, MailInbox, MailStatus, NodeMail, PeerMail},
         members::{LifePhase, MemberStanding},
+        names::NodeId,
         node::{MemberStatus, NodeStatus},
     },
-    control::{ClusterMemberView, ClusterState, ClusterView, MemberState},
-    metrics::ClusterNumbers,
+    control::{ClusterMailView, ClusterMemberView, ClusterState, ClusterView, MemberState},
+    metrics::{ClusterMailNumbers, ClusterNumbers},
+    shard::Core,
 };
 
 /// The membership of a broker: none without a cluster, and after it has left.
-#[derive(Debug, Default)]
-pub(super) struct MembershipOfBroker(ArcSwapOption<ClusterMember>);
+pub(super) struct MembershipOfBroker {
+    member: ArcSwapOption<ClusterMember>,
+    /// The parts with which it begins; none after its beginning.
+    prepared: Mutex<Option<(ClusterSettings, NodeMail, MailInbox)>>,
+}
+
+impl MembershipOfBroker {
+    /// Prepares the membership before the first subscription is restored, so that the mail knows all filters.
+    pub(super) fn prepare(core: &Core, settings: Option<ClusterSettings>) -> Self {
+        let prepared = settings.map(|settings| {
+            let (mail, inbox) = NodeMail::new();
+            let observer = mail.clone();
+            core.index.observe(move |filter, is_wanted| observer.note_wanted(filter, is_wanted));
+            drop(core.nodes.set(Arc::new(mail.clone())));
+            (settings, mail, inbox)
+        });
+        Self { member: ArcSwapOption::empty(), prepared: Mutex::new(prepared) }
+    }
+}
 
 impl Broker {
     /// Begins to join a cluster.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub(super) fn start_cluster(
-        &self,
-        settings: Option<ClusterSettings>,
-    ) -> Result<(), StartError> {
-        let Some(settings) = settings else { return Ok(()) };
-        let member = ClusterMember::start(settings).map_err(StartError::ClusterThread)?;
-        self.running.cluster.0.store(Some(Arc::new(member)));
+    pub(super) fn start_cluster(&self) -> Result<(), StartError> {
+        let cluster = &self.running.cluster;
+        let prepared = cluster.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((settings, mail, inbox)) = prepared else { return Ok(()) };
+        let core = &self.running.core;
+        let weak = Arc::downgrade(core);
+        let change_route = move |filter: &str, node: u32, is_added: bool| {
+            if let Some(core) = weak.upgrade() {
+                core.index.change_route(filter, node, is_added);
+            }
+        };
+        let host = MailHost {
+            shards: core.shared_shards(),
+            homes: *core.homes(),
+            clock: core.clock,
+            change_route: Box::new(change_route),
+        };
+        let end_of_mail = mail.start(inbox, host).map_err(StartError::ClusterThread)?;
+        let member = ClusterMember::start(settings, mail, end_of_mail);
+        let member = member.map_err(StartError::ClusterThread)?;
+        cluster.member.store(Some(Arc::new(member)));
         let running: Weak<Running> = Arc::downgrade(&self.running);
         let numbers = move || running.upgrade().and_then(|running| running.cluster_numbers());
         self.running.core.metrics.set_cluster(numbers);
@@ -41,12 +75,12 @@ impl Broker {
 impl Running {
     /// Leaves the cluster.
     pub(super) fn end_cluster(&self) {
-        self.cluster.0.store(None);
+        self.cluster.member.store(None);
     }
 
     /// Returns the cluster as this broker sees it.
     pub(super) fn cluster_view(&self) -> Option<ClusterView> {
-        let member = self.cluster.0.load_full()?;
+        let member = self.cluster.member.load_full()?;
         // Without a status, the node has not reached NATS since its start, and knows no member.
         let Some(status) = member.status() else {
             let fault = member.fault();
@@ -56,9 +90,13 @@ impl Running {
             });
         };
         let state = state_of(&status, member.may_act());
+        let mail = member.mail();
+        let members = status.members.iter();
         Some(ClusterView {
             incarnation: status.incarnation.0,
-            members: status.members.iter().map(|(node, status)| view(node, status)).collect(),
+            members: members.map(|(node, status)| view(node, status, &mail)).collect(),
+            routes: self.core.index.routes(),
+            subacks_early: mail.subacks_early,
             ..ClusterView::new(state, status.node.as_str())
         })
     }
@@ -75,6 +113,13 @@ impl Running {
             incarnation: view.incarnation,
             members: states.map(count).into(),
             lease_ages_millis: own.map_or_else(Vec::new, |own| own.lease_ages_millis.clone()),
+            routes: view.routes,
+            subacks_early: view.subacks_early,
+            mail: view
+                .members
+                .iter()
+                .filter_map(|member| Some((member.node.clone(), mail_numbers(&member.mail?))))
+                .collect(),
         })
     }
 }
@@ -94,7 +139,7 @@ fn state_of(status: &NodeStatus, may_act: bool) -> ClusterState {
     }
 }
 
-fn view(node: &crate::cluster::names::NodeId, status: &MemberStatus) -> ClusterMemberView {
+fn view(node: &NodeId, status: &MemberStatus, mail: &MailStatus) -> ClusterMemberView {
     let state = match status.standing {
         MemberStanding::Joining => MemberState::Joining,
         MemberStanding::Serving => MemberState::Serving,
@@ -103,6 +148,29 @@ fn view(node: &crate::cluster::names::NodeId, status: &MemberStatus) -> ClusterM
     ClusterMemberView {
         keeper: status.keeper.as_ref().map(|keeper| keeper.as_str().to_owned()),
         lease_ages_millis: status.lease_ages_millis.to_vec(),
+        mail: mail.peers.get(node).map(mail_view),
         ..ClusterMemberView::new(node.as_str(), state, status.incarnation.0)
+    }
+}
+
+fn mail_view(mail: &PeerMail) -> ClusterMailView {
+    ClusterMailView {
+        messages_sent: mail.messages_sent,
+        bytes_sent: mail.bytes_sent,
+        messages_received: mail.messages_received,
+        bytes_received: mail.bytes_received,
+        unacknowledged: mail.unacknowledged,
+        dropped: mail.dropped,
+    }
+}
+
+fn mail_numbers(mail: &ClusterMailView) -> ClusterMailNumbers {
+    ClusterMailNumbers {
+        messages_sent: mail.messages_sent,
+        bytes_sent: mail.bytes_sent,
+        messages_received: mail.messages_received,
+        bytes_received: mail.bytes_received,
+        unacknowledged: mail.unacknowledged,
+        dropped: mail.dropped,
     }
 }

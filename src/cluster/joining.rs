@@ -16,6 +16,7 @@ use tracing::{error, info};
 
 use super::{
     life_file::LifeFile,
+    mailing::{MailStatus, NodeMail},
     nats::{NatsDoor, NatsSettings},
     node::{ClusterNode, NodeStatus},
 };
@@ -37,7 +38,9 @@ pub struct ClusterSettings {
 #[derive(Debug)]
 pub struct ClusterMember {
     shared: Arc<SharedMember>,
+    mail: NodeMail,
     _end: oneshot::Sender<()>,
+    _end_of_mail: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -49,16 +52,21 @@ struct SharedMember {
 }
 
 impl ClusterMember {
-    /// Begins to join, on a thread of its own.
+    /// Begins to join, on a thread of its own. The thread of the mail runs already, until `end_of_mail` is
+    /// dropped.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(settings: ClusterSettings) -> io::Result<Self> {
+    pub(crate) fn start(
+        settings: ClusterSettings,
+        mail: NodeMail,
+        end_of_mail: oneshot::Sender<()>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(SharedMember::default());
         // The end of the member drops the sender, which ends the thread.
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let joining = Joining { settings, shared: Arc::clone(&shared) };
+        let joining = Joining { settings, shared: Arc::clone(&shared), mail: mail.clone() };
         // A thread of its own, so that the start of the broker does not wait for NATS.
         let run = move || {
             runtime.block_on(async {
@@ -69,7 +77,7 @@ impl ClusterMember {
             });
         };
         thread::Builder::new().name("cluster-join".to_owned()).spawn(run)?;
-        Ok(Self { shared, _end: end })
+        Ok(Self { shared, mail, _end: end, _end_of_mail: end_of_mail })
     }
 
     /// Returns whether this node may act for clients now.
@@ -82,6 +90,11 @@ impl ClusterMember {
     #[must_use]
     pub fn status(&self) -> Option<NodeStatus> {
         self.shared.node.get().map(ClusterNode::status)
+    }
+
+    /// Returns the mail with the other nodes.
+    pub(crate) fn mail(&self) -> MailStatus {
+        self.mail.status()
     }
 
     /// Returns why NATS cannot be used yet.
@@ -100,6 +113,7 @@ impl SharedMember {
 struct Joining {
     settings: ClusterSettings,
     shared: Arc<SharedMember>,
+    mail: NodeMail,
 }
 
 impl Joining {
@@ -123,8 +137,12 @@ impl Joining {
         let door = NatsDoor::open(&self.settings.nats).await.map_err(|fault| fault.to_string())?;
         let file = LifeFile::new(self.settings.directory.clone());
         let node = self.settings.nats.node.clone();
-        let started = ClusterNode::start(Arc::new(door), node, file);
-        started.map_err(|error| format!("start the thread of the node: {error}"))
+        let door = Arc::new(door);
+        let (to_node, name) = (Arc::clone(&door), node.clone());
+        let started = ClusterNode::start_prepared(to_node, name, file, Some(self.mail.prepared()));
+        let started = started.map_err(|error| format!("start the thread of the node: {error}"))?;
+        self.mail.join(door, node, &started);
+        Ok(started)
     }
 
     /// Logs a fault if it differs from the last one.

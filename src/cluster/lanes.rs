@@ -107,6 +107,16 @@ impl Lane {
         self.bytes < self.bytes_max
     }
 
+    /// Returns whether twice as many bytes are on the way as may be, so that messages are dropped that may be.
+    pub const fn is_overfull(&self) -> bool {
+        self.bytes / 2 >= self.bytes_max
+    }
+
+    /// Returns the number of items that are not acknowledged.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Returns whether everything is acknowledged.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -50,6 +50,7 @@ pub mod lanes;
 pub mod lease;
 pub mod life_file;
 mod mail;
+pub(crate) mod mailing;
 mod member_record;
 pub mod members;
 pub mod names;

@@ -89,12 +89,45 @@ struct SharedNode {
     acts_until: AtomicU64,
 }
 
+/// Follows the state of a node, from any thread.
+#[derive(Clone, Debug)]
+pub(super) struct NodeWatch {
+    shared: Arc<SharedNode>,
+    pub(super) status: watch::Receiver<NodeStatus>,
+}
+
+impl NodeWatch {
+    /// Returns the same as [`ClusterNode::may_act`].
+    pub(super) fn may_act(&self) -> bool {
+        self.shared.may_act()
+    }
+}
+
+impl SharedNode {
+    fn may_act(&self) -> bool {
+        now().millis() < self.acts_until.load(Ordering::Acquire)
+    }
+}
+
+/// The incarnation that is prepared to serve: another part of the broker sets it when its part is done.
+pub(super) type PreparedLife = Arc<AtomicU64>;
+
 impl ClusterNode {
     /// Begins to join, and tries until the node serves.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn start(door: Arc<dyn Nats>, node: NodeId, file: LifeFile) -> io::Result<Self> {
+        Self::start_prepared(door, node, file, None)
+    }
+
+    /// Does the same. Each life serves only when it is prepared.
+    pub(super) fn start_prepared(
+        door: Arc<dyn Nats>,
+        node: NodeId,
+        file: LifeFile,
+        prepared: Option<PreparedLife>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(SharedNode::default());
         let (end, ended) = oneshot::channel();
         // The status is there before the first life, so that callers can show it.
@@ -106,7 +139,7 @@ impl ClusterNode {
             members: BTreeMap::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let driver = Driver { door, node, file, shared: Arc::clone(&shared), tell };
+        let driver = Driver { door, node, file, shared: Arc::clone(&shared), tell, prepared };
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -125,7 +158,12 @@ impl ClusterNode {
     /// over its clients.
     #[must_use]
     pub fn may_act(&self) -> bool {
-        now().millis() < self.shared.acts_until.load(Ordering::Acquire)
+        self.shared.may_act()
+    }
+
+    /// Returns a view on the node that follows its state.
+    pub(super) fn watch(&self) -> NodeWatch {
+        NodeWatch { shared: Arc::clone(&self.shared), status: self.status.clone() }
     }
 
     /// Returns the view of the node, at most 100 ms old.
@@ -148,7 +186,7 @@ impl ClusterNode {
 }
 
 /// Returns the time since the machine was started.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::CLOCK_BOOTTIME;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -164,6 +202,7 @@ struct Driver {
     file: LifeFile,
     shared: Arc<SharedNode>,
     tell: watch::Sender<NodeStatus>,
+    prepared: Option<PreparedLife>,
 }
 
 impl Driver {
@@ -248,6 +287,11 @@ impl<'a> Life<'a> {
     fn turn(&mut self, now: Timestamp) -> Option<EndOfLife> {
         // Time first: a lease may have been lost while the thread slept.
         self.membership.handle_time(now);
+        let incarnation = self.membership.incarnation().0;
+        let is_it = |life: &PreparedLife| life.load(Ordering::Acquire) == incarnation;
+        if self.driver.prepared.as_ref().is_none_or(is_it) {
+            self.membership.handle_prepared();
+        }
         loop {
             // Writes are sent together, because their answers may come in any order.
             while let Some(write) = self.membership.poll_write(now) {
@@ -256,7 +300,7 @@ impl<'a> Life<'a> {
             match self.membership.poll_event() {
                 None => return None,
                 Some(MembershipEvent::Ended(why)) => return Some(why),
-                Some(MembershipEvent::Prepare) => self.membership.handle_prepared(), // no sessions yet
+                Some(MembershipEvent::Prepare) => {} // looked at above, until it is done
                 Some(MembershipEvent::Served) => {
                     let incarnation = self.membership.incarnation().0;
                     info!(node = %self.driver.node, incarnation, "part of the cluster");

@@ -376,6 +376,14 @@ impl RemoteRoutes {
         self.applied
     }
 
+    /// Forgets the filters of a node that is dead; returns what changes in the index. What its life has written
+    /// stays void.
+    pub fn forget(&mut self, node: &NodeId) -> Vec<FilterChange> {
+        let Some(known) = self.nodes.get_mut(node) else { return Vec::new() };
+        known.staged = None;
+        differences(&std::mem::take(&mut known.filters), &BTreeSet::new())
+    }
+
     /// Returns the other nodes that have a subscriber for exactly this filter.
     pub fn nodes_with(&self, filter: &str) -> impl Iterator<Item = &NodeId> {
         self.nodes

@@ -48,6 +48,11 @@ pub fn encode<T: Wire>(value: &T) -> Bytes {
     postcard::to_extend(value, begun).map(Bytes::from).unwrap_or_default()
 }
 
+/// Returns the kind of the value that the bytes are said to be.
+pub(super) fn kind(bytes: &[u8]) -> Option<u8> {
+    bytes.get(1).copied()
+}
+
 /// Decodes a value from all of these bytes.
 ///
 /// # Errors

@@ -44,14 +44,25 @@ pub struct ClusterView {
     pub fault: Option<Box<str>>,
     /// The members, in the order of their names, this broker among them.
     pub members: Vec<ClusterMemberView>,
+    /// Number of Topic Filters of the other brokers that this one knows; a filter counts once for each broker.
+    pub routes: usize,
+    /// SUBACKs that this broker has sent before each other broker knew the filters.
+    pub subacks_early: u64,
 }
 
 impl ClusterView {
     /// Describes a cluster of which nothing else is known.
     #[must_use]
     pub fn new(state: ClusterState, node: &str) -> Self {
-        let (incarnation, fault, members) = (0, None, Vec::new());
-        Self { state, node: node.to_owned(), incarnation, fault, members }
+        Self {
+            state,
+            node: node.to_owned(),
+            incarnation: 0,
+            fault: None,
+            members: Vec::new(),
+            routes: 0,
+            subacks_early: 0,
+        }
     }
 }
 
@@ -69,13 +80,34 @@ pub struct ClusterMemberView {
     pub keeper: Option<String>,
     /// The time since each of its leases was seen to be renewed, in milliseconds.
     pub lease_ages_millis: Vec<u64>,
+    /// The messages between this broker and it; none of this broker itself.
+    pub mail: Option<ClusterMailView>,
+}
+
+/// The messages between two brokers of a cluster, since the start of the one that answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterMailView {
+    /// Messages that were sent.
+    pub messages_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Messages that have arrived.
+    pub messages_received: u64,
+    /// Bytes that have arrived.
+    pub bytes_received: u64,
+    /// Items that the other broker has not acknowledged.
+    pub unacknowledged: u64,
+    /// Messages that did not reach the other broker: of QoS 0 while it could not be reached, or of any QoS when
+    /// it was declared dead.
+    pub dropped: u64,
 }
 
 impl ClusterMemberView {
     /// Describes a member.
     #[must_use]
     pub fn new(node: &str, state: MemberState, incarnation: u64) -> Self {
-        let (keeper, lease_ages_millis) = (None, Vec::new());
-        Self { node: node.to_owned(), state, incarnation, keeper, lease_ages_millis }
+        let (keeper, lease_ages_millis, mail) = (None, Vec::new(), None);
+        Self { node: node.to_owned(), state, incarnation, keeper, lease_ages_millis, mail }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use prometheus_client::{
     encoding::EncodeMetric as _,
-    metrics::{MetricType, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 
@@ -23,6 +23,30 @@ pub struct ClusterNumbers {
     pub members: Vec<(&'static str, usize)>,
     /// The time since each of its leases was seen to be renewed, in milliseconds.
     pub lease_ages_millis: Vec<u64>,
+    /// Topic Filters of the other brokers that it knows.
+    pub routes: usize,
+    /// SUBACKs that it has sent before each other broker knew the filters.
+    pub subacks_early: u64,
+    /// The messages between it and each other broker.
+    pub mail: Vec<(String, ClusterMailNumbers)>,
+}
+
+/// The messages between two brokers of a cluster, since the start of one of them.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ClusterMailNumbers {
+    /// Messages that were sent.
+    pub messages_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Messages that have arrived.
+    pub messages_received: u64,
+    /// Bytes that have arrived.
+    pub bytes_received: u64,
+    /// Items that the other broker has not acknowledged.
+    pub unacknowledged: u64,
+    /// Messages that did not reach the other broker.
+    pub dropped: u64,
 }
 
 /// Reads the numbers from the broker.
@@ -74,6 +98,49 @@ impl TextWriter<'_, '_> {
         for (lease, millis) in numbers.lease_ages_millis.into_iter().enumerate() {
             let labels = [("lease", lease.to_string())];
             ConstGauge::new(millis as f64 / 1_000.0).encode(family.encode_family(&labels)?)?;
+        }
+        self.cluster_mail(numbers.routes, numbers.subacks_early, &numbers.mail)
+    }
+
+    fn cluster_mail(
+        &mut self,
+        routes: usize,
+        subacks_early: u64,
+        mail: &[(String, ClusterMailNumbers)],
+    ) -> fmt::Result {
+        let help = "Topic Filters of the other brokers of the cluster that this one knows";
+        let encoder =
+            self.encoder.encode_descriptor("cluster_routes", help, None, MetricType::Gauge)?;
+        ConstGauge::new(routes as i64).encode(encoder)?;
+        let help = "SUBACKs sent before each other broker of the cluster knew the filters";
+        let (name, counter) = ("cluster_subacks_early", MetricType::Counter);
+        let encoder = self.encoder.encode_descriptor(name, help, None, counter)?;
+        ConstCounter::new(subacks_early).encode(encoder)?;
+        type Number = fn(&ClusterMailNumbers) -> u64;
+        let counters: [(&str, &str, Number); 5] = [
+            ("messages_sent", "Messages sent to another broker", |mail| mail.messages_sent),
+            ("bytes_sent", "Bytes sent to another broker", |mail| mail.bytes_sent),
+            ("messages_received", "Messages of another broker", |mail| mail.messages_received),
+            ("bytes_received", "Bytes of another broker", |mail| mail.bytes_received),
+            ("messages_dropped", "Messages that another broker did not get", |mail| mail.dropped),
+        ];
+        for (name, help, number) in counters {
+            let (name, help) = (format!("cluster_{name}"), format!("{help}, by broker"));
+            let mut family =
+                self.encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
+            for (peer, mail) in mail {
+                let labels = [("peer", peer.as_str())];
+                let encoder = family.encode_family(&labels)?;
+                ConstCounter::new(number(mail)).encode(encoder)?;
+            }
+        }
+        let help = "Messages and marks that another broker has not acknowledged, by broker";
+        let (name, gauge) = ("cluster_unacknowledged", MetricType::Gauge);
+        let mut family = self.encoder.encode_descriptor(name, help, None, gauge)?;
+        for (peer, mail) in mail {
+            let labels = [("peer", peer.as_str())];
+            let encoder = family.encode_family(&labels)?;
+            ConstGauge::new(mail.unacknowledged as i64).encode(encoder)?;
         }
         Ok(())
     }

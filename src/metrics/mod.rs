@@ -36,7 +36,7 @@ use std::{
 pub use bridges::{BridgeDrop, BridgeMetrics, BridgeWay, BridgeWayMetrics};
 pub use cells::{Counter, Gauge, PerLabel};
 #[cfg(feature = "cluster")]
-pub use cluster::ClusterNumbers;
+pub use cluster::{ClusterMailNumbers, ClusterNumbers};
 
 pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;

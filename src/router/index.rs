@@ -36,7 +36,9 @@ pub struct Index {
 
 /// Is called with a filter when the first subscriber of this node comes (`true`) and when the last one has
 /// gone, in this order for each filter.
-struct FilterObserver(Box<dyn Fn(&str, bool) + Send + Sync>);
+struct FilterObserver(Box<ObserveFilter>);
+
+type ObserveFilter = dyn Fn(&str, bool) + Send + Sync;
 
 impl fmt::Debug for FilterObserver {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,6 +129,10 @@ impl Index {
 
     /// Sets the function that learns which filters the subscribers of this node have, from now on. Only the
     /// first call has an effect.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only a cluster has an observer")
+    )]
     pub(crate) fn observe(&self, observer: impl Fn(&str, bool) + Send + Sync + 'static) {
         drop(self.observer.set(FilterObserver(Box::new(observer))));
     }

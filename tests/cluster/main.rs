@@ -10,6 +10,7 @@ mod following;
 mod joining;
 mod leaders;
 mod mail;
+mod messages;
 mod options;
 mod program;
 mod records;

@@ -122,6 +122,8 @@ fn two_programs_are_members_and_one_tells_that_the_other_has_died() {
     let cluster = a.wait(both);
     assert_eq!((&cluster["node"], &cluster["incarnation"]), (&json!("a"), &json!(1)));
     assert_eq!(member(&cluster, "b")["lease_ages_ms"].as_array().unwrap().len(), 3);
+    let cluster = a.wait(|it| member(it, "b")["mail"]["dropped"] == 0);
+    assert_eq!(cluster["routes"], json!(0));
     b.wait(both);
     assert_eq!(a.ready(), (200, json!({"status": "ready"})));
     let (_, metrics) = a.get("/metrics");
@@ -130,6 +132,10 @@ fn two_programs_are_members_and_one_tells_that_the_other_has_died() {
         "hearthmq_cluster_incarnation 1",
         "hearthmq_cluster_members{state=\"serving\"} 2",
         "hearthmq_cluster_lease_age_seconds{lease=\"2\"} ",
+        "hearthmq_cluster_routes 0",
+        "hearthmq_cluster_subacks_early_total 0",
+        "hearthmq_cluster_messages_sent_total{peer=\"b\"} 0",
+        "hearthmq_cluster_unacknowledged{peer=\"b\"} ",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }

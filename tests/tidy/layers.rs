@@ -29,7 +29,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("between", &["hooks", "flow", "session", "router", "journal", "mqtt", "spans"]),
     ("records", &["journal", "mqtt"]),
-    ("cluster", &["clock", "journal", "mqtt", "records"]),
+    ("cluster", &["between", "clock", "journal", "mqtt", "records", "router"]),
     ("webhooks", &["clock", "control", "metrics", "mqtt", "outbound", "records", "told"]),
     ("bridge", &["auth", "control", "labels", "metrics", "mqtt", "outbound", "session", "told"]),
     (

@@ -12,7 +12,7 @@ use crate::cli::Failure;
 /// Commands about the cluster.
 #[derive(Subcommand)]
 pub(in crate::cli) enum ClusterCommand {
-    /// List the members with their leases, as the broker that is asked sees them
+    /// List the members with their leases and messages, as the broker that is asked sees them
     Status(ClusterStatusArguments),
 }
 
@@ -23,7 +23,8 @@ pub(in crate::cli) struct ClusterStatusArguments {
 }
 
 pub(super) fn run(command: &ClusterCommand) -> Result<(), Failure> {
-    const HEAD: &[&str] = &["NODE", "STATE", "LIFE", "KEEPER", "LEASE AGES (MS)"];
+    const HEAD: &[&str] =
+        &["NODE", "STATE", "LIFE", "KEEPER", "LEASE AGES (MS)", "SENT", "RECEIVED", "WAITING"];
     let ClusterCommand::Status(ClusterStatusArguments { common }) = command;
     let answer = common.remote.remote()?.get("/api/v1/cluster")?;
     if common.output.is_json() {
@@ -46,6 +47,9 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), Failure> {
             field(member, "incarnation"),
             field(member, "keeper"),
             ages.join(" "),
+            field(&member["mail"], "messages_sent"),
+            field(&member["mail"], "messages_received"),
+            field(&member["mail"], "unacknowledged"),
         ]
     })
 }

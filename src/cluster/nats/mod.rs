@@ -344,7 +344,9 @@ impl Nats for NatsDoor {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Sequence, NatsWriteError> {
-        let terms = WriteTerms { id: Some(id), ..WriteTerms::default() };
+        // The stream compares identifiers of all nodes.
+        let id = format!("{node}.{id}");
+        let terms = WriteTerms { id: Some(&id), ..WriteTerms::default() };
         let subject = self.log_subject(log, node);
         let Revision(sequence) = write(&self.rest, subject, payload, terms, timeout).await?;
         Ok(Sequence(sequence))

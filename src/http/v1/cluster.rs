@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::Action,
-    control::{ClusterMemberView, ClusterState, ClusterView},
+    control::{ClusterMailView, ClusterMemberView, ClusterState, ClusterView},
     metrics::RestRoute,
 };
 
@@ -51,6 +51,12 @@ struct ClusterAnswer {
     fault: Option<Box<str>>,
     /// The members, in the order of their names, the broker among them.
     members: Vec<ClusterMemberAnswer>,
+    /// Number of Topic Filters of the other brokers that the broker knows; a filter counts once for each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes: Option<usize>,
+    /// SUBACKs that the broker has sent before each other broker knew the filters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subacks_early: Option<u64>,
 }
 
 /// A broker of a cluster.
@@ -69,6 +75,41 @@ struct ClusterMemberAnswer {
     keeper: Option<String>,
     /// Milliseconds since the broker that answers saw that each of its leases was renewed.
     lease_ages_ms: Vec<u64>,
+    /// The messages between the broker that answers and this one, since the start of the first; not for the
+    /// broker itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mail: Option<ClusterMailAnswer>,
+}
+
+/// The messages between two brokers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClusterMail)]
+struct ClusterMailAnswer {
+    /// Messages sent.
+    messages_sent: u64,
+    /// Their bytes.
+    bytes_sent: u64,
+    /// Messages that have arrived.
+    messages_received: u64,
+    /// Bytes that have arrived.
+    bytes_received: u64,
+    /// Items that the other broker has not acknowledged.
+    unacknowledged: u64,
+    /// Messages that did not reach the other broker.
+    dropped: u64,
+}
+
+impl From<ClusterMailView> for ClusterMailAnswer {
+    fn from(mail: ClusterMailView) -> Self {
+        Self {
+            messages_sent: mail.messages_sent,
+            bytes_sent: mail.bytes_sent,
+            messages_received: mail.messages_received,
+            bytes_received: mail.bytes_received,
+            unacknowledged: mail.unacknowledged,
+            dropped: mail.dropped,
+        }
+    }
 }
 
 impl From<ClusterView> for ClusterAnswer {
@@ -79,6 +120,8 @@ impl From<ClusterView> for ClusterAnswer {
             incarnation: Some(view.incarnation),
             fault: view.fault,
             members: view.members.into_iter().map(ClusterMemberAnswer::from).collect(),
+            routes: Some(view.routes),
+            subacks_early: Some(view.subacks_early),
         }
     }
 }
@@ -91,11 +134,13 @@ impl From<ClusterMemberView> for ClusterMemberAnswer {
             incarnation: view.incarnation,
             keeper: view.keeper,
             lease_ages_ms: view.lease_ages_millis,
+            mail: view.mail.map(ClusterMailAnswer::from),
         }
     }
 }
 
-/// Shows the cluster: its members, the ages of their leases, and whether the broker is fenced.
+/// Shows the cluster: its members, the ages of their leases, the messages between brokers, and whether the
+/// broker is fenced.
 #[utoipa::path(
     get, path = "/cluster", tag = "node", operation_id = "cluster",
     responses(
@@ -103,7 +148,10 @@ impl From<ClusterMemberView> for ClusterMemberAnswer {
          example = json!({"state": "serving", "node": "a", "incarnation": 3, "members": [
             {"node": "a", "state": "serving", "incarnation": 3, "lease_ages_ms": [410, 412, 411]},
             {"node": "b", "state": "dead", "incarnation": 1, "keeper": "a",
-             "lease_ages_ms": [90_210, 90_210, 90_212]}]})),
+             "lease_ages_ms": [90_210, 90_210, 90_212],
+             "mail": {"messages_sent": 120, "bytes_sent": 9_600, "messages_received": 7,
+                      "bytes_received": 812, "unacknowledged": 0, "dropped": 2}}],
+            "routes": 12, "subacks_early": 0})),
         Fails<(Caller, Permission, Parameters)>,
     ),
 )]
@@ -118,6 +166,8 @@ pub(super) async fn cluster(request: HttpRequest, api: Data<Api>) -> HttpRespons
             incarnation: None,
             fault: None,
             members: Vec::new(),
+            routes: None,
+            subacks_early: None,
         };
         let view = api.0.control.cluster();
         Ok(Answer::json(&view.map_or_else(alone, ClusterAnswer::from)))
