@@ -306,7 +306,7 @@ impl Shard {
         let expiry_secs = session_expiry(&connect, limits);
         let packet_bytes_max = limits.packet_bytes_max;
         let found = self.override_at(&connect);
-        let settings = self.settle(&connect, found.as_ref());
+        let settings = settle(&connect, found.as_ref(), limits);
         let present = prepared.session_present;
         // CONNACK is in the output before messages of the session can be encoded. [MQTT-3.2.0-1]
         let mut link = self.new_link(&connect, settings, limits, (expiry_secs, present), now);
@@ -401,7 +401,7 @@ impl Shard {
             return true;
         }
         let limits = &*self.core.limits_now();
-        let settings = self.settle(connect, self.override_at(connect).as_ref());
+        let settings = settle(connect, self.override_at(connect).as_ref(), limits);
         let expiry_secs = session_expiry(connect, limits);
         let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
         encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
@@ -424,38 +424,43 @@ impl Shard {
         let is_on = connect.keep_alive_secs > 0;
         is_on.then(|| self.core.overrides.find(&connect.client_id)).flatten()
     }
+}
 
-    fn settle(&self, connect: &AcceptedConnect, found: Option<&KeepAliveOverride>) -> LinkSettings {
-        let limits = &*self.core.limits_now();
-        let mut keep_alive_secs = connect.keep_alive_secs;
-        // Only MQTT 5.0 can tell the client another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
-        // An override applies before the limit, because an operator chose it for this client.
-        if connect.version == ProtocolVersion::V5 {
-            if let Some(found) = found {
-                keep_alive_secs = found.interval_secs;
-            } else if limits.keep_alive_secs_max > 0 {
-                keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
-            }
+/// Returns what this CONNECT and these limits give the connection. The caller reads the limits once, so that a
+/// reload meanwhile does not mix two sets of them in one CONNACK.
+fn settle(
+    connect: &AcceptedConnect,
+    found: Option<&KeepAliveOverride>,
+    limits: &Limits,
+) -> LinkSettings {
+    let mut keep_alive_secs = connect.keep_alive_secs;
+    // Only MQTT 5.0 can tell the client another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
+    // An override applies before the limit, because an operator chose it for this client.
+    if connect.version == ProtocolVersion::V5 {
+        if let Some(found) = found {
+            keep_alive_secs = found.interval_secs;
+        } else if limits.keep_alive_secs_max > 0 {
+            keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
         }
-        LinkSettings {
-            version: connect.version,
-            is_bridge: connect.is_bridge,
-            asked_keep_alive_secs: connect.keep_alive_secs,
-            keep_alive_secs,
-            // The broker may use less than the Receive Maximum of the client, never more. [MQTT-3.3.4-9]
-            send_quota: connect.receive_maximum.min(limits.in_flight_max),
-            // The other broker of a bridge was told its own, or knows none.
-            receive_maximum: match connect.of_bridge {
-                Some(_) => u16::MAX,
-                None => limits.receive_maximum,
-            },
-            maximum_packet_size: connect.maximum_packet_size,
-            topic_aliases_in_max: limits.topic_alias_maximum,
-            // An alias needs an entry on both sides, so the smaller limit counts. [MQTT-3.1.2-26]
-            topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
-            problem_information: connect.problem_information,
-            may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),
-        }
+    }
+    LinkSettings {
+        version: connect.version,
+        is_bridge: connect.is_bridge,
+        asked_keep_alive_secs: connect.keep_alive_secs,
+        keep_alive_secs,
+        // The broker may use less than the Receive Maximum of the client, never more. [MQTT-3.3.4-9]
+        send_quota: connect.receive_maximum.min(limits.in_flight_max),
+        // The other broker of a bridge was told its own, or knows none.
+        receive_maximum: match connect.of_bridge {
+            Some(_) => u16::MAX,
+            None => limits.receive_maximum,
+        },
+        maximum_packet_size: connect.maximum_packet_size,
+        topic_aliases_in_max: limits.topic_alias_maximum,
+        // An alias needs an entry on both sides, so the smaller limit counts. [MQTT-3.1.2-26]
+        topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
+        problem_information: connect.problem_information,
+        may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),
     }
 }
 
