@@ -1,12 +1,14 @@
-//! Creates files and directories of a data directory, for the first start and `passwd`.
+//! Creates files and directories of a data directory, for the first start and `passwd`, and files for exports.
 //!
 //! The superuser gives new files to the owner of the directory, so that a broker under another user
 //! can read and change them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+    },
     path::{Path, PathBuf},
 };
 
@@ -44,6 +46,22 @@ pub(super) fn put_private(path: &Path, text: &str) -> Result<(), Unwritable> {
         }
         _ => make_file(path, text, 0o600).map(drop),
     }
+}
+
+/// Opens an empty file that only its owner can read. An existing file loses its content and its mode.
+pub(super) fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // A device or a pipe belongs to others.
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Waits until a file is on the disk. Devices and pipes have nothing to sync.
+pub(super) fn sync_file(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
 }
 
 fn fill(mut file: File, path: &Path, text: &str) -> Result<(), Unwritable> {

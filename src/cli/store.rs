@@ -2,9 +2,8 @@
 //! broker uses it.
 
 use std::{
-    fs::{File, OpenOptions, Permissions},
+    fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +14,7 @@ use super::{
     Failure, Options,
     control::export_by_broker,
     export::export,
+    files::{open_private, sync_file},
     import::{ImportError, ImportedStore, LineReader, import},
     print,
 };
@@ -152,21 +152,11 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
         });
     };
     let fault = |source| StoreCommandError::Output { path: path.display().to_string(), source };
-    let mut file = BufWriter::new(make_private(path).map_err(fault)?);
+    let mut file = BufWriter::new(open_private(path).map_err(fault)?);
     write(&mut file)?;
     let file = file.into_inner().map_err(|error| fault(error.into_error()))?;
     // A backup counts only when it is on the disk.
-    Ok(file.sync_all().map_err(fault)?)
-}
-
-/// Opens an empty file that only its owner can read.
-fn make_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
+    Ok(sync_file(&file).map_err(fault)?)
 }
 
 /// Builds a store in a directory that has none.

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     process::{Command, Output, Stdio},
     thread,
 };
@@ -198,7 +199,11 @@ fn a_fleet_is_imported_exported_and_imported_elsewhere() {
     assert_eq!(names, ["ann", "car-00000", "car-00001"]);
 
     let file = place.path("fleet.ndjson");
+    // A file that everybody could read does not stay so: the lines have hashes.
+    fs::write(&file, "old").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     done(&program, &["export", "--file", file.to_str().unwrap()], "");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     let exported = fs::read_to_string(&file).unwrap();
     assert_eq!(exported.lines().count(), 12_001);
     drop(program);

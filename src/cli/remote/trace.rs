@@ -5,9 +5,8 @@
 mod line;
 
 use std::{
-    fs::{File, OpenOptions, Permissions},
+    fs::File,
     io::{self, BufRead as _, BufWriter, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -29,7 +28,7 @@ use super::{
     OutputOptions, Remote, RemoteError, RemoteOptions, common::ask, follow::check_output,
     http::has_timed_out,
 };
-use crate::cli::{Failure, note};
+use crate::cli::{Failure, files::open_private, note};
 
 /// Lines that wait to be written.
 const LINES_MAX: usize = 1_000;
@@ -83,12 +82,7 @@ impl Arguments {
             });
         };
         // Opened before the trace starts: a wrong path must not leave a trace on the broker.
-        let open = || {
-            let mut options = OpenOptions::new();
-            let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-            file.set_permissions(Permissions::from_mode(0o600))?; // of a file that was there
-            Ok(TraceSink::File(BufWriter::new(file)))
-        };
+        let open = || Ok(TraceSink::File(BufWriter::new(open_private(path)?)));
         open().map_err(|error: io::Error| {
             let named = format!("{}: {error}", path.display());
             io::Error::new(error.kind(), named).into()

@@ -13,7 +13,10 @@ use super::super::{
     OutputOptions, Remote, RemoteError, RemoteOptions,
     table::{TextTable, field, write_json},
 };
-use crate::cli::Failure;
+use crate::cli::{
+    Failure,
+    files::{open_private, sync_file},
+};
 
 /// Lines of one call: the answer begins when all of them were read.
 const LINES_AT_A_TIME: usize = 10_000;
@@ -178,7 +181,13 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), Failure> {
         }
     };
     match &arguments.file {
-        Some(path) => copy(&mut io::BufWriter::new(File::create(path)?)),
+        Some(path) => {
+            // The lines have the hashes of passwords.
+            let mut file = io::BufWriter::new(open_private(path)?);
+            copy(&mut file)?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            Ok(sync_file(&file)?)
+        }
         None => copy(&mut io::stdout().lock()),
     }
 }
