@@ -148,7 +148,7 @@ fn sizes(line: &Line, settings: &mut MosquittoSettings, report: &mut Report) {
             settings.set(
                 "limits",
                 "packet_bytes_max",
-                (number + BESIDE_PAYLOAD).min(PACKET_BYTES_MAX),
+                number.saturating_add(BESIDE_PAYLOAD).min(PACKET_BYTES_MAX),
             );
             report.differs(
                 Some(&line.place),
