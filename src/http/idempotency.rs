@@ -91,13 +91,34 @@ async fn once_under(
         EarlierCall::NoRoom => return Err(ApiError::unavailable()),
     }
     // In a task of its own: a caller that leaves will repeat the call, and must find its answer.
+    let under_way = CallUnderWay { api, id, kept: Some(Err(ApiError::unavailable())) };
     let calling = rt::spawn(async move {
         let result = call.await;
-        // Also after an error, or the key would stay in use.
-        api.0.idempotency.answers().end(&id, kept_of(&result), Instant::now());
+        under_way.end_with(kept_of(&result));
         result
     });
     calling.await.unwrap_or_else(|_| Err(ApiError::unavailable()))
+}
+
+/// A call with a key. Dropping it stores its result, also after an error or a panic, or the key would stay in use.
+struct CallUnderWay {
+    api: Data<Api>,
+    id: AccountKey,
+    /// A call that ends without a result may have changed something.
+    kept: Option<KeptAnswer>,
+}
+
+impl CallUnderWay {
+    fn end_with(mut self, kept: Option<KeptAnswer>) {
+        self.kept = kept;
+    }
+}
+
+impl Drop for CallUnderWay {
+    fn drop(&mut self) {
+        let mut answers = self.api.0.idempotency.answers();
+        answers.end(&self.id, self.kept.take(), Instant::now());
+    }
 }
 
 fn replayed(kept: &KeptText) -> Answer {
