@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use serde::Serialize;
 use tokio::{task::yield_now, time::Instant};
 use utoipa::{IntoParams, ToSchema};
@@ -45,7 +45,8 @@ pub(super) struct RemovedSome {
     success: bool,
     /// For how many clients something was removed.
     removed: usize,
-    /// There if the time of the call ended before it was complete: the `cursor` of the next call.
+    /// There if the call ended before it was complete, because its time was over or a removal failed: the `cursor`
+    /// of the next call.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -81,7 +82,11 @@ impl Removal {
         let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
         let mut former = JoinedTexts::default();
         loop {
-            let found = in_time(api, ask(after.clone(), READ_AT_A_TIME)).await?;
+            let mut done_to = after.clone();
+            let found = match in_time(api, ask(after.clone(), READ_AT_A_TIME)).await {
+                Ok(found) => found,
+                Err(error) => return stopped(done_to, former, error),
+            };
             let is_last = found.len() < READ_AT_A_TIME;
             // The place behind all names that were read, also those that do not match.
             after = found.last().cloned().or(after);
@@ -89,17 +94,26 @@ impl Removal {
                 found.into_iter().filter(|id| pattern.matches(id) && may_control(id)).collect();
             // Removals of one portion go to the store together; a bound keeps its groups small.
             for some in chosen.chunks(REMOVED_AT_A_TIME) {
-                let removing = async {
-                    let removing = some.iter().map(|id| remove(Arc::clone(id)));
-                    join_all(removing).await.into_iter().collect::<Result<Vec<_>, _>>()
+                let removing = join_all(some.iter().map(|id| remove(Arc::clone(id)))).map(Ok);
+                let results = match in_time(api, removing).await {
+                    Ok(results) => results,
+                    Err(error) => return stopped(done_to, former, error),
                 };
-                for (id, value) in some.iter().zip(in_time(api, removing).await?) {
-                    if let Some(value) = value {
-                        former.push(&format!("{id}: {value}"));
+                let mut failed = None;
+                for (id, result) in some.iter().zip(results) {
+                    match result {
+                        Ok(Some(value)) => former.push(&format!("{id}: {value}")),
+                        Ok(None) => {}
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                    if failed.is_none() {
+                        done_to = Some(Arc::clone(id));
                     }
                 }
+                if let Some(error) = failed {
+                    return stopped(done_to, former, error.into());
+                }
             }
-            // What was removed is answered with a cursor; an error would hide it.
             if is_last || Instant::now() >= by {
                 let next = after.filter(|_| !is_last).map(|id| cursor::after(&id));
                 return Ok((RemovedSome { success: true, removed: former.count(), next }, former));
@@ -107,6 +121,21 @@ impl Removal {
             yield_now().await; // other calls of this worker
         }
     }
+}
+
+/// Returns the result of a call that cannot go on behind this name. If it has removed something, the answer and
+/// the audit log say so, because an error would hide it. The next call gets the error.
+fn stopped(
+    done_to: Option<Arc<str>>,
+    former: JoinedTexts,
+    error: ApiError,
+) -> Result<(RemovedSome, JoinedTexts), ApiError> {
+    if former.count() == 0 {
+        return Err(error);
+    }
+    // No name is empty, so a list behind the empty one begins with the first.
+    let next = cursor::after(done_to.as_deref().unwrap_or_default());
+    Ok((RemovedSome { success: true, removed: former.count(), next: Some(next) }, former))
 }
 
 /// Notes in the audit log what a call has removed, if it has removed something.

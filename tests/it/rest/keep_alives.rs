@@ -169,8 +169,12 @@ fn a_pattern_removes_the_sticky_values_that_the_caller_may_control() {
     assert_eq!(overrides("?clients=id-1*").outcome(), (200, r#"{"success":true,"removed":10}"#));
     let asked = rest.asked();
     assert_eq!((&*asked[0], asked.len()), ("remove id-10 by ops", 10));
-    // All but `secret`.
-    assert_eq!(overrides("?clients=*").outcome(), (200, r#"{"success":true,"removed":31}"#));
+    assert_eq!(overrides("?clients=id*").outcome(), (200, r#"{"success":true,"removed":31}"#));
+    assert_eq!(overrides("?clients=full").failure(), failed(503, "unavailable"));
+    // All but `secret` and `full`, where the next call begins.
+    let stopped = r#"{"success":true,"removed":31,"next":"AQ"}"#;
+    assert_eq!(overrides("?clients=*").outcome(), (200, stopped));
+    assert_eq!(overrides("?clients=*&cursor=AQ").outcome(), (200, stopped));
     assert_eq!(overrides("?clients=none*").outcome(), (200, r#"{"success":true,"removed":0}"#));
     assert_eq!(overrides("").failure(), failed(400, "missing_parameter"));
     let pattern = format!("?clients={}", "*a".repeat(17));
@@ -224,11 +228,12 @@ fn a_list_of_overrides_goes_on_at_its_cursor() {
         all.extend(more);
         cursor = next;
     }
-    let expected: Vec<_> = (0..=30).map(|number| format!("id-{number:02}")).collect();
+    let ids = (0..=30).map(|number| format!("id-{number:02}"));
+    let expected: Vec<_> = ["full".to_owned()].into_iter().chain(ids).collect();
     assert_eq!(all, expected);
     // The last visible one fills the page, and what follows may not be seen.
-    assert_eq!(page("limit=31").1, None);
-    assert_eq!(page("").0.len(), 31);
+    assert_eq!(page("limit=32").1, None);
+    assert_eq!(page("").0.len(), 32);
     for query in ["limit=0", "limit=1001", "cursor=%25", "cursor=_w"] {
         let answer = rest.call(&format!("GET /api/v1/keep-alive/overrides?{query}"));
         assert_eq!(answer.failure(), failed(400, "invalid_parameter"), "{query}");

@@ -165,12 +165,13 @@ impl LiveClients for Fleet {
         Ok(is_known.then(|| KeepAliveOverride::new(request.client_id, 300, Timestamp(7))))
     }
 
-    /// There are `id-00` to `id-30`, and `secret` among them.
+    /// There are `id-00` to `id-30`, `secret`, and `full`, which cannot be removed.
     async fn list_overrides(
         &self,
         request: ListOverrides,
     ) -> Result<Vec<KeepAliveOverride>, ControlError> {
         let ids = (0..=30).map(|number| format!("id-{number:02}")).chain(["secret".into()]);
+        let ids = ["full".to_owned()].into_iter().chain(ids);
         let after = request.after.unwrap_or_default();
         let found = ids.filter(|id| *id > after).take(request.limit);
         Ok(found.map(|id| KeepAliveOverride::new(id, 300, Timestamp(7))).collect())
