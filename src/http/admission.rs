@@ -71,11 +71,27 @@ pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiEr
     forwarded::caller(connected(request), request.headers(), &api.options().proxies)
 }
 
+/// The generations of accounts and rules before a caller was admitted, so that a change during its login counts
+/// as a later one.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AdmittedAt {
+    pub(super) accounts: u64,
+    pub(super) rules: u64,
+}
+
+impl AdmittedAt {
+    fn now(api: &Api) -> Self {
+        let accounts = api.0.authenticator.generation();
+        Self { accounts, rules: api.0.authorizer.generation() }
+    }
+}
+
 /// An authenticated caller and its address.
 #[derive(Clone)]
 pub(super) struct HttpCaller {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
+    pub(super) admitted_at: AdmittedAt,
     listener: Option<ListenerName>,
     /// The session of its browser, if a page has made the call.
     pub(super) session: Option<SessionKey>,
@@ -120,15 +136,16 @@ pub(super) async fn admit(
 ) -> Result<HttpCaller, ApiError> {
     // First, because a flood from one address must cost less than a check of credentials.
     let peer = arrive(api, request, effect)?;
+    let at = AdmittedAt::now(api);
     let given = authorization(request)?;
     // An explicit header wins over the cookie, which a browser adds by itself.
     if !given.is_given() && is_of_page(request.headers()) {
         // On the heap, so that the other calls do not carry its state.
         let (identity, session) = Box::pin(page::caller(api, request, peer)).await?;
-        return admitted(api, request, (identity, peer), Some(session)).await;
+        return admitted(api, request, (identity, peer, at), Some(session)).await;
     }
-    let identity = authenticate(api, request, &given, peer).await?;
-    admitted(api, request, (identity, peer), None).await
+    let identity = authenticate(api, request, &given, (peer, at)).await?;
+    admitted(api, request, (identity, peer, at), None).await
 }
 
 /// Authenticates the user of a page by a password, after [`arrive`].
@@ -142,8 +159,9 @@ pub(super) async fn log_in(
         basic: Some((username, password.into_bytes())),
         ..Authorization::default()
     };
-    let identity = authenticate(api, request, &given, peer).await?;
-    admitted(api, request, (identity, peer), None).await
+    let at = AdmittedAt::now(api);
+    let identity = authenticate(api, request, &given, (peer, at)).await?;
+    admitted(api, request, (identity, peer, at), None).await
 }
 
 /// Returns the address of the caller, after checking its rate, and the origin of the page if the call
@@ -195,7 +213,7 @@ async fn authenticate(
     api: &Api,
     request: &HttpRequest,
     given: &Authorization,
-    peer: SocketAddr,
+    (peer, at): (SocketAddr, AdmittedAt),
 ) -> Result<Identity, ApiError> {
     let certificate = certificate(request, given.is_given())?;
     match (certificate, given.username()) {
@@ -209,9 +227,7 @@ async fn authenticate(
         (Some(_) | None, _) => {}
     }
     let rules = api.logins_at(listener(request));
-    // Read before the check, so that a change during the check counts as a later one.
-    let generation = api.0.authenticator.generation();
-    let shown = ShownLogin::of(request, (peer.ip(), rules), generation);
+    let shown = ShownLogin::of(request, (peer.ip(), rules), at.accounts);
     let accepted = request.conn_data::<LastAccepted>().zip(shown);
     // A connection that repeats the same credentials is not hashed again for each call.
     if let Some((accepted, shown)) = &accepted
@@ -281,7 +297,7 @@ async fn check(
 async fn admitted(
     api: &Api,
     request: &HttpRequest,
-    (identity, peer): (Identity, SocketAddr),
+    (identity, peer, admitted_at): (Identity, SocketAddr, AdmittedAt),
     session: Option<SessionKey>,
 ) -> Result<HttpCaller, ApiError> {
     let mut identity = identity;
@@ -290,7 +306,8 @@ async fn admitted(
     if let Some(username) = &identity.username {
         count_call(api, request, username)?;
     }
-    let caller = HttpCaller { identity, peer, listener: request.conn_data().cloned(), session };
+    let listener = request.conn_data().cloned();
+    let caller = HttpCaller { identity, peer, admitted_at, listener, session };
     // The response tells the caller how much is left of the rate of this account.
     request.extensions_mut().insert(CallAccount(caller.account()));
     Ok(caller)
@@ -358,7 +375,7 @@ impl HttpCaller {
     #[cfg(test)]
     pub(super) fn of(identity: Identity) -> Self {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Self { identity, peer, listener: None, session: None }
+        Self { identity, peer, admitted_at: AdmittedAt::default(), listener: None, session: None }
     }
 
     /// Returns the account whose shares the calls of this caller take.

@@ -30,6 +30,7 @@ use super::{
         Caller, Change, ClientId, Fails, Interval, KeepAliveOff, NotOnline, Path, Permission,
         RequiredParameters,
     },
+    live::LongAnswer,
     parameters,
     pieces::AnswerPieces,
     rate::AccountQuota,
@@ -261,16 +262,21 @@ impl Answer {
         }
     }
 
-    /// Creates an answer of JSON texts, each on a line of its own, which are made while the caller
-    /// reads.
+    /// Creates an answer of JSON texts, each on a line of its own, which were found before.
     pub(super) fn lines(stream: impl Stream<Item = Bytes> + 'static) -> Self {
-        Self::lines_or_cut(stream.map(Ok))
+        Self::streamed(stream.map(Ok))
     }
 
-    /// Does the same; an error cuts the connection.
-    pub(super) fn lines_or_cut(
+    /// Creates an answer of such lines that are found or made while the caller reads, and end when it loses its
+    /// login. An error cuts the connection.
+    pub(super) fn long(
+        answer: LongAnswer,
         stream: impl Stream<Item = Result<Bytes, ApiError>> + 'static,
     ) -> Self {
+        Self::streamed(answer.of(stream))
+    }
+
+    fn streamed(stream: impl Stream<Item = Result<Bytes, ApiError>> + 'static) -> Self {
         let body = BoxBody::new(BodyStream::new(Box::pin(stream)));
         Self { body: AnswerBody::Lines(body), headers: AnswerHeaders::new(), room: None }
     }

@@ -4,7 +4,7 @@
 //! Knows nothing of what they say. Used by the calls with such answers; the server of the program
 //! watches their connections in another way than those of other calls.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, pin::Pin, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,17 +12,22 @@ use actix_web::{
     rt::time::sleep,
     web::Bytes,
 };
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream::unfold};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Api, ApiError,
-    admission::HttpCaller,
+    admission::{AdmittedAt, HttpCaller},
     asking::ItsPlace,
+    error::ErrorBody,
     rate::AccountQuota,
     shares::{OwnShare, ShareBounds, Shares},
 };
-use crate::{auth::Standing, mqtt::Timestamp};
+use crate::{
+    auth::{Action, Standing},
+    mqtt::Timestamp,
+};
 
 /// The format of an answer that goes on.
 #[derive(Clone, Copy)]
@@ -157,15 +162,19 @@ pub(super) struct StandingCheck {
 }
 
 impl StandingCheck {
-    /// Notes the state of accounts and rules. Called before the caller is admitted.
-    pub(super) fn begin(api: &Api) -> Self {
-        let accounts = api.0.authenticator.generation();
-        let rules = api.0.authorizer.generation();
+    /// Begins with the state of accounts and rules by which the caller was admitted.
+    pub(super) const fn of(caller: &HttpCaller) -> Self {
+        let AdmittedAt { accounts, rules } = caller.admitted_at;
         Self { admitted_at: accounts, checked_at: accounts, rules }
     }
 
-    /// Returns whether the credentials still hold. Costs little while nothing has changed.
+    /// Returns whether the credentials still hold and the broker does not end.
     pub(super) fn holds(&mut self, api: &Api, caller: &HttpCaller) -> bool {
+        api.is_ready() && self.is_logged_in(api, caller)
+    }
+
+    /// Returns whether the credentials still hold. Costs little while nothing has changed.
+    fn is_logged_in(&mut self, api: &Api, caller: &HttpCaller) -> bool {
         let identity = &caller.identity;
         let now: Timestamp = api.0.clock.now();
         // What was loaded for the caller belongs to former rules. Calling again loads it again.
@@ -174,7 +183,7 @@ impl StandingCheck {
         let is_logged_out = caller.session.is_some_and(|session| {
             api.0.sessions.ends_at(&session, now, api.session_times()).is_none()
         });
-        if !api.is_ready() || identity.has_expired(now) || is_outdated || is_logged_out {
+        if identity.has_expired(now) || is_outdated || is_logged_out {
             return false;
         }
         let accounts = api.0.authenticator.generation();
@@ -196,6 +205,82 @@ impl StandingCheck {
             let left = expires_at.map_or(LOOK_EVERY, |at| at.since(api.0.clock.now()));
             sleep(left.clamp(Duration::from_millis(1), LOOK_EVERY)).await;
         }
+    }
+}
+
+/// A long answer of lines, made in portions while the caller reads.
+pub(super) struct LongAnswer {
+    api: Api,
+    caller: HttpCaller,
+    standing: StandingCheck,
+    /// Whether the caller needs the permission to administer for each portion.
+    is_for_administrator: bool,
+    /// The error that the last line says.
+    refused: Option<ApiError>,
+}
+
+/// A portion of a long answer. An error cuts the connection.
+type AnswerPortion = Result<Bytes, ApiError>;
+
+impl LongAnswer {
+    /// Creates the answer to a caller that may have it now.
+    pub(super) fn to(api: &Api, caller: &HttpCaller) -> Self {
+        let (api, caller, standing) = (api.clone(), caller.clone(), StandingCheck::of(caller));
+        Self { api, caller, standing, is_for_administrator: false, refused: None }
+    }
+
+    /// Creates the answer to an administrator, which also ends when the caller may not administer any more.
+    pub(super) fn to_administrator(api: &Api, caller: &HttpCaller) -> Self {
+        Self { is_for_administrator: true, ..Self::to(api, caller) }
+    }
+
+    /// Returns the portions until the caller loses its login or its permission. Then the last line is an error, and
+    /// the connection is cut, so that nobody takes the answer for complete.
+    pub(super) fn of(
+        self,
+        portions: impl Stream<Item = AnswerPortion> + 'static,
+    ) -> impl Stream<Item = AnswerPortion> + 'static {
+        unfold((self, Box::pin(portions)), async |(mut answer, mut portions)| {
+            let portion = answer.next(portions.as_mut()).await?;
+            Some((portion, (answer, portions)))
+        })
+    }
+
+    async fn next(
+        &mut self,
+        mut portions: Pin<&mut impl Stream<Item = AnswerPortion>>,
+    ) -> Option<AnswerPortion> {
+        if let Some(error) = self.refused.take() {
+            yield_now().await; // so that the line before is written
+            return Some(Err(error));
+        }
+        // Before a portion, because making it may change clients.
+        if let Err(error) = self.check() {
+            return Some(Ok(self.refuse(error)));
+        }
+        let portion = portions.next().await?;
+        // And after it: the caller may have lost its login while the broker made the portion.
+        Some(self.check().map_or_else(|error| Ok(self.refuse(error)), |()| portion))
+    }
+
+    /// Checks that the caller may have the next portion.
+    fn check(&mut self) -> Result<(), ApiError> {
+        if !self.standing.is_logged_in(&self.api, &self.caller) {
+            return Err(ApiError::unauthenticated());
+        }
+        match self.is_for_administrator && !self.caller.may(&self.api, "", Action::Administer) {
+            true => Err(ApiError::forbidden_to_administer()),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the last line.
+    fn refuse(&mut self, error: ApiError) -> Bytes {
+        let mut line =
+            serde_json::to_vec(&ErrorBody::of(&error)).expect("an error has text keys only");
+        line.push(b'\n');
+        self.refused = Some(error);
+        line.into()
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
         calls::{Answer, answer},
         error::ErrorBody,
         failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
+        live::LongAnswer,
         shares::OwnShare,
     },
     body::{self, BULK_BYTES_MAX},
@@ -201,7 +202,7 @@ async fn list(
         }
         let place = (walk::begin(api, caller)?, Data::clone(api));
         let lines = lines(place, ListClients { limit: STREAMED_AT_ONCE, ..wanted }, fields);
-        return Ok(Answer::lines_or_cut(lines));
+        return Ok(Answer::long(LongAnswer::to(api, caller), lines));
     }
     let mut text = AskedPage { after: None, limit: wanted.limit }.begin(api, caller)?;
     // Made before the filter is given away.

@@ -132,8 +132,8 @@ pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse
 }
 
 async fn begin(request: &HttpRequest, api: &Api) -> Result<Follower, ApiError> {
-    let admission = StandingCheck::begin(api);
     let caller = admission::admit(api, request, CallEffect::Looks).await?;
+    let admission = StandingCheck::of(&caller);
     let follow = follow_of(request, LiveFormat::of(request).is_some())?.by(caller.as_data());
     let place = api.0.followers.enter(api, &caller)?;
     Ok(Follower { caller, admission, follow, _place: place })

@@ -354,5 +354,5 @@ fn of_selected(
         };
         Box::pin(handled) as _
     };
-    Ok(Answer::lines(walk::walk(api, caller, selector, Box::new(handle))?))
+    walk::walk(api, caller, selector, Box::new(handle))
 }

@@ -329,7 +329,7 @@ fn kick_selected(
         };
         Box::pin(handled) as _
     };
-    Ok(Answer::lines(walk::walk(api, caller, selector, Box::new(handle))?))
+    walk::walk(api, caller, selector, Box::new(handle))
 }
 
 /// Parses how a connection ends, from a query.

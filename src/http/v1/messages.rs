@@ -124,10 +124,8 @@ pub(super) async fn messages(request: HttpRequest, api: Data<Api>) -> HttpRespon
 }
 
 async fn begin(request: &HttpRequest, api: &Data<Api>) -> Result<MessageFollower, ApiError> {
-    // Before the login, so that a change during it is noticed later.
-    let admission = StandingCheck::begin(api);
-    let rules = api.0.authorizer.generation();
     let caller = admission::admit(api, request, CallEffect::Looks).await?;
+    let (admission, rules) = (StandingCheck::of(&caller), caller.admitted_at.rules);
     let query = Query::parse(request.query_string(), &["filter", "retained", "payload_bytes_max"])?;
     let filter = query.text("filter")?.ok_or_else(|| ApiError::missing_parameter("filter"))?;
     let parts = validate_filter(&filter);

@@ -357,8 +357,8 @@ pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         LiveFormat::of(&request).filter(|_| request.method() != actix_web::http::Method::HEAD);
     let mut stream = None;
     let call = async {
-        let standing = StandingCheck::begin(&api);
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let standing = StandingCheck::of(&caller);
         let known: &[_] = if format.is_some() { &["after", "follow"] } else { &[] };
         let query = Query::parse(request.query_string(), known)?;
         let trace = found(&api, &request, &caller).await?;

@@ -7,16 +7,22 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use actix_web::web::Bytes;
-use futures_util::{Stream, future::LocalBoxFuture, stream};
+use futures_util::{future::LocalBoxFuture, stream};
 use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::{
-    super::{Api, ApiError, WALKS, admission::HttpCaller, error::ErrorBody, shares::OwnShare},
+    super::{
+        Api, ApiError, WALKS, admission::HttpCaller, calls::Answer, error::ErrorBody,
+        live::LongAnswer, shares::OwnShare,
+    },
     bulk::PORTION,
     in_time,
 };
-use crate::control::{ClientPattern, ClientSelector, SelectClients};
+use crate::{
+    auth::Action,
+    control::{ClientPattern, ClientSelector, SelectClients},
+};
 
 /// Handles some clients; returns a line for each.
 pub(super) type HandleSome = Box<dyn Fn(Vec<String>) -> LocalBoxFuture<'static, Vec<Bytes>>>;
@@ -48,7 +54,7 @@ pub(super) fn line(result: &impl Serialize) -> Bytes {
     text.into()
 }
 
-/// Handles the selected clients, among those that the caller may control. If that fails on the way,
+/// Answers by handling the selected clients, among those that the caller may control. If that fails on the way,
 /// the last line is an error.
 ///
 /// # Errors
@@ -58,11 +64,14 @@ pub(super) fn walk(
     caller: &HttpCaller,
     selector: ClientSelector,
     handle: HandleSome,
-) -> Result<impl Stream<Item = Bytes> + use<>, ApiError> {
+) -> Result<Answer, ApiError> {
     let place = begin(api, caller)?;
     let next = Some(SelectClients::new(selector).by(caller.as_data()));
-    let walk = ClientWalk { api: api.clone(), next, found: VecDeque::new(), handle, _place: place };
-    Ok(stream::unfold(walk, async |mut walk| Some((walk.step().await?, walk))))
+    let (rules, found) = (caller.admitted_at.rules, VecDeque::new());
+    let its = (api.clone(), caller.clone());
+    let walk = ClientWalk { its, next, found, rules, handle, _place: place };
+    let lines = stream::unfold(walk, async |mut walk| Some((Ok(walk.step().await?), walk)));
+    Ok(Answer::long(LongAnswer::to(api, caller), lines))
 }
 
 /// Gives a walk its place.
@@ -75,11 +84,13 @@ pub(super) fn begin(api: &Api, caller: &HttpCaller) -> Result<OwnShare, ApiError
 
 /// A walk that has come this far.
 struct ClientWalk {
-    api: Api,
+    its: (Api, HttpCaller),
     /// `None` after the last client.
     next: Option<SelectClients>,
     /// Clients that were found and not handled.
     found: VecDeque<Arc<str>>,
+    /// The generation of the rules before these clients were found.
+    rules: u64,
     handle: HandleSome,
     _place: OwnShare,
 }
@@ -87,10 +98,17 @@ struct ClientWalk {
 impl ClientWalk {
     /// Returns the lines of the next clients; `None` after the last one.
     async fn step(&mut self) -> Option<Bytes> {
+        let (api, caller) = &self.its;
+        let rules = api.0.authorizer.generation();
+        // A caller that reads slowly may have lost its permission for clients that were found long ago.
+        if rules != self.rules {
+            self.rules = rules;
+            self.found.retain(|client_id| caller.may(api, client_id, Action::Control));
+        }
         // A portion of the search may find nobody, and that is not the end.
         while self.found.is_empty() {
             let request = self.next.take()?;
-            let found = in_time(&self.api, self.api.0.control.select_clients(request.clone()));
+            let found = in_time(api, api.0.control.select_clients(request.clone()));
             match found.await {
                 Ok(found) => {
                     self.next = found.next.map(|place| request.from(place));

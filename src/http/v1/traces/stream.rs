@@ -52,7 +52,7 @@ impl TraceStream {
     ) -> Self {
         let wait = if follows { SILENCE_MAX } else { Duration::ZERO };
         let request = ReadTrace::new(Arc::clone(&reader.trace.id), after).waiting(wait);
-        let rules = reader.api.0.authorizer.generation();
+        let rules = reader.caller.admitted_at.rules;
         Self { format, request, follows, is_over: false, rules, reader, ending: Box::pin(ending) }
     }
 

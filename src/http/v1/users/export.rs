@@ -8,7 +8,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Bytes, Data},
 };
-use futures_util::stream::unfold;
+use futures_util::stream::try_unfold;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,6 +19,7 @@ use super::{
             admission::CallEffect,
             calls::{Answer, answer},
             failures::{Administration, Caller, Fails, NoUsers, Parameters},
+            live::LongAnswer,
         },
         in_time_of_users,
         rules::administrator,
@@ -82,7 +83,8 @@ pub(super) struct SecretLine {
 
 /// Exports all accounts with their hashes, one on each line, in the order of their names.
 ///
-/// The lines can be imported again. A change during an export may be in it or not.
+/// The lines can be imported again. A change during an export may be in it or not. If the caller loses its
+/// permission meanwhile, the last line is an error, and the connection is cut.
 #[utoipa::path(
     get, path = "/users/export", tag = "users", operation_id = "exportUsers",
     responses(
@@ -103,29 +105,41 @@ pub(in crate::http::v1) async fn export_users(
         // Hashes leave the broker: somebody may want to know who has taken them.
         let new = Some("exported");
         caller.tell_changed(&api, Changed { call: "users", new, ..Changed::default() });
+        // Hashes must not go on to an administrator that was removed meanwhile.
+        let answer = LongAnswer::to_administrator(&api, &caller);
         let api = Data::clone(&api);
-        let pages = unfold(Some(first), move |found| {
+        let pages = try_unfold(NextPage::Found(first), move |next| {
             let api = Data::clone(&api);
             async move {
-                let found = found?;
+                let found = match next {
+                    NextPage::Found(found) => found,
+                    NextPage::After(name) => page(&api, Some(name)).await?,
+                    NextPage::None => return Ok(None),
+                };
                 let lines: Vec<_> = found.iter().map(user_line).collect();
                 let next = match found.last() {
                     // A full page may have a successor.
                     Some(last) if found.len() == ListUsers::LIMIT_MAX => {
-                        Some(page(&api, Some(last.name.clone())).await)
+                        NextPage::After(last.name.clone())
                     }
-                    _ => None,
+                    _ => NextPage::None,
                 };
-                match next {
-                    None => Some((Ok(lines_of(lines.iter())), None)),
-                    Some(Ok(next)) => Some((Ok(lines_of(lines.iter())), Some(next))),
-                    Some(Err(error)) => Some((Err(error), None)),
-                }
+                Ok(Some((lines_of(lines.iter()), next)))
             }
         });
-        Ok(Answer::lines_or_cut(pages))
+        Ok(Answer::long(answer, pages))
     };
     answer(&api, &request, RestRoute::UsersExport, pin!(call)).await
+}
+
+/// The page of an export that its caller gets next.
+enum NextPage {
+    /// It was read already.
+    Found(Vec<UserView>),
+    /// It begins behind this name.
+    After(String),
+    /// There is none.
+    None,
 }
 
 async fn page(api: &Api, after: Option<String>) -> Result<Vec<UserView>, ApiError> {
