@@ -67,7 +67,7 @@ pub use self::{
     },
     history::{LastEnd, ListHistory, PastConnection},
     keep_alive::{KeepAliveChanged, SetKeepAlive},
-    kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
+    kick::{Kick, KickOptions, KickReasonError, Kicked, WillOutcome, WillRequest},
     listening::{HeardMessage, HeardMessages, ListenTo},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     pins::{CertificatePin, ListPins},

@@ -153,17 +153,40 @@ pub enum WillRequest {
     Discard,
 }
 
-/// The end of a connection that the client had.
+/// The end of a connection that the client had, or of the session of an absent client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kicked {
     /// The node that had the connection, or the session of an absent client.
     pub node: Arc<str>,
+    /// Whether the client was connected.
+    pub was_online: bool,
+    /// Whether the session has ended.
+    pub session_ended: bool,
+    /// The outcome for the Will.
+    pub will: WillOutcome,
 }
 
 impl Kicked {
-    /// Returns the end of a connection of this node.
+    /// Returns the end of a connection of this node, without a Will. The session stays.
     pub fn new(node: impl Into<Arc<str>>) -> Self {
-        Self { node: node.into() }
+        let will = WillOutcome::Absent;
+        Self { node: node.into(), was_online: true, session_ended: false, will }
     }
+}
+
+/// The outcome for the Will of a client whose connection or session a caller has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WillOutcome {
+    /// The client had no Will.
+    Absent,
+    /// The broker has published it.
+    Published,
+    /// The client may not publish it any more, so the broker has dropped it.
+    Denied,
+    /// It waits for its Will Delay Interval.
+    Waits,
+    /// The broker has dropped it, because the caller asked for that.
+    Discarded,
 }

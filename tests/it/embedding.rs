@@ -105,7 +105,9 @@ async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     let states = [None, Some("hearthmq".into()), None].map(OnlineState::of);
     assert_eq!(broker.online_many(&ids).await, Ok(states.into()));
     let kicked = broker.kick("car", KickOptions::new().end_session()).await;
-    assert_eq!(kicked, Ok(Kicked::new("hearthmq")));
+    let mut with_session = Kicked::new("hearthmq");
+    with_session.session_ended = true;
+    assert_eq!(kicked, Ok(with_session));
     let question = QueryOnline::new("car");
     assert!(!broker.registry("car").send(question).await.unwrap());
     let again = broker.kick("car", KickOptions::new().end_session()).await;

@@ -1,7 +1,7 @@
 //! `DELETE /api/v1/clients/{id}` ends a client's connection, and `POST /api/v1/clients/kick` those of
 //! several clients. Both need `control` for each client.
 
-use std::{pin::pin, sync::Arc};
+use std::{fmt::Write as _, pin::pin, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     auth::Action,
-    control::{ControlError, Kick, KickOptions, Kicked, WillRequest},
+    control::{ControlError, Kick, KickOptions, Kicked, WillOutcome, WillRequest},
     metrics::RestRoute,
     told::{Changed, ChangedObject},
 };
@@ -110,24 +110,84 @@ pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let client_id = client_id_of_call(&request)?;
         let options = options(&request)?;
         caller.permit(&api, &client_id, &[Action::Control])?;
-        let new = how(&options);
         let kick = kick_by(&caller, &*client_id, options);
-        let Kicked { node, .. } = in_time(&api, api.0.control.kick(kick)).await?;
-        let (target, new) = (Some(ChangedObject::Client(&client_id)), Some(&*new));
+        let kicked = in_time(&api, api.0.control.kick(kick)).await?;
+        let (target, new) = (Some(ChangedObject::Client(&client_id)), outcome(&kicked));
+        let new = Some(&*new);
         caller.tell_changed(&api, Changed { call: "kick", target, old: None, new });
-        Ok(Answer::json(&KickAnswer { success: true, node }))
+        Ok(Answer::json(&KickAnswer { success: true, node: kicked.node }))
     };
     answer(&api, &request, RestRoute::Client, pin!(call)).await
 }
 
-/// Returns how connections end, for the audit log.
-fn how(options: &KickOptions) -> String {
-    let session = if options.ends_session() { "end" } else { "keep" };
-    let will = match options.will_request() {
-        WillRequest::Publish => "publish",
-        WillRequest::Discard => "discard",
+/// Returns the result for one client, for the audit log.
+fn outcome(kicked: &Kicked) -> String {
+    let client = if kicked.was_online { "disconnected" } else { "absent" };
+    let session = if kicked.session_ended { "ended" } else { "kept" };
+    let will = match kicked.will {
+        WillOutcome::Absent => "no Will",
+        WillOutcome::Published => "Will published",
+        WillOutcome::Denied => "Will not permitted",
+        WillOutcome::Waits => "Will delayed",
+        WillOutcome::Discarded => "Will discarded",
     };
-    format!("disconnected, session {session}, will {will}")
+    format!("{client}, session {session}, {will}")
+}
+
+/// The results for several clients, for the audit log.
+#[derive(Default)]
+struct KickSums {
+    clients: usize,
+    kicked: usize,
+    disconnected: usize,
+    not_online: usize,
+    sessions_ended: usize,
+    wills_published: usize,
+    wills_delayed: usize,
+    wills_discarded: usize,
+}
+
+impl KickSums {
+    fn note(&mut self, result: &Result<Kicked, ApiError>) {
+        self.clients += 1;
+        match result {
+            Ok(kicked) => {
+                self.kicked += 1;
+                self.disconnected += usize::from(kicked.was_online);
+                self.sessions_ended += usize::from(kicked.session_ended);
+                match kicked.will {
+                    WillOutcome::Published => self.wills_published += 1,
+                    WillOutcome::Waits => self.wills_delayed += 1,
+                    WillOutcome::Discarded => self.wills_discarded += 1,
+                    WillOutcome::Absent | WillOutcome::Denied => {}
+                }
+            }
+            Err(error) => {
+                let is_absent = error.code() == ApiError::from(ControlError::NotOnline).code();
+                self.not_online += usize::from(is_absent);
+            }
+        }
+    }
+
+    /// Returns the sums that are not zero.
+    fn text(&self) -> String {
+        let mut text = format!("{} of {} clients", self.kicked, self.clients);
+        let mut mark = ": ";
+        for (name, sum) in [
+            ("disconnected", self.disconnected),
+            ("not online", self.not_online),
+            ("sessions ended", self.sessions_ended),
+            ("Wills published", self.wills_published),
+            ("Wills delayed", self.wills_delayed),
+            ("Wills discarded", self.wills_discarded),
+        ] {
+            if sum > 0 {
+                let _ = write!(text, "{mark}{name} {sum}");
+                mark = ", ";
+            }
+        }
+        text
+    }
 }
 
 /// Returns the request of this caller.
@@ -240,7 +300,7 @@ async fn kick_listed(
     let bytes = bulk::results_bytes(body.bytes.len(), list.items.len());
     // Before the first client is disconnected, because an error could not name those that were.
     let room = reserve(&api, &caller, bytes)?;
-    let mut results = Vec::with_capacity(list.items.len());
+    let (mut results, mut sums) = (Vec::with_capacity(list.items.len()), KickSums::default());
     let mut clients = JoinedTexts::default();
     for portion in list.items.chunks(PORTION) {
         let asked = portion.iter().map(|item| {
@@ -255,28 +315,23 @@ async fn kick_listed(
             {
                 clients.push(&client_id);
             }
+            sums.note(&result);
             results.push(KickResult::of(item, result));
         }
         yield_now().await; // other calls of this worker
     }
     if let Some(names) = clients.text() {
         let target = listed(clients.count(), &names);
-        tell_kicked(&api, &caller, target, (&how(&options), &results));
+        tell_kicked(&api, &caller, target, &sums);
     }
     Ok(Answer::json(&BulkResults { results }).within(room))
 }
 
-fn tell_kicked<I>(
-    api: &Api,
-    caller: &HttpCaller,
-    target: ChangedObject<'_>,
-    (how, results): (&str, &[KickResult<I>]),
-) {
-    let kicked = results.iter().filter(|result| result.success).count();
-    if kicked == 0 {
+fn tell_kicked(api: &Api, caller: &HttpCaller, target: ChangedObject<'_>, sums: &KickSums) {
+    if sums.kicked == 0 {
         return; // nothing has changed
     }
-    let new = format!("{how}; {kicked} of {} clients", results.len());
+    let new = sums.text();
     let (target, new) = (Some(target), Some(&*new));
     caller.tell_changed(api, Changed { call: "kick", target, old: None, new });
 }
@@ -312,19 +367,20 @@ fn kick_selected(
     let is_pattern = clients.is_some();
     let target: Arc<str> = clients.or(username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
-    let how: Arc<str> = how(&options).into();
     let handle = move |client_ids: Vec<String>| {
-        let (its, target, how) = (its.clone(), Arc::clone(&target), Arc::clone(&how));
+        let (its, target) = (its.clone(), Arc::clone(&target));
         let kick = |id: &String| Ok(kick_by(&its.1, &**id, options.clone()));
         let wanted = client_ids.iter().map(kick);
         let wanted: Vec<_> = wanted.collect();
         let handled = async move {
             let (api, caller) = its;
             let kicked = kick_each(&api, wanted).await;
+            let mut sums = KickSums::default();
+            kicked.iter().for_each(|result| sums.note(result));
             let results = client_ids.iter().zip(kicked);
             let results: Vec<_> = results.map(|(id, it)| KickResult::of(id, it)).collect();
             let target = ChangedObject::selected(is_pattern, &target);
-            tell_kicked(&api, &caller, target, (&how, &results));
+            tell_kicked(&api, &caller, target, &sums);
             results.iter().map(walk::line).collect::<Vec<Bytes>>()
         };
         Box::pin(handled) as _

@@ -41,15 +41,16 @@ pub(crate) fn kick(
             return kicked;
         }
         let (stored, is_stored) = oneshot::channel();
-        {
+        let kicked = {
             let mut shard = clients.shard.borrow_mut();
             let now = shard.core.clock.now();
-            shard.end_absent(&client_id, options.will_request(), now)?;
+            let kicked = shard.end_absent(&client_id, options.will_request(), now)?;
             shard.tell_when_stored(stored);
             shard.flush();
-        }
+            kicked
+        };
         let _ = is_stored.await;
-        Ok(Kicked::new(clients.core.node.clone()))
+        Ok(kicked)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::{
-    control::{ControlError, WillRequest},
+    control::{ControlError, Kicked, WillRequest},
     journal::Change,
     mqtt::{Timestamp, validate_filter},
     owners::Account,
@@ -36,9 +36,10 @@ impl Shard {
         client_id: &str,
         will: WillRequest,
         now: Timestamp,
-    ) -> Result<(), ControlError> {
+    ) -> Result<Kicked, ControlError> {
         let slot = self.clients.get(client_id).copied().filter(|slot| !self.is_last_will(*slot));
         let slot = slot.ok_or(ControlError::NotOnline)?;
+        let before = self.before_kick(slot, will);
         let found = self.slot_mut(slot).ok_or(ControlError::NotOnline)?;
         if found.connected.is_some() {
             return Err(ControlError::Unavailable);
@@ -47,7 +48,7 @@ impl Shard {
             found.will = None;
         }
         self.forget(slot, now);
-        Ok(())
+        before.map(|before| self.kicked(&before)).ok_or(ControlError::NotOnline)
     }
 
     /// Ends a session that has no connection; its Will is published now at the latest.

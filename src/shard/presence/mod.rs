@@ -11,6 +11,7 @@ pub(super) mod events;
 pub(super) mod expiry;
 mod history;
 pub(super) mod keep_alive;
+pub(super) mod kicked;
 pub(super) mod preparing;
 pub(super) mod recheck;
 pub(super) mod rechecks;

@@ -3,10 +3,10 @@
 
 use super::ClientStream;
 use crate::{
-    control::{ControlError, KickOptions, Kicked, Redirection},
+    control::{ControlError, KickOptions, Redirection},
     shard::{
         CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard, connect::TakeStep, doors::ToConnection,
-        not_authorized, refusal::reason_of,
+        not_authorized, presence::kicked::BeforeKick, refusal::reason_of,
     },
 };
 
@@ -50,10 +50,12 @@ impl ClientStream {
                 let _ = reply.send(shard.change_subscriptions(at, &changes, now));
             }
             ToConnection::Kick { options, by, reply } => {
-                let is_there = self.tell_kick(shard, &options);
-                let kicked = is_there.then(|| Kicked::new(shard.core.node.clone()));
+                let before = self.tell_kick(shard, &options);
+                let bytes = self.leave(shard, Departure::kicked(&options, by));
+                // After the end, whose result it is.
+                let kicked = before.map(|before| shard.kicked(&before));
                 let _ = reply.send(kicked.ok_or(ControlError::NotOnline));
-                return AfterMessage::Departs(Departure::kicked(&options, by));
+                return bytes.map_or(AfterMessage::Waits, AfterMessage::Closes);
             }
             ToConnection::Redirect { to, by, reply } => {
                 if self.tell_redirection(shard, &to) {
@@ -90,12 +92,12 @@ impl ClientStream {
         AfterMessage::Waits
     }
 
-    /// Writes a DISCONNECT with the reason of a caller; returns whether the connection still had its
-    /// session.
-    fn tell_kick(&self, shard: &mut Shard, options: &KickOptions) -> bool {
-        let Some(slot) = shard.linked(self.slot, self.link) else { return false };
+    /// Writes a DISCONNECT with the reason of a caller; returns the state of the session, if the
+    /// connection still has it.
+    fn tell_kick(&self, shard: &mut Shard, options: &KickOptions) -> Option<BeforeKick> {
+        let slot = shard.linked(self.slot, self.link)?;
         slot.session.disconnect(options.reason_code, options.reason_string.as_deref());
-        true
+        shard.before_kick(self.slot, options.will_request())
     }
 
     /// Writes a DISCONNECT that names another server; returns whether the connection still had its

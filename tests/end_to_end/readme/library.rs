@@ -101,7 +101,7 @@ fn the_example_that_controls_sessions_runs() {
         "online: [true, true, false]",
         "car-1 with Keep Alive Some(120)",
         "0 sessions match",
-        "kick: [Ok(Kicked { node: \"hearthmq\" })]",
+        "kick: [Ok(Kicked { node: \"hearthmq\", was_online: true, session_ended: true, will: Absent })]",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }

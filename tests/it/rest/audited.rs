@@ -8,11 +8,12 @@ use hearthmq::{
         hash_password,
     },
     broker::Builder,
-    mqtt::Connect,
+    mqtt::{Connect, LastWill, ProtocolVersion::V5, WillProperties},
 };
 use hearthmq_test::{
     http::basic,
     mqtt::{Client, connect},
+    packets::{connect_lasting, will},
 };
 use serde_json::{Value, json};
 
@@ -173,18 +174,48 @@ fn the_clients_of_a_long_list_are_noted_as_far_as_there_is_room() {
 }
 
 #[test]
-fn the_end_of_a_connection_is_noted_with_what_the_call_asked_for() {
+fn the_end_of_a_connection_is_noted_with_its_result() {
     let live = live_with(stored);
-    let come = |id| Client::connected(live.mqtt_address(), as_ops(connect(id)));
-    let _cars = ["a", "b", "c", "d"].map(come);
-    let entry = noted(&live, "DELETE /api/v1/clients/a", "");
-    assert_eq!(entry, ["a", "-", "disconnected, session keep, will publish"]);
-    let entry = noted(&live, "DELETE /api/v1/clients/b?session=end&will=discard", "");
-    assert_eq!(entry, ["b", "-", "disconnected, session end, will discard"]);
+    let with_will = |id, delay| {
+        let properties =
+            WillProperties { will_delay_interval: Some(delay), ..WillProperties::default() };
+        let will = LastWill { properties, ..will("will", "gone") };
+        Connect { will: Some(will), ..connect_lasting(id, V5) }
+    };
+    let come = |connect| Client::connected(live.mqtt_address(), as_ops(connect));
+    let kick = |call: &str| noted(&live, &format!("DELETE /api/v1/clients/{call}"), "")[2].clone();
+    let _cars = [
+        come(connect("short")),
+        come(with_will("kept", 0)),
+        come(with_will("delayed", 60)),
+        come(with_will("dropped", 0)),
+        come(with_will("ended", 60)),
+    ];
+    assert_eq!(kick("short"), "disconnected, session ended, no Will");
+    assert_eq!(kick("kept"), "disconnected, session kept, Will published");
+    assert_eq!(kick("delayed"), "disconnected, session kept, Will delayed");
+    assert_eq!(kick("dropped?will=discard"), "disconnected, session kept, Will discarded");
+    assert_eq!(kick("ended?session=end"), "disconnected, session ended, Will published");
+    // The clients are absent now.
+    assert_eq!(kick("kept?session=end"), "absent, session ended, no Will");
+    let discard = "delayed?session=end&will=discard";
+    assert_eq!(kick(discard), "absent, session ended, Will discarded");
+    let before = audit(&live).len();
+    assert_eq!(live.call("DELETE /api/v1/clients/dropped").status, 404);
+    assert_eq!(audit(&live).len(), before, "nothing has changed");
+}
+
+#[test]
+fn the_end_of_several_connections_is_noted_with_its_sums() {
+    let live = live_with(stored);
+    let come = |connect| Client::connected(live.mqtt_address(), as_ops(connect));
+    let _cars = [come(connect("c")), come(connect_lasting("d", V5))];
     let body = r#"{"client_ids":["c","nobody","d"],"will":"discard"}"#;
     let entry = noted(&live, "POST /api/v1/clients/kick", body);
-    let new = "disconnected, session keep, will discard; 2 of 3 clients";
+    let new = "2 of 3 clients: disconnected 2, not online 1, sessions ended 1";
     assert_eq!(entry, ["c, d", "-", new]);
+    let entry = noted(&live, "POST /api/v1/clients/kick", r#"{"clients":"d","session":"end"}"#);
+    assert_eq!(entry, ["d", "-", "1 of 1 clients: sessions ended 1"]);
 }
 
 #[test]
