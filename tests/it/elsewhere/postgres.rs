@@ -4,14 +4,21 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
-use hearthmq::auth::{
-    Accounts, AuthenticationConfig, AuthenticationError, Authenticator, ClientCertificate,
-    Credentials, FileAuthenticator, Identity, PostgresAuthenticator, PostgresConfig, hash_password,
+use hearthmq::{
+    auth::{
+        Accounts, AuthenticationConfig, AuthenticationError, Authenticator, ClientCertificate,
+        Credentials, FileAuthenticator, FilePolicy, Identity, PostgresAuthenticator,
+        PostgresConfig, hash_password,
+    },
+    mqtt::{Connect, ProtocolVersion, ReasonCode},
 };
-use hearthmq_test::cluster::Cluster;
+use hearthmq_test::{
+    cluster::Cluster,
+    mqtt::{Client, connect},
+};
 
 use super::shown;
-use crate::pki::Pki;
+use crate::{pki::Pki, rest::live::live_with};
 
 type Outcome = Result<Identity, AuthenticationError>;
 
@@ -116,6 +123,31 @@ async fn a_connected_user_is_looked_up_again() {
     }
     cluster.sql("DELETE FROM users WHERE name = 'ann'");
     assert_eq!(ann.renewal.renew().await.unwrap(), BAD);
+}
+
+/// In real time, because the database answers in it.
+#[test]
+fn a_client_that_may_not_connect_any_more_is_disconnected_when_it_is_looked_up_again() {
+    let Some(cluster) = with_users() else { return };
+    let set = |effect: &str| {
+        let acl = format!(r#"[{{"effect":"{effect}","actions":["connect"]}}]"#);
+        cluster.sql(&format!("UPDATE users SET acl = '{acl}' WHERE name = 'ann'"));
+    };
+    let with_acl = PostgresConfig {
+        query: "SELECT hash, disabled, acl FROM users WHERE name = $1".to_owned(),
+        refresh_secs: 1,
+        ..config(&cluster)
+    };
+    let live = live_with(move |builder| {
+        builder.authenticator(open(&with_acl)).authorizer(FilePolicy::new(Vec::new()))
+    });
+    for version in [ProtocolVersion::V5, ProtocolVersion::V3_1_1] {
+        let ann = Connect { username: Some("ann"), password: Some(b"secret"), ..connect("car") };
+        set("allow");
+        let mut client = Client::connected(live.mqtt_address(), Connect { version, ..ann });
+        set("deny");
+        client.expect_disconnect(ReasonCode::NotAuthorized);
+    }
 }
 
 /// Slow, wrong, down, and back.
