@@ -91,7 +91,7 @@ async fn once_under(
         EarlierCall::NoRoom => return Err(ApiError::unavailable()),
     }
     // In a task of its own: a caller that leaves will repeat the call, and must find its answer.
-    let under_way = CallUnderWay { api, id, kept: Some(Err(ApiError::unavailable())) };
+    let under_way = OpenKey { api, id, kept: Some(Err(ApiError::unavailable())) };
     let calling = rt::spawn(async move {
         let result = call.await;
         under_way.end_with(kept_of(&result));
@@ -101,20 +101,20 @@ async fn once_under(
 }
 
 /// A call with a key. Dropping it stores its result, also after an error or a panic, or the key would stay in use.
-struct CallUnderWay {
+struct OpenKey {
     api: Data<Api>,
     id: AccountKey,
     /// A call that ends without a result may have changed something.
     kept: Option<KeptAnswer>,
 }
 
-impl CallUnderWay {
+impl OpenKey {
     fn end_with(mut self, kept: Option<KeptAnswer>) {
         self.kept = kept;
     }
 }
 
-impl Drop for CallUnderWay {
+impl Drop for OpenKey {
     fn drop(&mut self) {
         let mut answers = self.api.0.idempotency.answers();
         answers.end(&self.id, self.kept.take(), Instant::now());
