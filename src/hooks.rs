@@ -85,6 +85,8 @@ labels! {
         QuotaExceeded = "quota_exceeded",
         /// The broker is shutting down.
         ServerShutdown = "server_shutdown",
+        /// The broker had lost its leases in its cluster, and may serve no client until it has joined again.
+        Fenced = "fenced",
         /// The broker had an internal error.
         InternalError = "internal_error",
         /// The broker itself ended without ending the connection, for example in a power cut. Only

@@ -12,6 +12,8 @@ mod registry;
 pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::registry::{AdoptSession, DropSession, FenceShard, ListLasting, OfferClient};
 pub(crate) use self::registry::{FollowTrace, OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{

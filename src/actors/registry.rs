@@ -7,6 +7,8 @@
 mod control;
 mod feed;
 mod keep_alive;
+#[cfg(feature = "cluster")]
+mod owning;
 mod publishing;
 mod settings;
 mod traces;
@@ -25,6 +27,8 @@ use actix::{
 };
 use futures_util::FutureExt as _;
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::owning::{AdoptSession, DropSession, FenceShard, ListLasting, OfferClient};
 pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser, traces::FollowTrace};
 use super::{
     connection::Connection,

@@ -306,6 +306,7 @@ impl LocalSide for HomeOfBridge {
         let door = core.arrivals(core.home(&client_id))?;
         let (here, there) = duplex(STREAM_BYTES);
         let connect = AcceptedConnect {
+            owned: None,
             client_id,
             is_assigned: false,
             version: ProtocolVersion::V5,

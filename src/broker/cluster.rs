@@ -1,9 +1,13 @@
 //! The broker as a member of a cluster: it begins, leaves, and says what it knows.
 
+mod handover;
+mod owning;
+
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 
+use self::owning::{NodeOwnership, SessionsOfBroker};
 use super::{Broker, Running, StartError};
 use crate::{
     cluster::{
@@ -48,7 +52,7 @@ impl Broker {
         let cluster = &self.running.cluster;
         let prepared = cluster.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((settings, mail, inbox)) = prepared else { return Ok(()) };
-        let core = &self.running.core;
+        let Running { core, registries, .. } = &*self.running;
         let weak = Arc::downgrade(core);
         let change_route = move |filter: &str, node: u32, is_added: bool| {
             if let Some(core) = weak.upgrade() {
@@ -62,8 +66,10 @@ impl Broker {
             change_route: Box::new(change_route),
         };
         let end_of_mail = mail.start(inbox, host).map_err(StartError::ClusterThread)?;
-        let member = ClusterMember::start(settings, mail, end_of_mail);
+        let sessions = Arc::new(SessionsOfBroker::new(core, registries));
+        let member = ClusterMember::start(settings, (mail, end_of_mail), sessions);
         let member = member.map_err(StartError::ClusterThread)?;
+        core.set_ownership(Arc::new(NodeOwnership(member.ownership().clone())));
         cluster.member.store(Some(Arc::new(member)));
         let running: Weak<Running> = Arc::downgrade(&self.running);
         let numbers = move || running.upgrade().and_then(|running| running.cluster_numbers());

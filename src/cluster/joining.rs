@@ -18,7 +18,8 @@ use super::{
     life_file::LifeFile,
     mailing::{MailStatus, NodeMail},
     nats::{NatsDoor, NatsSettings},
-    node::{ClusterNode, NodeStatus},
+    node::{ActingLease, ClusterNode, NodeCompany, NodeStatus},
+    owning::{ClientOwnership, OwnedSessions, OwnerDriver, OwnersOfNode},
 };
 
 /// Time between two attempts to use NATS.
@@ -39,14 +40,15 @@ pub struct ClusterSettings {
 pub struct ClusterMember {
     shared: Arc<SharedMember>,
     mail: NodeMail,
+    ownership: ClientOwnership,
     _end: oneshot::Sender<()>,
     _end_of_mail: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct SharedMember {
-    /// Set when NATS was reached.
-    node: OnceLock<ClusterNode>,
+    /// Set when NATS was reached; the second value ends the driver of owners.
+    node: OnceLock<(ClusterNode, oneshot::Sender<()>)>,
     /// Why NATS cannot be used yet.
     fault: Mutex<Option<Box<str>>>,
 }
@@ -59,37 +61,46 @@ impl ClusterMember {
     /// If no thread can be started.
     pub(crate) fn start(
         settings: ClusterSettings,
-        mail: NodeMail,
-        end_of_mail: oneshot::Sender<()>,
+        (mail, end_of_mail): (NodeMail, oneshot::Sender<()>),
+        sessions: Arc<dyn OwnedSessions>,
     ) -> io::Result<Self> {
         let shared = Arc::new(SharedMember::default());
+        let lease = ActingLease::default();
+        let (ownership, driver) = ClientOwnership::new(lease.clone());
         // The end of the member drops the sender, which ends the thread.
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let joining = Joining { settings, shared: Arc::clone(&shared), mail: mail.clone() };
+        let (shared_here, mail_here) = (Arc::clone(&shared), mail.clone());
+        let joining = Joining { settings, lease, sessions, shared: shared_here, mail: mail_here };
         // A thread of its own, so that the start of the broker does not wait for NATS.
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = joining.join() => {}
+                    () = joining.join(driver) => {}
                     _ = ended => {}
                 }
             });
         };
         thread::Builder::new().name("cluster-join".to_owned()).spawn(run)?;
-        Ok(Self { shared, mail, _end: end, _end_of_mail: end_of_mail })
+        Ok(Self { shared, mail, ownership, _end: end, _end_of_mail: end_of_mail })
+    }
+
+    /// Returns the client identifiers of this node.
+    #[must_use]
+    pub const fn ownership(&self) -> &ClientOwnership {
+        &self.ownership
     }
 
     /// Returns whether this node may act for clients now.
     #[must_use]
     pub fn may_act(&self) -> bool {
-        self.shared.node.get().is_some_and(ClusterNode::may_act)
+        self.ownership.may_act()
     }
 
     /// Returns the view of the node; `None` until NATS was reached.
     #[must_use]
     pub fn status(&self) -> Option<NodeStatus> {
-        self.shared.node.get().map(ClusterNode::status)
+        self.shared.node.get().map(|(node, _)| node.status())
     }
 
     /// Returns the mail with the other nodes.
@@ -112,37 +123,50 @@ impl SharedMember {
 
 struct Joining {
     settings: ClusterSettings,
+    lease: ActingLease,
+    sessions: Arc<dyn OwnedSessions>,
     shared: Arc<SharedMember>,
     mail: NodeMail,
 }
 
 impl Joining {
     /// Tries until NATS is reached and the node has begun.
-    async fn join(&self) {
-        loop {
-            match self.attempt().await {
-                Ok(node) => {
-                    *self.shared.fault() = None;
-                    info!(node = %self.settings.nats.node, "NATS is reached");
-                    drop(self.shared.node.set(node));
-                    return;
-                }
-                Err(fault) => self.tell(&fault),
+    async fn join(&self, driver: OwnerDriver) {
+        let door = loop {
+            match NatsDoor::open(&self.settings.nats).await {
+                Ok(door) => break Arc::new(door),
+                Err(fault) => self.tell(&fault.to_string()),
             }
             sleep(AGAIN_AFTER).await;
+        };
+        info!(node = %self.settings.nats.node, "NATS is reached");
+        match self.begin(&door, driver) {
+            Ok(node) => {
+                *self.shared.fault() = None;
+                drop(self.shared.node.set(node));
+            }
+            Err(error) => self.tell(&format!("start the threads of the node: {error}")),
         }
     }
 
-    async fn attempt(&self) -> Result<ClusterNode, String> {
-        let door = NatsDoor::open(&self.settings.nats).await.map_err(|fault| fault.to_string())?;
+    fn begin(
+        &self,
+        door: &Arc<NatsDoor>,
+        driver: OwnerDriver,
+    ) -> io::Result<(ClusterNode, oneshot::Sender<()>)> {
         let file = LifeFile::new(self.settings.directory.clone());
         let node = self.settings.nats.node.clone();
-        let door = Arc::new(door);
-        let (to_node, name) = (Arc::clone(&door), node.clone());
-        let started = ClusterNode::start_prepared(to_node, name, file, Some(self.mail.prepared()));
-        let started = started.map_err(|error| format!("start the thread of the node: {error}"))?;
-        self.mail.join(door, node, &started);
-        Ok(started)
+        let company = NodeCompany {
+            lease: self.lease.clone(),
+            prepared: vec![self.mail.prepared(), driver.prepared()],
+        };
+        let begun = ClusterNode::start_in(company, Arc::clone(door) as _, node.clone(), file)?;
+        self.mail.join(Arc::clone(door) as _, node.clone(), &begun);
+        let status = begun.follow_status();
+        let sessions = Arc::clone(&self.sessions);
+        let end =
+            driver.start(OwnersOfNode { door: Arc::clone(door) as _, node, status, sessions })?;
+        Ok((begun, end))
     }
 
     /// Logs a fault if it differs from the last one.

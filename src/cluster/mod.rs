@@ -59,6 +59,7 @@ pub mod node;
 pub mod options;
 mod owner_record;
 pub mod owners;
+pub mod owning;
 pub mod questions;
 pub mod routes;
 mod settling;

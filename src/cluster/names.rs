@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Number of lease buckets, led by different NATS servers.
 pub const LEASE_BUCKETS: usize = 3;
@@ -105,6 +106,8 @@ pub struct Term(pub u64);
 impl Term {
     /// The highest term: 33 bits, so that a version stays below 2^53.
     pub const MAX: Self = Self((1 << 33) - 1);
+    /// The bits of a version below the term.
+    pub const VERSION_BITS: u32 = 20;
 
     /// Returns the term of the next claim. A record that was deleted does not restart below, because a
     /// term is at least the seconds since 1970. Returns `None` when there are no more terms.
@@ -129,7 +132,7 @@ impl Term {
     }
 }
 
-const VERSION_BITS: u32 = 20;
+const VERSION_BITS: u32 = Term::VERSION_BITS;
 const NODE_DOWN_VERSION: u64 = (1 << VERSION_BITS) - 1;
 
 /// The number of a claim within one incarnation: tells whether a record was written by this claim.
@@ -152,6 +155,14 @@ pub struct Sequence(pub u64);
 pub struct ClientKey(pub u128);
 
 impl ClientKey {
+    /// Returns the key of a client identifier: the first 128 bits of its SHA-256.
+    #[must_use]
+    pub fn of(client_id: &str) -> Self {
+        let hash = Sha256::digest(client_id.as_bytes());
+        let (first, _) = hash.split_at(16);
+        Self(first.iter().fold(0, |key, byte| key << 8 | u128::from(*byte)))
+    }
+
     /// Returns the bucket that has the record.
     #[must_use]
     pub const fn bucket(self) -> Bucket {

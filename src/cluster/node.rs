@@ -1,5 +1,5 @@
-//! The driver of a node, which is incomplete: it joins the cluster, keeps its leases, judges the others, and
-//! begins again as a new incarnation when its life has ended. No client and no message uses it yet.
+//! The driver of a node: it joins the cluster, keeps its leases, judges the others, and begins again as a new
+//! incarnation when its life has ended. `owning` follows it; no message uses it yet.
 //!
 //! It carries the requests of `members.rs` to NATS and the results back, on a thread of its own, so that
 //! neither a busy shard nor a full queue delays a lease. Knows no client of NATS: only the door.
@@ -77,7 +77,7 @@ pub struct NodeStatus {
 /// A node of the cluster. It stops to renew its leases with the value; the others then declare it dead.
 #[derive(Debug)]
 pub struct ClusterNode {
-    shared: Arc<SharedNode>,
+    lease: ActingLease,
     status: watch::Receiver<NodeStatus>,
     _end: oneshot::Sender<()>,
 }
@@ -87,6 +87,44 @@ pub struct ClusterNode {
 struct SharedNode {
     /// The time until which this node may act, in milliseconds of its clock; 0: not now.
     acts_until: AtomicU64,
+    /// The present incarnation; 0 before the first.
+    incarnation: AtomicU64,
+    /// The last incarnation that has ended.
+    ended: AtomicU64,
+}
+
+/// The leases of a node, as all threads see them. It exists before the node does, and never allows anything then.
+#[derive(Clone, Debug, Default)]
+pub struct ActingLease(Arc<SharedNode>);
+
+impl ActingLease {
+    /// Returns whether the node may let something leave now: its leases last, and no other node has taken
+    /// over its clients.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        self.0.may_act()
+    }
+
+    /// Returns whether the node may act now, in this incarnation.
+    #[must_use]
+    pub fn acts_as(&self, incarnation: Incarnation) -> bool {
+        self.may_act() && self.0.incarnation.load(Ordering::Acquire) == incarnation.0
+    }
+
+    /// Returns whether this incarnation has ended.
+    #[must_use]
+    pub fn has_ended(&self, incarnation: Incarnation) -> bool {
+        self.0.ended.load(Ordering::Acquire) >= incarnation.0
+    }
+}
+
+/// The parts of a broker that take part in the life of its node.
+#[derive(Debug)]
+pub(super) struct NodeCompany {
+    /// The leases of the node, as the broker reads them.
+    pub(super) lease: ActingLease,
+    /// The incarnation for which each part of the broker is prepared: nothing of an earlier one is under way there.
+    pub(super) prepared: Vec<PreparedLife>,
 }
 
 /// Follows the state of a node, from any thread.
@@ -118,17 +156,21 @@ impl ClusterNode {
     /// # Errors
     /// If no thread can be started.
     pub fn start(door: Arc<dyn Nats>, node: NodeId, file: LifeFile) -> io::Result<Self> {
-        Self::start_prepared(door, node, file, None)
+        let company = NodeCompany { lease: ActingLease::default(), prepared: Vec::new() };
+        Self::start_in(company, door, node, file)
     }
 
-    /// Does the same. Each life serves only when it is prepared.
-    pub(super) fn start_prepared(
+    /// Does the same as the node of a broker.
+    ///
+    /// # Errors
+    /// As [`ClusterNode::start`].
+    pub(super) fn start_in(
+        company: NodeCompany,
         door: Arc<dyn Nats>,
         node: NodeId,
         file: LifeFile,
-        prepared: Option<PreparedLife>,
     ) -> io::Result<Self> {
-        let shared = Arc::new(SharedNode::default());
+        let NodeCompany { lease, prepared } = company;
         let (end, ended) = oneshot::channel();
         // The status is there before the first life, so that callers can show it.
         let (tell, status) = watch::channel(NodeStatus {
@@ -139,7 +181,7 @@ impl ClusterNode {
             members: BTreeMap::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let driver = Driver { door, node, file, shared: Arc::clone(&shared), tell, prepared };
+        let driver = Driver { door, node, file, shared: Arc::clone(&lease.0), prepared, tell };
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -151,19 +193,25 @@ impl ClusterNode {
             driver.shared.acts_until.store(0, Ordering::Release);
         };
         thread::Builder::new().name("cluster-node".to_owned()).spawn(run)?;
-        Ok(Self { shared, status, _end: end })
+        Ok(Self { lease, status, _end: end })
     }
 
     /// Returns whether this node may let something leave now: its leases last, and no other node has taken
     /// over its clients.
     #[must_use]
     pub fn may_act(&self) -> bool {
-        self.shared.may_act()
+        self.lease.may_act()
+    }
+
+    /// Returns what the node knows, now and later.
+    #[must_use]
+    pub fn follow_status(&self) -> watch::Receiver<NodeStatus> {
+        self.status.clone()
     }
 
     /// Returns a view on the node that follows its state.
     pub(super) fn watch(&self) -> NodeWatch {
-        NodeWatch { shared: Arc::clone(&self.shared), status: self.status.clone() }
+        NodeWatch { shared: Arc::clone(&self.lease.0), status: self.status.clone() }
     }
 
     /// Returns the view of the node, at most 100 ms old.
@@ -201,8 +249,8 @@ struct Driver {
     node: NodeId,
     file: LifeFile,
     shared: Arc<SharedNode>,
+    prepared: Vec<PreparedLife>,
     tell: watch::Sender<NodeStatus>,
-    prepared: Option<PreparedLife>,
 }
 
 impl Driver {
@@ -216,10 +264,12 @@ impl Driver {
                 Ok((store, incarnation)) => {
                     is_told = false;
                     info!(node = %self.node, incarnation = incarnation.0, "joining the cluster");
+                    self.shared.incarnation.store(incarnation.0, Ordering::Release);
                     let membership = Membership::new(self.node.clone(), store, incarnation);
                     let ended = Life::new(self, membership).run().await;
                     // Cleared first: whatever follows must not act for the ended life.
                     self.shared.acts_until.store(0, Ordering::Release);
+                    self.shared.ended.store(incarnation.0, Ordering::Release);
                     warn!(node = %self.node, incarnation = incarnation.0, why = ?ended,
                         "this life of the node has ended");
                     // The next life must be higher than the one that has taken over.
@@ -287,9 +337,7 @@ impl<'a> Life<'a> {
     fn turn(&mut self, now: Timestamp) -> Option<EndOfLife> {
         // Time first: a lease may have been lost while the thread slept.
         self.membership.handle_time(now);
-        let incarnation = self.membership.incarnation().0;
-        let is_it = |life: &PreparedLife| life.load(Ordering::Acquire) == incarnation;
-        if self.driver.prepared.as_ref().is_none_or(is_it) {
+        if self.is_prepared() {
             self.membership.handle_prepared();
         }
         loop {
@@ -311,6 +359,12 @@ impl<'a> Life<'a> {
                 Some(MembershipEvent::Keeper(..)) => {} // no messages yet
             }
         }
+    }
+
+    fn is_prepared(&self) -> bool {
+        let incarnation = self.membership.incarnation().0;
+        let is_it = |life: &PreparedLife| life.load(Ordering::Acquire) == incarnation;
+        self.driver.prepared.iter().all(is_it)
     }
 
     fn see(&mut self, bucket: Bucket, event: BucketEvent) {

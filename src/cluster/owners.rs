@@ -223,7 +223,23 @@ impl ClientOwners {
 
     /// Lets time pass, and makes the requests that are due.
     pub fn handle_time(&mut self, lives: &dyn Lives, now: Timestamp) {
+        self.handle_time_of_claims(lives, now);
+        self.handle_time_of_doubts(now);
+    }
+
+    /// Makes the requests of all claims that are due.
+    pub fn handle_time_of_claims(&mut self, lives: &dyn Lives, now: Timestamp) {
         self.poll_claims(lives, now);
+    }
+
+    /// Makes the requests of one claim that are due: the driver calls it after each input for this claim, because all
+    /// claims are many.
+    pub fn handle_time_of(&mut self, key: ClientKey, lives: &dyn Lives, now: Timestamp) {
+        self.poll_claim(key, lives, now);
+    }
+
+    /// Reads the records of some doubtful sessions.
+    pub fn handle_time_of_doubts(&mut self, now: Timestamp) {
         self.poll_doubts(now);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows no protocol: each body belongs to the part that it names.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     lanes::Mail,
     names::{ClientKey, Incarnation, MessageId, NodeId, Term},
     owner_record::{ReleaseReply, ReleaseRequest},
-    wire::Wire,
+    wire::{Wire, octets},
     withdrawals::RouteReply,
 };
 
@@ -78,6 +79,13 @@ pub enum QuestionBody {
     RoutesOf(ClientKey),
     /// The old routes of a session that the node has are withdrawn, and all its mail is forwarded.
     Drained(ClientKey),
+    /// A part of a session that was too large for one answer to [`QuestionBody::Release`].
+    SessionPart {
+        /// The claim.
+        request: ReleaseRequest,
+        /// The first byte.
+        from: u64,
+    },
 }
 
 /// The answer.
@@ -91,6 +99,14 @@ pub enum QuestionReply {
     Routes(RouteReply),
     /// To the others.
     Done,
+    /// To [`QuestionBody::SessionPart`], and to [`QuestionBody::Release`] if the session is too large for one answer.
+    SessionPart {
+        /// The bytes of the whole session.
+        bytes_in_all: u64,
+        /// The bytes of this part.
+        #[serde(with = "octets")]
+        part: Bytes,
+    },
 }
 
 impl Wire for QuestionReply {

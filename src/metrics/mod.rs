@@ -145,6 +145,8 @@ labels! {
         IncompletePacketBytesMax = "incomplete_packet_bytes_max",
         /// The store could not write a required record.
         Store = "store",
+        /// The broker did not serve in its cluster, or could not claim the client identifier there.
+        ClusterUnavailable = "cluster_unavailable",
         /// The broker does not support the protocol version.
         ProtocolVersion = "protocol_version",
         /// The client identifier is invalid.

@@ -284,6 +284,7 @@ async fn accept_connect(
     }
     newcomer.check_pin(&client_id, version, is_assigned).await?;
     let certificate = seat_of(&newcomer, &client_id, &identity);
+    let owned = newcomer.claim(&client_id, version).await?;
     // Last, so that a refused client never takes a place from an accepted one.
     newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
@@ -306,6 +307,7 @@ async fn accept_connect(
         has_certificate,
         certificate,
         enhanced: enhanced.map(Box::new),
+        owned,
         of_bridge: None,
         wants_broker_id: wants_broker_id(connect),
         client_id,

@@ -14,6 +14,7 @@ mod listener;
 mod newcomer;
 #[cfg(any(feature = "http", feature = "websocket"))]
 mod origin;
+mod owning;
 mod packet_line;
 mod pinning;
 mod proxy;

@@ -81,6 +81,7 @@ const fn weight(refusal: ConnectRefusal) -> Severity {
         | ConnectRefusal::TooEarly
         | ConnectRefusal::IncompletePacketBytesMax
         | ConnectRefusal::AuthorizerUnavailable
+        | ConnectRefusal::ClusterUnavailable
         | ConnectRefusal::Store => Severity::Warning,
     }
 }

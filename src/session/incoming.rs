@@ -105,6 +105,15 @@ impl Violation {
 const NOT_AWAITED: Violation = Violation::protocol_error("MQTT-3.3.4-1");
 
 impl Session {
+    /// Returns the Packet Identifiers of the messages of QoS 2 that were accepted and not released.
+    pub fn accepted(&self) -> Vec<PacketId> {
+        let ids = &self.incoming.waiting_to_be_released;
+        if ids.len() == 0 {
+            return Vec::new();
+        }
+        (1..=u16::MAX).filter_map(PacketId::new).filter(|id| ids.contains(*id)).collect()
+    }
+
     /// Handles one packet from the client.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ pub(in crate::shard) struct Ending {
     pub(in crate::shard) place: Place,
     /// Whether its Will was published, which must be stored before the session is removed.
     pub(in crate::shard) has_will: bool,
+    /// Whether another node has its messages, so that they go to no other member.
+    pub(in crate::shard) has_moved: bool,
     /// The messages in flight that go to other members of its groups; `None` until they are read.
     pub(in crate::shard) in_flight: Option<VecDeque<Orphan>>,
 }

@@ -34,8 +34,8 @@ use crate::{
     shard::{
         audit::AuditLog, bans::BanList, bridges::BridgeQueues, certificates::Certificates,
         connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
-        pins::PinTable, refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable,
-        system::SystemTopics, versions::Versions,
+        ownership::OwnershipOfBroker, pins::PinTable, refusal_rate::RefusalRate,
+        silences::Silences, sticky::StickyTable, system::SystemTopics, versions::Versions,
     },
     spans::Tracer,
     store::{Store, StoreError},
@@ -125,6 +125,8 @@ pub(crate) struct Core {
     pub(crate) pins: PinTable,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
+    /// The agreement with the other nodes about clients; empty for a broker alone.
+    pub(in crate::shard) ownership: OwnershipOfBroker,
     /// Cancelled when the broker begins to end.
     pub(crate) ending: CancellationToken,
     /// The other nodes of the cluster; none without a cluster.
@@ -181,6 +183,7 @@ impl Core {
             keeper,
             certificates: Certificates::default(),
             draining: ArcSwapOption::empty(),
+            ownership: OwnershipOfBroker::default(),
             ending: CancellationToken::new(),
             nodes: OnceLock::new(),
             homes: OnceLock::new(),

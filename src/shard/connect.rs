@@ -8,7 +8,7 @@ use crate::{
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
     owners::Charge,
-    shard::{certificates::CertificateSeat, sticky::SettingsLayers},
+    shard::{certificates::CertificateSeat, ownership::OwnedClient, sticky::SettingsLayers},
     transport::Transport,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct AcceptedConnect {
     pub(crate) certificate: Option<Box<CertificateSeat>>,
     /// Set for a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
+    /// The right to serve the client, in a cluster; `None` for the session of a bridge.
+    pub(crate) owned: Option<OwnedClient>,
     /// Set for the session of a bridge of this broker.
     pub(crate) of_bridge: Option<OfBridge>,
     /// Whether a bridge of another broker asks for the identifier of this one.

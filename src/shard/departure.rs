@@ -33,6 +33,11 @@ impl Departure {
     pub(crate) const SERVER_SHUTDOWN: Self =
         Self::by_server(DisconnectReason::ServerShutdown, ReasonCode::ServerShuttingDown);
 
+    /// The broker has lost its leases in the cluster: this life of the server has ended. CONNACK alone has Server
+    /// unavailable (section 3.14.2.1).
+    pub(crate) const FENCED: Self =
+        Self::by_server(DisconnectReason::Fenced, ReasonCode::ServerShuttingDown);
+
     /// Returns a departure that the client did not announce.
     pub(crate) const fn unannounced(reason: DisconnectReason) -> Self {
         Self {

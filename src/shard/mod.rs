@@ -21,6 +21,8 @@ mod departure;
 pub(crate) mod doors;
 mod dropping;
 mod flapping;
+#[cfg(feature = "cluster")]
+pub(crate) mod handover;
 mod held;
 mod hold;
 pub(crate) mod in_process;
@@ -28,6 +30,7 @@ mod keeping;
 mod lifecycle;
 mod numbers;
 pub(crate) mod overrides;
+pub(crate) mod ownership;
 mod pace;
 mod packets;
 pub(crate) mod pins;
@@ -71,6 +74,7 @@ use self::{
     keeping::{tickets::Tickets, weeding::Weeding},
     lifecycle::Lifecycle,
     numbers::Numbers,
+    ownership::OwnedClients,
     presence::{
         arrive::Greeting, authenticate::Authentication, keep_alive::KeepAliveChange,
         settings::LiveSettings,
@@ -149,6 +153,8 @@ pub(crate) struct Shard {
     traffic: views::busiest::TrafficCounts,
     chores: Chores,
     pub(crate) lifecycle: Lifecycle,
+    /// The rights to serve clients, in a cluster.
+    owned: OwnedClients,
     /// Bytes of deliveries that other shards have sent and that this shard has not handled yet.
     bytes_waiting: Arc<AtomicUsize>,
 }
@@ -282,6 +288,7 @@ impl Shard {
             traffic: views::busiest::TrafficCounts::default(),
             chores: Chores::default(),
             lifecycle: Lifecycle::new(core.keeper.is_some()),
+            owned: OwnedClients::default(),
             bytes_waiting,
             core,
         }

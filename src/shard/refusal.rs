@@ -80,6 +80,8 @@ pub(crate) enum NoSession {
     Unprepared,
     /// A later connection of the same client has overtaken this one.
     Overtaken,
+    /// Another node has taken the client over, or this node has lost its leases.
+    NotOwned,
     /// The broker has begun to redirect clients to another server.
     Redirected(Arc<Redirection>),
     /// The broker has begun to shut down.
@@ -100,6 +102,7 @@ impl NoSession {
             Self::Banned => ConnectRefusal::Banned,
             Self::Unprepared => ConnectRefusal::AuthorizerUnavailable,
             Self::Overtaken => ConnectRefusal::Overtaken,
+            Self::NotOwned => ConnectRefusal::ClusterUnavailable,
             Self::Redirected(_) => ConnectRefusal::Redirected,
             Self::ShuttingDown => ConnectRefusal::ShuttingDown,
         }
@@ -121,7 +124,7 @@ impl NoSession {
                 ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
             },
             // CONNACK has no reason code for the end of a broker.
-            Self::Store | Self::Unprepared | Self::ShuttingDown => {
+            Self::Store | Self::Unprepared | Self::NotOwned | Self::ShuttingDown => {
                 RefusalAnswer::new(version, ReasonCode::ServerUnavailable)
             }
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),

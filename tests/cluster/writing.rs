@@ -16,7 +16,7 @@ use crate::support::{WRITE, node, open, settings, until, update, write_through};
 async fn a_key_is_written_only_over_the_expected_revision() {
     let Some(servers) = NatsServers::start(1) else { return };
     let door = open(&servers, "a").await;
-    let bucket = Bucket::Owners(3);
+    let bucket = Bucket::Members;
     assert_eq!(door.read(bucket, "k", WRITE).await, Ok(None));
     let first = update(&door, bucket, "k", "1", Revision(0)).await.unwrap();
     let conflict = Err(NatsWriteError::Conflict(Some(first)));
@@ -40,6 +40,25 @@ async fn a_key_is_written_only_over_the_expected_revision() {
     assert!(third > removed);
     let never = Err(NatsWriteError::Conflict(Some(Revision(0))));
     assert_eq!(update(&door, bucket, "other", "1", third).await, never);
+}
+
+/// The removal of the record of an owner leaves no mark.
+#[tokio::test]
+async fn a_removed_owner_leaves_nothing() {
+    let Some(servers) = NatsServers::start(1) else { return };
+    let door = open(&servers, "a").await;
+    let bucket = Bucket::Owners(3);
+    let first = update(&door, bucket, "k", "1", Revision(0)).await.unwrap();
+    let other = update(&door, bucket, "other", "1", Revision(0)).await.unwrap();
+    let removed = door.remove(bucket, "k", first, WRITE).await.unwrap();
+    assert_eq!(door.read(bucket, "k", WRITE).await, Ok(None));
+    assert_eq!(servers.messages_of("KV_hearthmq_owners_3"), 1, "the other record");
+    let conflict = Err(NatsWriteError::Conflict(Some(Revision(0))));
+    assert_eq!(update(&door, bucket, "k", "2", removed).await, conflict);
+    assert!(update(&door, bucket, "k", "2", Revision(0)).await.unwrap() > removed);
+    assert_eq!(update(&door, bucket, "other", "2", Revision(0)).await, {
+        Err(NatsWriteError::Conflict(Some(other)))
+    });
 }
 
 /// Of many nodes that claim at the same time, one has the key, also over the mark of a removal.

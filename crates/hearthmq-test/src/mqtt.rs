@@ -59,10 +59,15 @@ impl Client {
 }
 
 impl<S: Read + Write> Client<S> {
+    /// Returns a client that has sent nothing yet.
+    pub fn silent(stream: S, version: ProtocolVersion) -> Self {
+        Self { stream, version, received: Vec::new() }
+    }
+
     /// Sends CONNECT on a stream; returns the client and the Reason Code of CONNACK, or the
     /// stream's error.
     pub fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
-        let mut client = Self { stream, version: connect.version, received: Vec::new() };
+        let mut client = Self::silent(stream, connect.version);
         client.try_send(&Packet::Connect(Box::new(connect)))?;
         let reason = client.try_receive(|packet| match packet {
             Packet::ConnAck(ack) => ack.reason,

@@ -292,7 +292,15 @@ impl Nats for NatsDoor {
         expected: Revision,
         timeout: Duration,
     ) -> Result<Revision, NatsWriteError> {
-        Ok(self.change(bucket, key, None, expected, timeout).await?)
+        let removed = self.change(bucket, key, None, expected, timeout).await?;
+        if let Bucket::Owners(_) = bucket {
+            // Nobody follows these buckets, and there may be a mark for each client that was ever there. A later
+            // record of the key has a higher sequence, and stays.
+            let (stream, subject) =
+                (self.stream_of(bucket), bucket_subject(&self.bucket_name(bucket), key));
+            let _ = write::purge(&self.rest, &stream, &subject, removed.0 + 1, timeout).await;
+        }
+        Ok(removed)
     }
 
     async fn read(

@@ -424,6 +424,25 @@ impl ClientOwners {
         self.set_step(key, ClaimStep::Confirming(Settling::new(record, revision, now)));
     }
 
+    /// Notes that the copy cannot be stored: the claim is undone.
+    pub fn handle_not_adopted(&mut self, key: ClientKey, term: Term, now: Timestamp) {
+        let Some(claim) = self.claims.get(&key) else { return };
+        let ClaimStep::Adopting { record, revision } = &claim.step else { return };
+        if record.term != term {
+            return;
+        }
+        let (record, revision) = (record.clone(), *revision);
+        self.pending.remove(&key);
+        match record.previous.clone() {
+            Some(previous) if record.hold == Hold::Taking => {
+                let step = ClaimStep::Releasing { record, revision, next_at: now, since: now };
+                self.set_step(key, step);
+                self.undo(key, previous, now);
+            }
+            Some(_) | None => self.end_claim(key, Some(ConnectRefusal::Unavailable), now),
+        }
+    }
+
     /// Finishes a claim after the record has named this node as the holder. Without a revision, the record
     /// has changed since.
     fn finish(

@@ -49,14 +49,19 @@ impl ClientOwners {
     }
 
     pub(super) fn poll_doubts(&mut self, now: Timestamp) {
-        let claims = &self.claims;
         let due = self
             .doubts
-            .iter_mut()
-            .filter(|(key, doubt)| now >= doubt.next_at && !claims.contains_key(key));
-        for (key, doubt) in due.take(LOOKS_MAX) {
-            doubt.next_at = now.plus_millis(LOOK_AGAIN_MILLIS);
-            self.steps.push_back(OwnerStep::Read(*key));
+            .iter()
+            .filter(|(key, doubt)| now >= doubt.next_at && !self.claims.contains_key(key));
+        let mut due: Vec<_> = due.map(|(key, doubt)| (doubt.next_at, *key)).collect();
+        if due.len() > LOOKS_MAX {
+            due.select_nth_unstable(LOOKS_MAX); // Those that have waited longest.
+            due.truncate(LOOKS_MAX);
+        }
+        for (_, key) in due {
+            let next_at = now.plus_millis(LOOK_AGAIN_MILLIS);
+            self.doubts.entry(key).and_modify(|doubt| doubt.next_at = next_at);
+            self.steps.push_back(OwnerStep::Read(key));
         }
     }
 

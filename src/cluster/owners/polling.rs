@@ -23,7 +23,7 @@ impl ClientOwners {
         }
     }
 
-    fn poll_claim(&mut self, key: ClientKey, lives: &dyn Lives, now: Timestamp) {
+    pub(super) fn poll_claim(&mut self, key: ClientKey, lives: &dyn Lives, now: Timestamp) {
         let request = RequestNumber(self.next_request.0 + 1);
         let Some(claim) = self.claims.get_mut(&key) else { return };
         // A client waits for its CONNACK, so a claim has a limit.
@@ -88,7 +88,7 @@ impl ClientOwners {
     }
 
     /// Gives the record back to its holder, in a term of its own.
-    fn undo(&mut self, key: ClientKey, holder: NodeId, now: Timestamp) {
+    pub(super) fn undo(&mut self, key: ClientKey, holder: NodeId, now: Timestamp) {
         let (writer, incarnation) = (self.me.clone(), self.incarnation);
         let claim_number = self.claim_number();
         let Some(claim) = self.claims.get_mut(&key) else { return };

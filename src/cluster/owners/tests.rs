@@ -93,6 +93,46 @@ fn connack_comes_after_the_confirmation_and_a_reconnect_writes_nothing() {
 }
 
 #[test]
+fn a_session_that_cannot_be_stored_goes_back_to_its_holder() {
+    let mut owners = ClientOwners::new(node("a"), LIFE);
+    owners.handle_connect(KEY, "car", ConnectNumber(1), NOW);
+    owners.handle_read(KEY, Revision(4), Some(&held_by_b()), &Dead(&[]), NOW);
+    let (taking, write) = record_of(&steps(&mut owners, NOW));
+    owners.handle_written(write.request, Some(Revision(5)), NOW);
+    let request = ReleaseRequest { key: KEY, term: taking.term };
+    let reply = ReleaseReply::Session { copy: Bytes::from_static(b"s"), has_rest: false };
+    owners.handle_release_reply(&node("b"), request, reply, NOW);
+    owners.handle_not_adopted(KEY, Term(taking.term.0 + 1), NOW);
+    assert!(!steps(&mut owners, NOW).iter().any(|step| matches!(step, OwnerStep::Write(_))));
+    owners.handle_not_adopted(KEY, taking.term, NOW);
+    let (given_back, write) = record_of(&steps(&mut owners, NOW));
+    assert_eq!((given_back.node, given_back.hold), (node("b"), Hold::Holding));
+    assert_eq!((given_back.term, write.expected), (Term(taking.term.0 + 1), Revision(5)));
+    owners.handle_written(write.request, Some(Revision(6)), NOW);
+    let refused = OwnerStep::Refuse(ConnectNumber(1), ConnectRefusal::Unavailable);
+    assert_eq!(steps(&mut owners, NOW), [refused]);
+    assert!(owners.custody(KEY).is_none() && !owners.is_claiming(KEY));
+}
+
+#[test]
+fn all_doubtful_sessions_are_looked_at_however_many_they_are() {
+    const SESSIONS: u128 = 1_000;
+    let mut owners = ClientOwners::new(node("a"), LIFE);
+    for key in 0..SESSIONS {
+        owners.restore(ClientKey(key), Term(0), CustodyState::Own, NOW);
+    }
+    let mut read = std::collections::BTreeSet::new();
+    for second in 0..17 {
+        // No record is found, so all stay doubtful.
+        for step in steps(&mut owners, NOW.plus_secs(second)) {
+            let OwnerStep::Read(key) = step else { panic!("{step:?}") };
+            read.insert(key);
+        }
+    }
+    assert_eq!(read.len() as u128, SESSIONS);
+}
+
+#[test]
 fn a_dead_holder_is_owed_and_not_asked() {
     let mut owners = ClientOwners::new(node("a"), LIFE);
     owners.handle_connect(KEY, "car", ConnectNumber(1), NOW);

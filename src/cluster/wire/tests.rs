@@ -14,6 +14,9 @@ use crate::cluster::{
     members::{MemberRecord, MemberStanding},
     names::{ClaimNumber, ClientKey, Incarnation, MessageId, MessageSource, NodeId, Term},
     owners::{Hold, OwnerRecord, ReleaseRequest},
+    owning::copy::{
+        InFlightCopy, LoginCopy, MessageCopy, QueuedCopy, SessionCopy, SubscriptionCopy, WillCopy,
+    },
     questions::{NodeQuestion, QuestionBody, QuestionReply},
     routes::{FilterChange, RouteContent, RouteEntry},
     wire::{Wire, WireError, decode, encode},
@@ -121,6 +124,60 @@ fn routes_and_questions_of_version_1_are_read() {
     let question = NodeQuestion { from: node("n0"), incarnation: Incarnation(3), body };
     is_version_1(&question, "010a026e3003000507");
     is_version_1(&QuestionReply::Forward(ForwardReply::Kept), "010b0100");
+    let body = QuestionBody::SessionPart { request, from: 300 };
+    let question = NodeQuestion { from: node("n0"), incarnation: Incarnation(3), body };
+    is_version_1(&question, "010a026e3003080507ac02");
+    let part = QuestionReply::SessionPart { bytes_in_all: 300, part: "hi".into() };
+    is_version_1(&part, "010b04ac02026869");
+}
+
+#[test]
+fn a_session_of_version_1_is_read() {
+    let message = MessageCopy {
+        topic: "t".into(),
+        payload: "hi".into(),
+        properties: Default::default(),
+        qos: 1,
+        retain: false,
+        expires_at: Some(9),
+        received_at: 8,
+    };
+    let (identifiers, share) = (vec![3], Some("$share/g/t".into()));
+    let queued = QueuedCopy { message: message.clone(), qos: 1, retain: true, identifiers, share };
+    let login = LoginCopy {
+        kind: "scram".into(),
+        method: Some("m".into()),
+        listener: "l".into(),
+        certificate: Some(("c".into(), "0a".into())),
+        needs_account: true,
+        source: None,
+        attributes: vec![("k".into(), "v".into())],
+        groups: vec!["g".into()],
+        credential: Some(4),
+        rules: Some("[]".into()),
+        rules_expire_at: Some(5),
+    };
+    let options = 0b10_1101;
+    let subscription = SubscriptionCopy { filter: "t".into(), options, identifier: Some(3) };
+    let session = SessionCopy {
+        client_id: "car".into(),
+        username: Some("ann".into()),
+        expiry_interval_secs: 300,
+        ends_at: Some(7),
+        peer: "p".into(),
+        connected_at: 6,
+        login: Some(login),
+        subscriptions: vec![subscription],
+        accepted: vec![300],
+        will: Some(WillCopy { message, delay_secs: 1, expiry_secs: None, due_at: Some(2) }),
+        in_flight: vec![InFlightCopy { packet_id: 2, queued: None }],
+        waiting: vec![queued],
+        doubtful: 1,
+    };
+    let written = "0114036361720103616e6eac0201070170060105736372616d01016d016c0101630230610100\
+                   01016b0176010167010401025b5d01050101742d010301ac0201017402686900010001090801\
+                   00010201020001017402686900010001090801010103010a2473686172652f672f7401";
+    is_version_1(&session, written);
 }
 
 #[test]
@@ -138,7 +195,7 @@ fn a_value_of_a_later_version_or_of_another_kind_is_an_error_that_says_so() {
 proptest! {
     #[test]
     fn any_bytes_are_a_value_or_an_error(
-        kind in 0_u8..14,
+        kind in prop_oneof![0_u8..14, Just(20)],
         fields in prop::collection::vec(any::<u8>(), 0..64),
     ) {
         let bytes = [vec![1, kind], fields].concat();
@@ -153,5 +210,6 @@ proptest! {
         let _ = decode::<Forward>(&bytes);
         let _ = decode::<NodeQuestion>(&bytes);
         let _ = decode::<QuestionReply>(&bytes);
+        let _ = decode::<SessionCopy>(&bytes);
     }
 }

@@ -6,6 +6,8 @@
 
 pub(crate) mod clients;
 pub(crate) mod keep_alive;
+#[cfg(feature = "cluster")]
+pub(crate) mod owning;
 pub(crate) mod publishing;
 pub(crate) mod settings;
 

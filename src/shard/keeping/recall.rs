@@ -108,6 +108,13 @@ impl Shard {
         });
     }
 
+    /// Returns the Will of an absent client, which is delayed.
+    #[cfg(feature = "cluster")]
+    pub(in crate::shard) fn delayed_will(&self, slot: u32) -> Option<WillRecord> {
+        let found = self.slot(slot)?;
+        found.will.as_ref().map(|will| will_record(will, found.will_at))
+    }
+
     /// Notes the session's Will.
     pub(in crate::shard) fn note_will(&self, slot: u32) {
         let Some(found) = self.slot(slot) else { return };

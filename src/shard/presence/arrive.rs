@@ -88,8 +88,7 @@ impl Shard {
         connect.settings = (!sticky.in_force().is_empty()).then(|| Box::new(sticky));
         // The version goes on from the former connection, or from the highest that was forgotten.
         let existing = self.clients.get(&connect.client_id).copied();
-        let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
-        let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;
+        let version = self.next_version(connect, existing)?;
         // Only a new session needs a place; a client with a session always returns.
         if existing.is_none()
             && self.core.sessions() >= self.core.limits_now().sessions_max as usize
@@ -102,8 +101,8 @@ impl Shard {
             .is_none_or(|s| s.presence.identity.username == connect.identity.username);
         self.check_user_and_will(connect, existing.filter(|_| is_owner), &account)?;
         // Without a durable version, the presence version could go back after a restart. The client
-        // may try again.
-        if !self.core.versions.is_reserved(version) {
+        // may try again. The version of a cluster is in the record of the owner.
+        if connect.owned.is_none() && !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
         // Only a Will is left of such a session, so there is nothing to resume.
@@ -126,6 +125,7 @@ impl Shard {
         let was_online = self.is_online(&connect.client_id);
         let existing = self.make_way(connect, starts_clean, now);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
+        self.keep_right(connect);
         self.numbers.raise_version_floor(version - 1);
         if let Some(found) = self.slot_mut(slot) {
             found.will_at = None; // [MQTT-3.1.3-9]
@@ -212,6 +212,7 @@ impl Shard {
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<Arc<Account>, NoSession> {
+        self.check_owner(connect)?;
         // A bridge is a client of this configuration, and cannot follow a redirection.
         if let Some(to) = self.core.draining.load_full().filter(|_| connect.of_bridge.is_none()) {
             return Err(NoSession::Redirected(to));

@@ -49,8 +49,11 @@ impl Shard {
         let found = self.slots.get_mut(slot as usize)?;
         // A slot without a connection has departed already, so a departure counts once.
         let connected = found.connected.take()?;
+        // A node without leases lets nothing more leave: behind pending output, no DISCONNECT follows either.
+        let is_fenced = departure.reason == DisconnectReason::Fenced;
+        let is_mute = is_fenced && found.session.link().is_some_and(|link| link.has_pending());
         // DISCONNECT must be in the output before the link, and with it the output, is taken away.
-        if let Some(code) = departure.code {
+        if let Some(code) = departure.code.filter(|_| !is_mute) {
             found.session.disconnect(code, departure.why);
         }
         // The permission that it remembers belongs to this connection.
@@ -61,7 +64,8 @@ impl Shard {
         let mut link = found.session.detach();
         let protocol = link.as_ref().map(|link| link.version());
         let keep_alive = link.as_ref().map(|link| *link.keep_alive());
-        let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
+        let written = link.as_mut().filter(|_| !is_mute);
+        let bytes = written.map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(slot, link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.lifecycle.count_disconnected() as u64);

@@ -53,6 +53,11 @@ impl Shard {
 
     /// Ends a session that has no connection; its Will is published now at the latest.
     pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
+        self.forget_as(slot, now, false);
+    }
+
+    /// Does the same. `has_moved`: another node has the session, so its messages go to no other member.
+    pub(in crate::shard) fn forget_as(&mut self, slot: u32, now: Timestamp, has_moved: bool) {
         let Some(place) = self.place(slot) else { return };
         // A session that is ending has already given away its Will and its place.
         if self.slots[slot as usize].is_ending() {
@@ -76,13 +81,14 @@ impl Shard {
         found.backlogs = None;
         let has_will = will.is_some() || self.has_published_will(slot);
         let found = &mut self.slots[slot as usize];
-        let ending = Ending { place, has_will, in_flight: None };
+        let ending = Ending { place, has_will, has_moved, in_flight: None };
         // The end replaces all other chores of the session.
         found.chores = None;
         found.chores_mut().ending = Some(ending);
         // A newer session of the same client may have the entry.
         if self.clients.get(found.session.client_id()) == Some(&slot) {
             self.clients.remove(found.session.client_id());
+            self.owned.release(found.session.client_id());
         }
         // A later session of this client must have a higher version.
         self.numbers.raise_version_floor(found.presence.version);
@@ -113,7 +119,7 @@ impl Shard {
             }
         }
         // Messages follow when the last subscription has gone, so a portion has one kind of work.
-        if portion == Progress::Done {
+        if portion == Progress::Done && !ending.has_moved {
             portion = self.leave_some(slot, &mut ending, now);
         }
         if portion == Progress::Done {

@@ -12,6 +12,7 @@ pub(super) mod expiry;
 mod history;
 pub(super) mod keep_alive;
 pub(super) mod kicked;
+mod owned;
 pub(super) mod preparing;
 pub(super) mod recheck;
 pub(super) mod rechecks;

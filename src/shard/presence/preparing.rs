@@ -87,7 +87,7 @@ impl Restoring {
 }
 
 /// Prepares for sessions that a start has found.
-async fn prepare_found(
+pub(in crate::shard) async fn prepare_found(
     core: &Core,
     sessions: Vec<StoredSession>,
     patience: &mut Patience,

@@ -81,6 +81,7 @@ impl Shard {
             | NoSession::Banned
             | NoSession::Unprepared
             | NoSession::Overtaken
+            | NoSession::NotOwned
             | NoSession::ShuttingDown => Severity::Usual,
             NoSession::Full
             | NoSession::UserFull

@@ -31,6 +31,9 @@ impl ClientStream {
             let now = shard.core.clock.now();
             // Queued messages go into the output as far as the client takes them.
             let has_all = shard.pump(self.slot, now);
+            if !shard.core.may_act() {
+                return Err(Departure::FENCED); // Nothing leaves a node that has lost its leases.
+            }
             let Some(slot) = shard.slot_mut(self.slot) else {
                 return Ok(true);
             };

@@ -75,6 +75,7 @@ impl Node {
                 self.give_shadows(&dead, key, now);
                 QuestionReply::Done
             }
+            QuestionBody::SessionPart { .. } => return, // Sessions of the world fit into one answer.
             QuestionBody::RoutesOf(key) => QuestionReply::Routes(self.on_routes_of(key)),
             QuestionBody::Drained(key) => {
                 let mails = self.run.catch_ups.handle_drained(key, &question.from);

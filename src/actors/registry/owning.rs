@@ -1,0 +1,82 @@
+//! Messages about clients that another node of the cluster has claimed, and about sessions that come from other nodes.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::{Handler, Message, ResponseFuture};
+
+use super::Registry;
+use crate::shard::{
+    calls::owning,
+    handover::{MovingSession, Offered},
+};
+
+/// Ends the connection of a client of this registry's shard for another node. Its session stays if it can be handed over,
+/// otherwise it ends.
+#[derive(Message)]
+#[rtype(result = "Offered")]
+pub(crate) struct OfferClient(pub(crate) Arc<str>);
+
+/// Stores a session that has come from another node, in the place of one that lies here; returns whether it is stored.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct AdoptSession(pub(crate) Box<MovingSession>);
+
+/// Ends the session of an absent client.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DropSession {
+    pub(crate) client_id: Arc<str>,
+    /// Whether another node has it, with its Will and its messages.
+    pub(crate) has_moved: bool,
+}
+
+/// Ends all connections of this registry's shard.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct FenceShard;
+
+/// Asks for the clients of this registry's shard whose sessions outlive their connections.
+#[derive(Message)]
+#[rtype(result = "Vec<Arc<str>>")]
+pub(crate) struct ListLasting;
+
+impl Handler<OfferClient> for Registry {
+    type Result = ResponseFuture<Offered>;
+
+    fn handle(&mut self, OfferClient(id): OfferClient, _: &mut Self::Context) -> Self::Result {
+        Box::pin(owning::offer(&self.clients, id))
+    }
+}
+
+impl Handler<AdoptSession> for Registry {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, AdoptSession(moved): AdoptSession, _: &mut Self::Context) -> Self::Result {
+        Box::pin(owning::adopt(Rc::clone(&self.clients), *moved))
+    }
+}
+
+impl Handler<DropSession> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, message: DropSession, _: &mut Self::Context) -> Self::Result {
+        let DropSession { client_id, has_moved } = message;
+        Box::pin(owning::drop_session(Rc::clone(&self.clients), client_id, has_moved))
+    }
+}
+
+impl Handler<FenceShard> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: FenceShard, _: &mut Self::Context) -> Self::Result {
+        Box::pin(owning::fence(Rc::clone(&self.clients)))
+    }
+}
+
+impl Handler<ListLasting> for Registry {
+    type Result = ResponseFuture<Vec<Arc<str>>>;
+
+    fn handle(&mut self, _: ListLasting, _: &mut Self::Context) -> Self::Result {
+        Box::pin(owning::lasting(Rc::clone(&self.clients)))
+    }
+}
