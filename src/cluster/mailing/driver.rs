@@ -329,12 +329,15 @@ impl MailDriver {
     fn apply(&mut self, entry: &LogEntry) {
         let changes = self.filters.handle_entry(&entry.node, entry.sequence, &entry.payload);
         self.change_index(&entry.node, &changes);
-        if self.peers.of(&entry.node).standing == PeerStanding::Dead {
+        if self.peers.is_dead(&entry.node) {
             self.forget_filters(&entry.node);
         }
     }
 
     fn change_index(&mut self, node: &NodeId, changes: &[FilterChange]) {
+        if changes.is_empty() {
+            return; // Also of this node, which is not a peer of itself.
+        }
         let number = self.peers.number(node);
         for FilterChange { filter, is_added } in changes {
             (self.host.change_route)(filter, number, *is_added);

@@ -145,6 +145,12 @@ impl Peers {
         &mut self.all[number as usize]
     }
 
+    /// Returns whether a node is known to be dead.
+    pub(super) fn is_dead(&self, node: &NodeId) -> bool {
+        let peer = self.numbers.get(node).and_then(|number| self.all.get(*number as usize));
+        peer.is_some_and(|peer| peer.standing == PeerStanding::Dead)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.all.iter()
     }
