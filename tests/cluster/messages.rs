@@ -94,10 +94,12 @@ async fn wait(is_it: impl Fn() -> bool) {
 /// Receives the next PUBLISH, and acknowledges it. PUBRELs may come before it.
 async fn next_message<T>(client: &mut TcpClient, look: impl Fn(Publish<'_>) -> T) -> T {
     loop {
-        let came = client.receive(|packet| match packet {
-            Packet::PubRel(release) => Err(release.packet_id.0.get()),
-            Packet::Publish(publish) => Ok((publish.flags.qos, publish.packet_id, look(publish))),
-            other => panic!("PUBLISH, not {other:?}"),
+        let came = client.receive(|packet| {
+            if let Packet::PubRel(release) = &packet {
+                return Err(release.packet_id.0.get());
+            }
+            let Packet::Publish(publish) = packet else { panic!("PUBLISH, not {packet:?}") };
+            Ok((publish.flags.qos, publish.packet_id, look(publish)))
         });
         match came.await {
             Err(packet_id) => client.send(pubcomp(packet_id)).await,
@@ -126,10 +128,12 @@ async fn expect_message(client: &mut TcpClient, expected: Publish<'_>) {
 async fn expect_no_more(client: &mut TcpClient) {
     client.send(Packet::PingReq).await;
     loop {
-        let came = client.receive(|packet| match packet {
-            Packet::PubRel(release) => Some(release.packet_id.0.get()),
-            Packet::PingResp => None,
-            other => panic!("PINGRESP, not {other:?}"),
+        let came = client.receive(|packet| {
+            if let Packet::PubRel(release) = &packet {
+                return Some(release.packet_id.0.get());
+            }
+            assert_eq!(packet, Packet::PingResp);
+            None
         });
         match came.await {
             Some(packet_id) => client.send(pubcomp(packet_id)).await,
