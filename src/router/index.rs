@@ -130,7 +130,7 @@ impl Index {
     /// Sets the function that learns which filters the subscribers of this node have, from now on. Only the
     /// first call has an effect.
     #[cfg_attr(
-        not(feature = "cluster"),
+        not(any(feature = "cluster", test)),
         expect(dead_code, reason = "only a cluster has an observer")
     )]
     pub(crate) fn observe(&self, observer: impl Fn(&str, bool) + Send + Sync + 'static) {
