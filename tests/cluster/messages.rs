@@ -1,15 +1,12 @@
 //! Messages from clients of one broker to clients of another one, over real NATS servers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use hearthmq::{
     Broker,
     auth::AllowAll,
     control::{ClusterState, MemberState, Readiness as _},
-    internals::cluster::{
-        joining::ClusterSettings,
-        nats::{NatsLogin, NatsSettings},
-    },
+    internals::cluster::{joining::ClusterSettings, nats::NatsSettings},
     limits::Limits,
     mqtt::{Connect, Packet, Publish, ReasonCode, UserPropertiesBuf},
     store::MemoryStore,
@@ -17,6 +14,7 @@ use hearthmq::{
 use hearthmq_test::{Client, generous, nats::NatsServers, packets::*};
 use tempfile::{TempDir, tempdir};
 use tokio::{
+    io::AsyncReadExt as _,
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
@@ -368,8 +366,8 @@ async fn a_message_is_acknowledged_when_the_other_node_has_stored_it() {
     expect_no_more(&mut subscriber).await;
 }
 
-/// NATS is killed in the middle of a stream of messages and comes back later, after both nodes have fenced
-/// themselves: each message of QoS 1 arrives, and each of QoS 2 once.
+/// NATS is killed in the middle of a stream of messages, twice, and comes back before the leases are over: each
+/// message of QoS 1 arrives, and each of QoS 2 once.
 #[actix_rt::test]
 async fn no_message_is_lost_when_nats_ends_and_comes_back() {
     let Some(mut servers) = NatsServers::start(1) else { return };
@@ -378,7 +376,7 @@ async fn no_message_is_lost_when_nats_ends_and_comes_back() {
     let mut subscriber = b.client(connect("s")).await;
     subscriber.subscribe("t", QOS_2).await;
     let (mut sent, mut acknowledged) = (0_u16, 0_u16);
-    for down in [Duration::from_secs(1), Duration::from_secs(8)] {
+    for down in [Duration::from_millis(200), Duration::from_millis(800)] {
         let until = sent + 200;
         while sent < until {
             sent += 1;
@@ -411,6 +409,57 @@ async fn no_message_is_lost_when_nats_ends_and_comes_back() {
     expect_no_more(&mut subscriber).await;
 }
 
+/// Returns the Packet Identifiers of the PUBACKs that come before the connection ends.
+async fn acknowledged_before_the_end(client: &mut TcpClient) -> BTreeSet<u16> {
+    let mut bytes = std::mem::take(&mut client.received);
+    let read = timeout(PATIENCE, client.stream.read_to_end(&mut bytes)).await;
+    drop(read.expect("the connection ends")); // a reset ends it too
+    let mut acknowledged = BTreeSet::new();
+    let look = |packet: Packet<'_>, _: usize| match packet {
+        Packet::PubAck(ack) => Some(ack.packet_id.0.get()),
+        packet => {
+            assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}");
+            None
+        }
+    };
+    while let Some(packet_id) = next_packet(&mut bytes, V5, look).unwrap() {
+        acknowledged.extend(packet_id);
+    }
+    acknowledged
+}
+
+/// NATS is away longer than the leases last: both nodes fence themselves and end their connections. The clients
+/// come back, and no message is lost that was acknowledged.
+#[actix_rt::test]
+async fn no_acknowledged_message_is_lost_when_all_nodes_fence_themselves() {
+    let Some(mut servers) = NatsServers::start(1) else { return };
+    let [a, b] = nodes(&servers, ["a", "b"]).await;
+    let mut publisher = a.client(connect_lasting("p", V5)).await;
+    let mut subscriber = b.client(connect_lasting("s", V5)).await;
+    subscriber.subscribe("t", QOS_1).await;
+    for number in 1..=200 {
+        if number == 100 {
+            servers.kill(0);
+        }
+        publisher.publish(publish_1(number, "t", &number.to_string())).await;
+    }
+    let acknowledged = acknowledged_before_the_end(&mut publisher).await;
+    servers.start_again(0);
+    for node in [&a, &b] {
+        wait(|| node.sees(&["a", "b"], MemberState::Serving)).await;
+    }
+    let mut publisher = a.client(connect_lasting("p", V5)).await;
+    for number in (1..=200).filter(|number| !acknowledged.contains(number)) {
+        publisher.publish(dup(publish_1(number, "t", &number.to_string()))).await;
+        publisher.expect(puback(number, ReasonCode::Success)).await;
+    }
+    let mut subscriber = b.client(connect_lasting("s", V5)).await;
+    let mut missing: BTreeSet<u32> = (1..=200).collect();
+    while !missing.is_empty() {
+        missing.remove(&next_message(&mut subscriber, number_of).await);
+    }
+}
+
 /// A node dies: a message that it cannot acknowledge is acknowledged to its publisher after the verdict, and
 /// its filters are gone.
 #[actix_rt::test]
@@ -424,7 +473,7 @@ async fn a_dead_node_holds_a_publisher_no_longer_than_the_verdict() {
         wait(|| node.sees(&["a", "b"], MemberState::Serving)).await;
     }
     let mut publisher = a.client(connect("p")).await;
-    let mut subscriber = b.client(connect("s")).await;
+    let mut subscriber = b.client(connect_lasting("s", V5)).await;
     subscriber.subscribe("t", QOS_1).await;
     cable.cut();
     publisher.publish(publish_1(1, "t", "1")).await;
@@ -432,9 +481,12 @@ async fn a_dead_node_holds_a_publisher_no_longer_than_the_verdict() {
     assert!(a.sees(&["b"], MemberState::Dead), "acknowledged before the verdict");
     publisher.publish(publish_1(2, "t", "2")).await;
     publisher.expect(puback(2, ReasonCode::NoMatchingSubscribers)).await;
-    // The node comes back, and its filters with it.
+    // The node comes back with its sessions, and their filters with it.
+    subscriber.expect_disconnect(ReasonCode::ServerShuttingDown).await;
     cable.mend();
     wait(|| a.sees(&["b"], MemberState::Serving)).await;
+    wait(|| b.sees(&["b"], MemberState::Serving)).await;
+    let mut subscriber = b.client(connect_lasting("s", V5)).await;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
         publisher.publish(publish_1(3, "t", "3")).await;
@@ -450,18 +502,4 @@ async fn a_dead_node_holds_a_publisher_no_longer_than_the_verdict() {
         sleep(Duration::from_millis(20)).await;
     }
     panic!("the filters do not come back");
-}
-
-/// Without NATS a broker goes on within itself.
-#[actix_rt::test]
-async fn a_broker_without_nats_serves_its_own_clients() {
-    let Some(mut servers) = NatsServers::start(1) else { return };
-    servers.kill(0);
-    let a = Node::start(NatsSettings { login: NatsLogin::None, ..settings(&servers, "a") }).await;
-    let mut publisher = a.client(connect("p")).await;
-    let mut subscriber = a.client(connect("s")).await;
-    subscriber.subscribe("t", QOS_1).await;
-    publisher.publish(publish_1(1, "t", "1")).await;
-    publisher.expect(puback(1, ReasonCode::Success)).await;
-    expect_message(&mut subscriber, publish_1(1, "t", "1")).await;
 }
