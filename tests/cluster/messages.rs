@@ -409,12 +409,12 @@ async fn acknowledged_before_the_end(client: &mut TcpClient) -> BTreeSet<u16> {
     let read = timeout(PATIENCE, client.stream.read_to_end(&mut bytes)).await;
     drop(read.expect("the connection ends")); // a reset ends it too
     let mut acknowledged = BTreeSet::new();
-    let look = |packet: Packet<'_>, _: usize| match packet {
-        Packet::PubAck(ack) => Some(ack.packet_id.0.get()),
-        packet => {
+    let look = |packet: Packet<'_>, _: usize| {
+        let Packet::PubAck(ack) = packet else {
             assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}");
-            None
-        }
+            return None;
+        };
+        Some(ack.packet_id.0.get())
     };
     while let Some(packet_id) = next_packet(&mut bytes, V5, look).unwrap() {
         acknowledged.extend(packet_id);

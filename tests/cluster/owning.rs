@@ -272,11 +272,11 @@ fn a_queue_and_what_is_in_flight_move_in_order() {
         let (mut client, is_present) = b.connected(id, protocol);
         assert!(is_present);
         for number in 1..=MESSAGES {
-            let arrived = client.try_receive(|packet| match packet {
-                Packet::Publish(publish) => {
-                    (publish.packet_id, publish.flags.dup, publish.payload.to_vec())
-                }
-                packet => panic!("PUBLISH expected, not {packet:?}"),
+            let arrived = client.try_receive(|packet| {
+                let Packet::Publish(publish) = packet else {
+                    panic!("PUBLISH expected, not {packet:?}")
+                };
+                (publish.packet_id, publish.flags.dup, publish.payload.to_vec())
             });
             let (packet_id, dup, bytes) = arrived.unwrap_or_else(|error| {
                 let (_, client) = b.get(&format!("/api/v1/clients/{id}"));

@@ -141,9 +141,9 @@ impl Node {
         let version = connect.version;
         let mut client = Client::silent(stream, version);
         client.try_send(&Packet::Connect(Box::new(connect)))?;
-        let (reason, is_present) = client.try_receive(|packet| match packet {
-            Packet::ConnAck(ack) => (ack.reason, ack.session_present),
-            packet => panic!("CONNACK expected, not {packet:?}"),
+        let (reason, is_present) = client.try_receive(|packet| {
+            let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
+            (ack.reason, ack.session_present)
         })?;
         Ok((client, reason, is_present))
     }
