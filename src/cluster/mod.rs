@@ -2,9 +2,11 @@
 //!
 //! The core of each is a state machine without I/O and without a clock: `handle_…` takes something in,
 //! `poll_…` gives something out, the time is an argument. NATS is behind the door of `door.rs`; `nats`
-//! is the real one, and `options` the table of the configuration. `node` drives the membership, without clients
-//! and messages, and `joining` begins it for a broker. No broker uses the rest yet; `tests/world/cluster` plays whole clusters on it, and
-//! `tests/cluster` tests the door and the driver.
+//! is the real one, and `options` the table of the configuration. `node` drives the membership, and `joining`
+//! begins it for a broker. `owning` drives the owners of client identifiers, and `mailing` the routes and lanes.
+//! No broker uses `attempts`, `catching_up`, `forwards`, `had` and `withdrawals` yet, so brokers
+//! do not follow all rules for QoS 2 below; docs/cluster.md says which messages are lost. `tests/world/cluster` plays whole
+//! clusters on the core, and `tests/cluster` tests brokers with real NATS servers.
 //!
 //! # QoS 2 on its way
 //!
