@@ -238,7 +238,9 @@ impl Retained {
 impl RetainedTree {
     fn put(&mut self, message: Arc<Message>, owner: Option<&Arc<Account>>) {
         let PlaceOf { kept, new_level_bytes } = self.root.place_of(message.topic());
+        // The levels charged to the former message pass to the new one.
         let level_bytes = kept.map_or(new_level_bytes, |kept| kept.level_bytes);
+        // The owner may be another one, so the former message is given back whole.
         if let Some(kept) = kept {
             let (former, number) = (kept.message.clone(), kept.number);
             self.messages -= 1;
@@ -246,6 +248,7 @@ impl RetainedTree {
             give_back(kept.owner.as_ref(), kept.bytes());
             self.forget_expiry(&former, number);
         }
+        // A new number also for a known topic: a walk that has begun leaves this message to its subscription.
         self.last_number += 1;
         let number = self.last_number;
         if let Some(at) = message.publication().expires_at {
@@ -254,6 +257,7 @@ impl RetainedTree {
         let kept = Kept { message, number, owner: owner.cloned(), level_bytes };
         self.messages += 1;
         self.bytes += kept.bytes();
+        // Not refused here: `set` has checked the limits, and a restored message may exceed them.
         if let Some(owner) = owner {
             owner.retained_messages.force(1);
             owner.retained_bytes.force(kept.bytes() as u64);
