@@ -181,6 +181,7 @@ impl SystemCounts {
             sessions: sum(|shard| shard.sessions.value()),
             messages_received: sum(|shard| shard.messages_received.iter().map(|n| n.value()).sum()),
             messages_sent: sum(|shard| shard.messages_sent.iter().map(|n| n.value()).sum()),
+            // As in Mosquitto, a message without room counts; one that expires, or has no subscriber, does not.
             messages_dropped: sum(|shard| {
                 let dropped = &shard.messages_dropped;
                 [DropReason::QueueFull, DropReason::PacketTooLarge, DropReason::StoreUnavailable]
@@ -194,6 +195,7 @@ impl SystemCounts {
             connects: sum(|shard| shard.connects_accepted.value()),
             subscriptions: totals.subscriptions.value(),
             retained,
+            // Mosquitto counts retained messages as stored, beside the queued ones.
             stored: (queued + retained, queued_bytes + totals.retained_bytes.value()),
         }
     }

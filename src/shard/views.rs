@@ -274,6 +274,7 @@ impl Shard {
     /// Describes a client in short.
     fn summary(&self, found: &Slot) -> ClientSummary {
         let Slot { session, presence, .. } = found;
+        // A client whose CONNACK waits may be offline, although its session has a link.
         let link = session.link().filter(|_| found.is_online());
         let keep_alive = link.map(|link| link.keep_alive());
         ClientSummary {

@@ -33,22 +33,28 @@ pub(crate) fn kick(
 ) -> impl Future<Output = Result<Kicked, ControlError>> + use<> {
     let Kick { client_id, options, by } = request;
     let kick = |reply| ToConnection::Kick { options: options.clone(), by, reply };
+    // Asked before the future runs, so that calls for one client keep their order.
     let asked = ask(clients, &client_id, kick);
     let clients = Rc::clone(clients);
     async move {
         let kicked = answer_of(asked).await;
+        // An absent client has no connection that could end its session.
         if !options.ends_session() || kicked != Err(ControlError::NotOnline) {
             return kicked;
         }
         let (stored, is_stored) = oneshot::channel();
+        // The turn ends before the wait, so that the shard is not borrowed meanwhile.
         let kicked = {
             let mut shard = clients.shard.borrow_mut();
             let now = shard.core.clock.now();
+            // The client may have come back since the answer; then this fails.
             let kicked = shard.end_absent(&client_id, options.will_request(), now)?;
+            // Before the flush, which closes the ticket that the caller waits for.
             shard.tell_when_stored(stored);
             shard.flush();
             kicked
         };
+        // A session that the caller believes ended must not return with the next start.
         let _ = is_stored.await;
         Ok(kicked)
     }
@@ -94,6 +100,7 @@ pub(crate) async fn select(clients: Rc<ClientTurns>, request: SelectClients) -> 
         let (some, then) = clients.shard.borrow().selected_by(&request, from as usize);
         found.client_ids.extend(some);
         next = then.map(|slot| slot as u32);
+        // Also after a portion without a match, so that a rare one does not hold the thread.
         yield_now().await;
     }
     let SelectionPlace { shard, .. } = request.from;

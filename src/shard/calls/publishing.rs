@@ -43,18 +43,21 @@ pub(crate) fn publish(
     let WhileAwaited { request, caller } = request;
     let mut turn = shard.borrow_mut();
     let now = turn.core.clock.now();
+    // The decoder checks a PUBLISH against these limits; a call has passed no decoder.
     if let Err(error) = turn.core.check_message(&request.message) {
         return Box::pin(ready(Err(error)));
     }
     let wait = request.wait;
     let published = turn.publish_for_caller(request, now);
     let (stored, is_stored) = oneshot::channel();
+    // Before the flush, which closes the ticket that the caller waits for.
     turn.tell_when_stored(stored);
     turn.flush();
     let (node, shard) = (turn.core.node.clone(), shard.clone());
     Box::pin(async move {
         let published = published?;
         let Some(wait) = wait else {
+            // Without a wait for deliveries, the answer still promises that the message is stored.
             let _ = is_stored.await;
             return Ok(Published::new(node, published.matched));
         };

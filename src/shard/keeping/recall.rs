@@ -193,6 +193,7 @@ impl Shard {
         account: &Arc<Account>,
     ) -> u32 {
         let client_id = session.client_id().clone();
+        // Before anything is subscribed or queued: all of it counts for this owner.
         session.set_owner(account);
         let slot = self.slots.insert(Slot {
             // Places of the slot's former client do not lead to this session.
@@ -200,6 +201,7 @@ impl Shard {
             session,
             presence,
             account: account.clone(),
+            // Charges nothing yet: CONNECT or the stored record decides whether the session lasts.
             lasting: Charge::new(account.clone(), |account| &account.sessions),
             connected: None,
             will: None,
@@ -216,6 +218,7 @@ impl Shard {
             last_end: None,
         }) as u32;
         self.clients.insert(client_id, slot);
+        // The limits of a bridge follow its client identifier, so a session from the store has them too.
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.take_limits_of_bridge(&self.core.bridge_queues);
         }

@@ -210,10 +210,12 @@ impl Shard {
             action: Action::Connect,
         };
         let now = self.core.clock.now();
+        // The exchange takes time, in which short-lived credentials may have expired.
         if identity.has_expired(now) {
             return Err(IDENTITY_EXPIRED);
         }
         let rules = &*self.core.authorizer;
+        // Rules that were reloaded during the exchange may disagree with what was loaded for it.
         if proven.as_ref().is_some_and(|proven| proven.has_missed_rules(&identity, rules)) {
             return Err(not_authenticated(AuthenticationError::Unavailable));
         }
@@ -221,6 +223,7 @@ impl Shard {
             let refused = not_authenticated(AuthenticationError::NotAllowed);
             return Err(refused.because("the credentials are those of another user"));
         }
+        // The new identity may have other groups and attributes, on which the rules depend.
         if self.core.authorizer.authorize(&request) == Decision::Deny {
             return Err(not_authorized(PERMISSION));
         }
@@ -231,8 +234,11 @@ impl Shard {
             connected.is_expiry_told = false;
             connected.renews_at = found.presence.identity.renewal.at();
         }
+        // The timer of the slot has the times of the former identity.
         self.set_timer(slot);
+        // A start judges the session by its stored login.
         self.note_session(slot, true);
+        // Last: the subscriptions are judged by the identity in the slot.
         self.revoke_subscriptions(slot, now);
         Ok(())
     }

@@ -22,6 +22,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let node = self.core.node.clone();
+        // A closure, because the feed gives the number under its lock, and often nobody needs the event.
         let event = |found: &Slot, numbers: &dyn EventSequence| {
             let link = found.session.link()?;
             Some(Event::Connected(ClientConnected {
@@ -48,6 +49,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let node = self.core.node.clone();
+        // From the presence, not from the link, which the session has lost by now.
         let event = |found: &Slot, numbers: &dyn EventSequence| {
             Some(Event::Disconnected(ClientDisconnected {
                 client_id: found.session.client_id().clone(),

@@ -70,11 +70,14 @@ async fn walk(shard: &SharedShard, core: &Core, mut rounds: Rounds) -> Rechecked
     let mut sessions = 0;
     loop {
         let unprepared = shard.borrow_mut().begin_preparing(&mut rounds);
+        // The shard is not borrowed here, and serves its clients while the authorizer loads.
         let results = prepare_again(core, &unprepared, &mut patience).await;
+        // The borrow ends with this block, because other tasks borrow the shard during the yield.
         let goes_on = {
             let mut shard = shard.borrow_mut();
             sessions += shard.take_prepared(&mut rounds, &unprepared, results);
             let goes_on = shard.recheck(&mut rounds, core.clock.now());
+            // Withdrawn subscriptions are changes for the store, and give messages to members on other shards.
             shard.flush();
             goes_on
         };
@@ -84,6 +87,7 @@ async fn walk(shard: &SharedShard, core: &Core, mut rounds: Rounds) -> Rechecked
         yield_now().await;
     }
     if sessions > 0 {
+        // One line for the walk: a source that is down fails for every session.
         tracing::warn!(sessions, "permissions cannot be loaded; sessions keep those they have");
     }
     rounds.found()

@@ -75,6 +75,7 @@ impl Shard {
     /// Logs an accepted CONNECT that gets no session.
     pub(crate) fn tell_no_session(&self, connect: &AcceptedConnect, why: &NoSession) {
         let reason = why.counted_as();
+        // A decision about one client is usual; limits and failures are warnings.
         let weight = match why {
             NoSession::Redirected(_)
             | NoSession::NotAuthorized
@@ -91,6 +92,7 @@ impl Shard {
             | NoSession::Store
             | NoSession::ConnAckTooLarge => Severity::Warning,
         };
+        // The client has no slot, so log, trace and event take their subject from CONNECT.
         let subject = subject_of(connect);
         self.core.told.connect_refused(&subject, weight, reason.name(), None);
         self.core.trace_refused(&subject, reason.name());

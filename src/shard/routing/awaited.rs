@@ -248,12 +248,14 @@ impl Shard {
                         if let Some(delivered) = delivered {
                             self.count_delivered(None, delivered);
                         }
+                        // The application acknowledges nothing, so its delivery ends here, without a receipt.
                         let since = match delivered {
                             Some(Delivered::Sent) => DeliveryCounts {
                                 delivered: 1,
                                 ended: 1,
                                 ..DeliveryCounts::default()
                             },
+                            // An ended subscription counts too, or the call would wait out its time.
                             _ => DeliveryCounts { dropped: 1, ..DeliveryCounts::default() },
                         };
                         self.awaited.log.note(call, since);
@@ -262,6 +264,7 @@ impl Shard {
                 Host::Nodes => self.send_awaited_to_nodes(&message, plan, call),
             }
         }
+        // Each group gets one receipt, because its member is found later.
         for (at, group) in plan.shared().iter().enumerate() {
             let qos = message.qos();
             let search = Search::of_new(plan, at, group.next_turn(), qos);

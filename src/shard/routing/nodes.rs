@@ -129,14 +129,17 @@ impl Shard {
     ) -> bool {
         let Some(nodes) = self.core.nodes.get() else { return false };
         if let Some(known) = &progress.routes {
+            // The nodes are asked once; later turns look whether their answer has come.
             return !known.is_set();
         }
+        // A node that learns of a removal late sends too much, and nothing is missed.
         if matches!(progress.kind, FiltersKind::Unsubscribe) {
             return false;
         }
         let granted = (0..filters.len()).filter(|at| !progress.reasons[*at].is_failure());
         let filters = granted.filter_map(|at| {
             let parts = validate_filter(filters.at(at).filter).ok()?;
+            // Members of a group get no messages of other nodes.
             parts.share_name.is_none().then(|| parts.filter.into())
         });
         let filters: Vec<Box<str>> = filters.collect();
@@ -144,6 +147,7 @@ impl Shard {
             return false;
         }
         let known = RoutesKnown::default();
+        // Kept with the packet: the answer comes from another thread, in a later turn.
         progress.routes = Some(known.clone());
         nodes.await_routes(AwaitedRoutes { shard: self.number, slot, filters, known });
         true

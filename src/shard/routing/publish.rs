@@ -265,10 +265,12 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let now = turn.now;
+        // A large payload stays in the buffer of the read, and its receivers share it without a copy.
         let mut message = match turn.packets {
             Some(packets) => SharedPublication::within(packets, *publication).received(turn.now),
             None => SharedPublication::new(*publication).received(turn.now),
         };
+        // The number comes before any delivery, so that all copies of the message have it.
         if let Some(number) = self.message_number(publication, plan, turn) {
             message = message.numbered(number);
         }
@@ -283,6 +285,7 @@ impl Shard {
                 }
                 Host::InProcess => {
                     for target in plan.targets_at(host) {
+                        // A closure: only a request that waits for a reply needs the name of the publisher.
                         let client_id =
                             || Some(self.slot_at(publisher?)?.session.client_id().clone());
                         let delivered =

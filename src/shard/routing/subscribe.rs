@@ -75,6 +75,7 @@ impl Shard {
     ) -> Result<(), Departure> {
         if !progress.is_answered {
             let mark = self.mark();
+            // The filters of one read are limited, so that a long packet does not keep the thread from others.
             while progress.reasons.len() < filters.len() && turn.takes_filter() {
                 let asked = filters.at(progress.reasons.len());
                 match progress.kind {
@@ -86,18 +87,21 @@ impl Shard {
                     }
                 }
             }
+            // Each portion is gated by its own ticket, also if the answer comes in a later turn.
             if let Some(ticket) = self.gate_since(mark, slot)
                 && let Some(link) = self.link_mut(slot)
             {
                 // Holds the answer, and the retained messages that follow.
                 link.gate_output(ticket);
             }
+            // The answer has the codes of all filters, and promises the messages of every node.
             if progress.reasons.len() < filters.len()
                 || self.must_await_routes(slot, filters, progress)
             {
                 return Ok(());
             }
             self.answer(slot, filters, progress, turn.now)?;
+            // Noted, because the retained messages may take further turns, and the answer is sent once.
             progress.is_answered = true;
         }
         if let FiltersKind::Subscribe { identifier } = progress.kind {

@@ -167,10 +167,12 @@ impl ClientStream {
         shard: &mut Shard,
         task: &mut Task<'_>,
     ) -> Poll<Result<(), Departure>> {
+        // Taken out, because the shard is borrowed while it handles the bytes in this buffer.
         let mut scratch = shard.buffers.take_scratch();
         let before = self.tail.bytes.len();
         // What a rate holds back is not counted, so it is not more than any tail may be.
         let end = if shard.is_paced(self.slot) { PACED_BYTES_MAX } else { scratch.len() };
+        // Room for the tail is left in front, so that its packet is decoded in one piece.
         let mut buffer = ReadBuf::new(&mut scratch[before..end.max(before + 1)]);
         let polled = Pin::new(&mut *self.transport).poll_read(task, &mut buffer);
         let read = buffer.filled().len();
@@ -180,14 +182,17 @@ impl ClientStream {
             Poll::Ready(Ok(())) if read == 0 => Poll::Ready(Err(ended())),
             Poll::Ready(Ok(())) => {
                 shard.metrics.bytes_received.add(read as u64);
+                // Copied only now: a read that brings nothing costs no copy.
                 scratch[..before].copy_from_slice(&self.tail.bytes);
                 let bytes = &scratch[..before + read];
                 let received = shard.receive(self.slot, bytes, None, shard.core.clock.now());
                 Poll::Ready(received.and_then(|received| {
+                    // A large packet may take longer than the Keep Alive; its bytes are a sign of life.
                     if received.used == 0 {
                         shard.note_partial(self.slot, read);
                     }
                     self.tail.keep(&bytes[received.used..], received.at_least);
+                    // Before the tail is counted: the tail of a held connection may exceed the limit.
                     self.wait_if_need_be(shard, received);
                     self.count_tail(shard)
                 }))
@@ -208,6 +213,7 @@ impl ClientStream {
         let stream = Pin::new(&mut *self.transport);
         Some(match tokio_util::io::poll_read_buf(stream, task, &mut lacking) {
             Poll::Pending => {
+                // An idle connection has no memory for a packet that is only expected.
                 self.tail.nothing_came();
                 Poll::Pending
             }
@@ -215,6 +221,7 @@ impl ClientStream {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ended())),
             Poll::Ready(Ok(read)) => {
                 shard.metrics.bytes_received.add(read as u64);
+                // A large packet may take longer than the Keep Alive; its bytes are a sign of life.
                 shard.note_partial(self.slot, read);
                 Poll::Ready(self.handle_tail(shard))
             }

@@ -25,16 +25,20 @@ impl Rest {
     /// Takes further bytes; returns a DISCONNECT in them.
     pub(super) fn find_disconnect(&mut self, mut bytes: &[u8]) -> Option<Vec<u8>> {
         while !self.is_lost && !bytes.is_empty() {
+            // A payload is skipped unseen: bytes in it may look like a DISCONNECT.
             let dropped = self.to_drop.min(bytes.len());
             self.to_drop -= dropped;
             bytes = &bytes[dropped..];
             let Some((first, behind)) = bytes.split_first() else { break };
+            // One byte at a time, because a read may end within a header.
             self.kept.push(*first);
             bytes = behind;
             let Some(length) = length_of(&self.kept) else {
+                // A length has at most four bytes; behind a longer one the next packet cannot be found.
                 self.is_lost = self.kept.len() >= HEADER_BYTES_MAX;
                 continue;
             };
+            // Only headers and a short DISCONNECT are kept, so the memory is bounded.
             if self.kept[0] != DISCONNECT || length > DISCONNECT_BYTES_MAX {
                 self.to_drop = length - self.kept.len();
                 self.kept.clear();

@@ -129,12 +129,15 @@ impl Tail {
     pub(super) fn count(&mut self, budget: &Arc<Budget>, owner: Option<&Arc<Account>>) -> bool {
         let bytes = self.bytes.len();
         if bytes <= UNCOUNTED_BYTES_MAX {
+            // Gives back the share of a longer tail.
             (self.share, self.charge) = (None, None);
             return true;
         }
+        // Most connections never have a long tail, so the charge is created with the first.
         if let (None, Some(owner)) = (&self.charge, owner) {
             self.charge = Some(Charge::new(owner.clone(), |account| &account.incomplete_bytes));
         }
+        // The owner comes first, so that a client over its limit takes nothing of the budget of all.
         if self.charge.as_mut().is_some_and(|charge| !charge.try_set(bytes as u64)) {
             return false;
         }
