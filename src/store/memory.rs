@@ -171,6 +171,7 @@ impl State {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::PutSession(number, record) => {
+                // An older session is written again too, so the bound only rises.
                 self.bounds.session = self.bounds.session.max(number.0);
                 self.put_session(*number, record);
             }
@@ -196,6 +197,7 @@ impl State {
                 self.bounds.revision = self.bounds.revision.max(record.revision);
                 self.records.insert(key.as_ref().clone(), record.as_ref().clone());
             }
+            // A removal uses a revision too, so that revisions go on rising after a restart.
             Change::RemoveRecord(key, revision) => {
                 self.bounds.revision = self.bounds.revision.max(*revision);
                 self.records.remove(key.as_ref());

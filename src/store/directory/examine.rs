@@ -167,6 +167,7 @@ impl Examiner<'_> {
             let (number, _) = this.session_of(key)?;
             let will = records::decode_will(value);
             let will = will.ok_or_else(|| format!("the one of session {number} cannot be read"))?;
+            // Noted for the check of the bounds, which needs the highest number in use.
             this.note_number(will.message.number().map_or(0, |number| number.get()));
             Ok(())
         });
@@ -175,6 +176,7 @@ impl Examiner<'_> {
             let subscription = records::decode_subscription(value);
             let (filter, _) =
                 subscription.ok_or_else(|| format!("one of session {number} cannot be read"))?;
+            // UNSUBSCRIBE makes the key from the filter, so it would never find this entry.
             match keys::subscription(SessionNumber(number), &filter) == key {
                 true => Ok(()),
                 false => Err(format!("session {number} has {filter} under a wrong key")),
@@ -182,6 +184,7 @@ impl Examiner<'_> {
         });
         self.pass(Space::Accepted, "accepted QoS 2 messages", |this, key, value| {
             let (number, rest) = this.session_of(key)?;
+            // The key is the whole entry, so a value means damage.
             match keys::packet_id(rest).filter(|_| value.is_empty()) {
                 Some(_) => Ok(()),
                 None => Err(format!("one of session {number} cannot be read")),

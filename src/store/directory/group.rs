@@ -100,6 +100,7 @@ impl<'a> Group<'a> {
         match change {
             Change::PutSession(number, record) => {
                 let session = self.session(*number)?;
+                // The record makes the session: without one, its other changes have no effect.
                 session.is_there = true;
                 session.record = Some(record);
             }
@@ -132,6 +133,7 @@ impl<'a> Group<'a> {
                 let database = self.database;
                 let session = self.session(*number)?;
                 if session.is_there {
+                    // May read the store: the former state of a place decides what is written.
                     session.add_to_queue(database, *number, change)?;
                 }
             }
@@ -243,6 +245,7 @@ impl<'a> SessionChanges<'a> {
             Change::Forget(_, packet_id) => {
                 self.accepted.insert(*packet_id, false);
             }
+            // The inner `None` removes the Will; without the outer one it stays as it is stored.
             Change::PutWill(_, will) => self.will = Some(Some(will)),
             Change::DropWill(_) => self.will = Some(None),
             Change::PutSession(..)

@@ -69,6 +69,7 @@ pub(super) fn sessions(
         };
         parts.add_state(view, &mut stored)?;
         parts.add_queue(view, &mut stored)?;
+        // One at a time, so that the pass itself holds one session.
         each(stored);
     }
     Ok(())

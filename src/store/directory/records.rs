@@ -180,6 +180,7 @@ const RECEIVED_AT: u8 = 1 << 5;
 fn put_message(writer: &mut RecordWriter, message: &Message) {
     let publication = message.publication();
     let Publication { topic, payload, qos, retain, properties, expires_at } = publication;
+    // The flags come first, because they tell a reader which fields follow.
     let flags = Flags::of_qos(qos)
         .with(RETAIN, retain)
         .with(EXPIRES_AT, expires_at.is_some())
@@ -202,9 +203,11 @@ fn put_message(writer: &mut RecordWriter, message: &Message) {
 
 fn take_message(reader: &mut RecordReader<'_>) -> Option<Message> {
     let flags = Flags(reader.byte()?);
+    // A flag of a later format makes the record unreadable rather than misread.
     let flags = flags.known(QOS | RETAIN | EXPIRES_AT | NUMBERED | RECEIVED_AT)?;
     let expires_at = if flags.has(EXPIRES_AT) { Some(reader.time()?) } else { None };
     let number = if flags.has(NUMBERED) { Some(NonZeroU64::new(reader.number()?)?) } else { None };
+    // An older program stored no time; 0 stands for an unknown one.
     let received_at = if flags.has(RECEIVED_AT) { reader.time()? } else { Timestamp(0) };
     let topic = reader.text()?;
     let properties = reader.binary()?;

@@ -58,6 +58,7 @@ fn encode_connection(
     writer.byte(*protocol);
     writer.number(*version);
     writer.time(*connected_at);
+    // Four or sixteen bytes: the length tells the reader the kind of address.
     match peer.ip() {
         IpAddr::V4(address) => writer.binary(&address.octets()),
         IpAddr::V6(address) => writer.binary(&address.octets()),

@@ -151,9 +151,11 @@ fn take_login(reader: &mut RecordReader<'_>, flags: Flags, has_more: bool) -> Op
     let needs_account = flags.has(NEEDS_ACCOUNT);
     let source = if flags.has(SOURCE) { Some(reader.text()?.into()) } else { None };
     let count = if flags.has(ATTRIBUTES) { reader.length()? } else { 0 };
+    // Collected one by one, because a corrupt count must not allocate memory.
     let attributes = (0..count).map(|_| Some((reader.text()?.into(), reader.text()?.into())));
     let attributes = attributes.collect::<Option<_>>()?;
     let more = GROUPS | CREDENTIAL | RULES | RULES_EXPIRE;
+    // A flag of a later format makes the record unreadable rather than misread.
     let more = if has_more { Flags(reader.byte()?).known(more)? } else { Flags(0) };
     let count = if more.has(GROUPS) { reader.length()? } else { 0 };
     let groups = (0..count).map(|_| Some(reader.text()?.into())).collect::<Option<_>>()?;
