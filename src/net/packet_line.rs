@@ -82,6 +82,7 @@ fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> PacketLine<'a> {
     let reason = |reason| PacketLine { reason: Some(reason), ..PacketLine::named(name) };
     match packet {
         Packet::Connect(connect) => PacketLine {
+            // The User Name stays out, because it may be a token.
             connect: Some((connect.client_id, connect.version)),
             ..PacketLine::named(name)
         },
@@ -102,6 +103,7 @@ fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> PacketLine<'a> {
         },
         Packet::SubAck(ack) => PacketLine {
             packet_id: Some(ack.packet_id.number()),
+            // One code stands for all, because a line has one reason and SUBACK may have thousands.
             reason: ack.reasons.first().copied(),
             ..PacketLine::named(name)
         },

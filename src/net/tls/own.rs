@@ -27,6 +27,7 @@ pub(super) fn certified_key(
         .load_private_key(key)
         .map_err(|source| TlsError::Key { path: config.key.clone(), source })?;
     let path = &config.certificate;
+    // The first certificate is the broker's own; the others are those of its issuers.
     let own = chain
         .first()
         .map(|der| parse(der))

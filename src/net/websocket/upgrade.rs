@@ -297,9 +297,11 @@ pub(crate) async fn accept<S: Transport>(
     match outcome {
         Ok((_, length)) => {
             written.and(flushed).map_err(|_| ConnectRefusal::Closed)?;
+            // Bytes behind the request are the beginning of the first frame.
             Ok(WebSocket::new(stream, bytes.split_off(length)))
         }
         Err(refusal) => {
+            // A socket that is closed with unread bytes is reset, and the client could lose the answer.
             if stream.shutdown().await.is_ok() {
                 linger(&mut stream).await;
             }
