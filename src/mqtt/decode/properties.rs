@@ -189,6 +189,7 @@ impl<'a> ConnectProperties<'a> {
             let kind = DecodeErrorKind::AuthenticationMethodMissing;
             return Err(DecodeError::new(kind, "section 3.1.2.11.10"));
         }
+        // Borrowed as encoded, so that many User Properties cost no allocation.
         this.user_properties = block.user_properties();
         Ok(this)
     }
@@ -293,6 +294,7 @@ impl<'a> ConnAckProperties<'a> {
                 _ => this.decode_capability(property, &mut block)?,
             }
         }
+        // Borrowed as encoded, so that many User Properties cost no allocation.
         this.user_properties = block.user_properties();
         Ok(this)
     }

@@ -54,6 +54,7 @@ fn subscription_options(
     }
     let qos = QoS::from_number(byte & 0b11)
         .ok_or(DecodeError::new(DecodeErrorKind::InvalidMaximumQoS, "section 3.8.3.1"))?;
+    // In MQTT 3 the bits are 0 by now, which sends retained messages, as these versions demand.
     let retain_handling = match byte >> 4 {
         0 => RetainHandling::Send,
         1 => RetainHandling::SendIfNew,
