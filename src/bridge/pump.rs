@@ -228,6 +228,7 @@ impl<'m> Pump<'m> {
                 local.wrote(&mut translator.to_local, written).map_err(ended)?;
             }
             PumpStep::Read(read, PumpSide::Remote) => {
+                // Any bytes show that the other broker is there; a packet may take long to arrive.
                 self.keeping_alive.heard(now);
                 if !read.map_err(closed)? {
                     let why = "the other broker closed the connection";
@@ -244,6 +245,7 @@ impl<'m> Pump<'m> {
                 KeepAliveDue::Nothing => {}
                 KeepAliveDue::Ping => {
                     let version = translator.remote.version;
+                    // Counts as sent although it waits behind messages, because these are signs of life too.
                     let _ = encode(&Packet::PingReq, version, &mut translator.to_remote);
                 }
                 KeepAliveDue::GiveUp => {

@@ -134,10 +134,12 @@ impl<'m> Translator<'m> {
         match packet {
             Packet::Publish(publish) => self.send_out(publish, now),
             Packet::PubAck(ack) => {
+                // A message that is refused for now is not acknowledged, so the other broker keeps it.
                 self.check_own_refusal(ack.reason)?;
                 self.tell_remote(&Packet::PubAck(bare(ack)));
             }
             Packet::PubRec(ack) => {
+                // PUBREC would let the other broker delete the message, so it is held back in the same way.
                 self.check_own_refusal(ack.reason)?;
                 self.tell_remote(&Packet::PubRec(bare(ack)));
             }
@@ -148,6 +150,7 @@ impl<'m> Translator<'m> {
                 return Err(BridgeTrouble::of_reason(TroubleKind::Kicked, what, disconnect.reason));
             }
             Packet::SubAck(ack) => {
+                // The other topics go on, so a refused one is a note and not the end of the connection.
                 for reason in ack.reasons.iter().filter(|reason| reason.is_failure()) {
                     let what = "this broker refused an out topic";
                     let fault =
@@ -155,6 +158,7 @@ impl<'m> Translator<'m> {
                     self.notes.push(BridgeNote::SubscribeRefused(fault));
                 }
             }
+            // Answers that nothing waits for, and packets that this broker does not send.
             Packet::UnsubAck(_)
             | Packet::PingResp
             | Packet::PingReq
@@ -181,6 +185,7 @@ impl<'m> Translator<'m> {
             Packet::PubAck(ack) => self.acknowledged(ack)?,
             Packet::PubRec(ack) => self.received(ack)?,
             Packet::PubComp(ack) => {
+                // The session has not sent the PUBREL that this PUBCOMP answers.
                 if !self.released_here.remove(ack.packet_id) {
                     self.tell_local(&Packet::PubComp(Ack::success(ack.packet_id)));
                 }
@@ -192,6 +197,7 @@ impl<'m> Translator<'m> {
                 let what = "the other broker ended the connection";
                 return Err(BridgeTrouble::of_reason(TroubleKind::Closed, what, disconnect.reason));
             }
+            // The other broker is another program, so a packet out of place is possible here.
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::Subscribe(_)
