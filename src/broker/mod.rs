@@ -354,6 +354,7 @@ impl Broker {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Running { core, admission, open, .. } = &*self.running;
+        // An IPv4 address in the form of IPv6 must not pass by bans and permissions of the address.
         let peer = canonical(peer);
         // This may be any thread, so it must not write the metrics of a shard.
         let count = |refused| {

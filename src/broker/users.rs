@@ -127,6 +127,7 @@ impl Broker {
         user: &StoredUser,
         with_hashes: bool,
     ) -> UserView {
+        // The uses are noted apart from the account, so that a login does not write the account.
         let last_use = |id| {
             let secs = self.running.users.as_ref()?.source.last_use(id)?;
             Some(Timestamp(u64::from(secs) * 1_000))
@@ -144,6 +145,7 @@ impl Broker {
             attributes: user.attributes.clone(),
             limits: user.limits,
             created_at: user.created_at,
+            // Only an export asks for hashes; no other answer may have them.
             hashes: with_hashes.then(|| {
                 let password = user.password.as_ref().map(|own| own.hash.as_str().to_owned());
                 UserHashes::new(password, secrets.map(hash).collect())
