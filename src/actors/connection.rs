@@ -84,11 +84,13 @@ impl Connection {
     fn drive(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) -> Poll<()> {
         if self.stream.is_open() {
             match self.drive_open(task) {
+                // Not a loop: the other connections of the thread have their turn first.
                 Ok(NextTurn::Soon) => task.waker().wake_by_ref(),
                 Ok(NextTurn::WhenWoken) => {}
                 Err(departure) => self.depart(departure, ctx),
             }
         }
+        // After the read, because the client may have sent its last packets before it connected again.
         if self.stream.has_successors() {
             self.stream.give_way_if_due(&self.shard.borrow());
         }
@@ -96,6 +98,7 @@ impl Connection {
             if ready!(self.stream.poll_close(task)).is_err() {
                 return Poll::Ready(());
             }
+            // Set once: the stream is not closing any more when it is polled again.
             ctx.run_later(LINGER_TIME_MAX, |_, ctx| ctx.stop());
         }
         if self.stream.is_open() {

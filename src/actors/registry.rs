@@ -120,16 +120,19 @@ impl Registry {
     /// Starts the Connection actor and attaches it to its session.
     fn start_connection(&self, message: TakeClient) {
         let TakeClient { mut transport, read_ahead, mut connect, permit } = message;
+        // The socket may come from another thread, whose reactor it has left.
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
         }
+        // Before the session is asked for, so that a trace sees CONNACK and refusals.
         self.core.trace_arrival(&mut transport, &connect, &read_ahead);
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
         let prepared = match shard.admit(&*transport, &mut connect, now) {
             Ok(prepared) => prepared,
             Err(refusal) => {
+                // `refuse` borrows the shard again.
                 drop(shard);
                 return self.refuse(transport, &connect, permit, &refusal);
             }
@@ -137,8 +140,10 @@ impl Registry {
         let stream = ClientStream::new((prepared.slot, prepared.link), transport, read_ahead);
         let connection = Connection::new(self.shard.clone(), stream, permit)
             .within(connection_span(&subject_of(&connect)));
+        // Started before CONNACK, because the session needs its door; it runs in a later turn.
         let address = connection.run();
         shard.answer_connect(&prepared, Box::new(address), connect, now);
+        // Before the flush: the changes of a CONNECT count for the owner of its session.
         shard.charge(prepared.slot);
         shard.flush();
         self.begin_chores(&mut shard);
