@@ -32,12 +32,14 @@ pub(super) fn request(
         match line.strip_prefix("# ") {
             Some(described) => family = Family::describe(family, described, &mut metrics),
             None => {
+                // A sample without a description has no kind, and cannot be exported.
                 if let (Some(family), Some(sample)) = (&mut family, SampleLine::parse(line)) {
                     family.add(sample, period);
                 }
             }
         }
     }
+    // Empty after the line `# EOF`, which ends the last metric.
     metrics.extend(family.map(Family::end));
     let scope_metrics = vec![ScopeMetrics { scope: Some(scope), metrics }];
     let resource_metrics = vec![ResourceMetrics { resource: Some(resource), scope_metrics }];

@@ -69,6 +69,7 @@ impl Account {
             displaced: AtomicU64::new(0),
             displaced_in_memory: AtomicU64::new(0),
         };
+        // The same code as a reload, so that a new account has the limits of the others.
         account.set_limits(limits, incomplete_bytes_max);
         account
     }
@@ -94,6 +95,7 @@ impl Account {
             queue_messages_max,
             queue_bytes_max,
         } = limits;
+        // `None` is unlimited. An amount beyond a lower limit stays, and only stops growing.
         self.shapes_max.store(filter_shapes_max.unwrap_or(u64::MAX), Ordering::Relaxed);
         for (meter, max) in [
             (&self.sessions, sessions_max),

@@ -88,6 +88,7 @@ impl TracedEvent<'_> {
             Self::Refused { reason } => PacketPart::of_end(reason, None),
             Self::Ended { reason, by } => PacketPart::of_end(reason, by),
         };
+        // A closure, so that a line costs nothing if the trace does not record its kind.
         let line = || TraceLine {
             client_id: client_id.map(text),
             address: Some(peer),

@@ -130,6 +130,7 @@ impl WebhookBacklog {
             arrived: Notify::new(),
             taken: Notify::new(),
         };
+        // Before anything is gathered: new records continue the numbers of the stored ones.
         backlog.read_stored().await;
         backlog
     }

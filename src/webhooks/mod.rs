@@ -120,7 +120,9 @@ impl PreparedWebhook {
             Arc::clone(&metrics),
         );
         let backlog = Arc::new(restored.await);
+        // After the restore, because the number of the `reset` continues those of stored messages.
         backlog.begin_with(reset);
+        // Courier and collector share only the backlog, which is bounded.
         let courier = Courier {
             name: Arc::clone(&webhook.name),
             host: webhook.url.host().into(),
