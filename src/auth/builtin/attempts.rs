@@ -145,6 +145,7 @@ impl Attempts {
         username: Option<&str>,
     ) -> Vec<FailedLogins> {
         let (memory, now) = (self.memory(), now());
+        // MQTT and REST count apart: guesses over one cause no refusals over the other.
         let both = memory.failures.iter().zip([false, true]);
         both.flat_map(|(failures, is_rest)| match (address, username) {
             (Some(address), Some(name)) => {
@@ -152,6 +153,7 @@ impl Attempts {
             }
             (address, _) => {
                 let mut all = failures.failing(is_rest, now);
+                // An IPv6 address counts with its /64, so any address of that finds the failures.
                 let origin = address.map(Origin::of);
                 all.retain(|one| origin.is_none_or(|origin| Origin::of(one.address) == origin));
                 all

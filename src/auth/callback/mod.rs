@@ -127,6 +127,7 @@ impl HttpShared {
     /// Counts a refusal by the service, and logs a lock-out if one begins with it.
     fn note_refused(&self, shown: &Credentials<'_>, name: &str) {
         let address = shown.peer.ip();
+        // Under one lock, so that no other login changes the time that is logged; the log comes after it.
         let (lockout, admission) = {
             let mut failures = self.failures();
             let lockout = failures.failed(address, name, now());
@@ -156,6 +157,7 @@ impl Service {
             let path = path.to_owned();
             move |source| HttpAuthError::Unreadable { option, path, source }
         };
+        // Files are read now, so that a wrong one refuses the configuration and not a login.
         let authorities = match config.ca.as_os_str().is_empty() {
             true => None,
             false => {
@@ -258,10 +260,12 @@ impl Service {
             Err(_) => CallOutcome::Failed,
         };
         let failure = asked.as_ref().err().map(|failure| &*failure.why);
+        // Only at `debug`: while the service is down, every login fails.
         if let Some(why) = failure {
             tracing::debug!(service, why, "the service of auth.http has failed");
         }
         match (self.breaker.note(origin, outcome), failure) {
+            // The breaker limits these lines to changes of its state, and to one first failure in a time.
             (Turned::Failing, Some(why)) => tracing::warn!(
                 service,
                 why,

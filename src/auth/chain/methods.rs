@@ -28,6 +28,7 @@ impl EnhancedAuthenticator for ChainMethods {
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
         let may_pass = start.credentials.may_pass;
         let shown = self.0.given(start.credentials);
+        // A chain of the sources that know the method, so that the last of them decides.
         let chain = Chain {
             sources: self
                 .0
@@ -43,6 +44,7 @@ impl EnhancedAuthenticator for ChainMethods {
             let exchange = source.methods.as_ref()?.begin(ExchangeStart { credentials, ..start });
             Some((source.clone(), exchange))
         });
+        // All begin now, because the credentials are borrowed for this call alone.
         let begun = begun.collect();
         Box::new(ChainExchange { all: self.0.clone(), begun, may_pass, has_sent_data: false })
     }

@@ -55,11 +55,13 @@ impl ClaimRules {
                 .split_once('=')
                 .filter(|(name, _)| !name.is_empty())
                 .ok_or_else(|| JwtError::of("claims", format!("{text:?} is not NAME=VALUE")))?;
+            // A value may have variables, for example to bind a token to one client identifier.
             let value = Template::parse(value)
                 .map_err(|error| JwtError::of("claims", format!("{text:?}: {error}")))?;
             Ok((name.into(), value))
         });
         let attributes = config.attributes.iter().map(|text| {
+            // A name alone is that of both.
             let (attribute, claim) = text.split_once('=').unwrap_or((text, text));
             match attribute.is_empty() || claim.is_empty() {
                 true => {
@@ -69,6 +71,7 @@ impl ClaimRules {
                 false => Ok((attribute.into(), claim.into())),
             }
         });
+        // No claim has an empty name, so every token would be refused.
         if config.username_claim.is_empty() {
             return Err(JwtError::of(
                 "username_claim",

@@ -127,10 +127,12 @@ impl JwtAuthenticator {
         holder: Holder<'_>,
     ) -> Result<Identity, AuthenticationError> {
         let Some(setup) = self.0.setup.load_full() else {
+            // Without keys nothing is known about tokens, and the next source may accept the password.
             return Err(AuthenticationError::NotMine);
         };
         let outcome = setup.verify(token).await;
         let refused = |why: TokenRefused| {
+            // The reason is for the operator; a client learns nothing that helps to forge a token.
             tracing::debug!(%why, "token refused");
             match why {
                 TokenRefused::Unavailable => AuthenticationError::Unavailable,
@@ -141,6 +143,7 @@ impl JwtAuthenticator {
             }
         };
         let claims = outcome.map_err(refused)?;
+        // By the wall clock, by which the issuer has set the times of the token.
         let now = Timestamp(jsonwebtoken::get_current_timestamp().saturating_mul(1_000));
         setup.claims.identity(&claims, holder, now).map_err(refused)
     }

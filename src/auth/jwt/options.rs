@@ -156,6 +156,7 @@ impl JwtConfig {
             name.parse::<Algorithm>().map_err(unknown)
         };
         let algorithms = self.algorithms.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        // An empty list must not mean all: a token would choose how it is checked.
         match algorithms.is_empty() {
             true => Err(JwtError::of(
                 "algorithms",

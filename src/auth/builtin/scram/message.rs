@@ -120,9 +120,11 @@ fn value<'a>(attribute: &'a str, name: &str) -> Result<&'a str, MessageError> {
 
 /// Decodes a `saslname`: `=2C` is a comma and `=3D` an equals sign; nothing else is escaped.
 fn name(escaped: &str) -> Result<Cow<'_, str>, MessageError> {
+    // A name has at least one character. (RFC 5802, 7)
     if escaped.is_empty() {
         return Err(MessageError::Malformed);
     }
+    // Most names have no escape, and are borrowed.
     if !escaped.contains('=') {
         return Ok(escaped.into());
     }
@@ -132,6 +134,7 @@ fn name(escaped: &str) -> Result<Cow<'_, str>, MessageError> {
         let (character, rest) = match (part.strip_prefix("2C"), part.strip_prefix("3D")) {
             (Some(rest), _) => (',', rest),
             (None, Some(rest)) => ('=', rest),
+            // Any other escape must fail the login. (RFC 5802, 5.1)
             (None, None) => return Err(MessageError::Malformed),
         };
         name.push(character);
