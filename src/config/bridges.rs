@@ -147,6 +147,7 @@ impl Default for BridgeConfig {
             connect_timeout_secs: secs(options.connect_timeout),
             reconnect_secs_min: secs(options.reconnect_min),
             reconnect_secs_max: secs(options.reconnect_max),
+            // 0 stands for "not given", because TOML has no value for that.
             queue_messages_max: 0,
             queue_bytes_max: 0,
             in_flight_max: 0,
@@ -269,6 +270,7 @@ impl BridgeConfig {
             NO_MARK => false,
             _ => return Err(("loops", "write \"mark\" or \"none\"".to_owned())),
         };
+        // Empty leaves the choice to the operating system.
         let bind_address = match &*self.bind_address {
             "" => None,
             text => {

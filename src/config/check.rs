@@ -101,6 +101,7 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     #[cfg(feature = "cluster")]
     super::cluster::check(config)?;
     let prefix = &config.mqtt.response_topic_prefix;
+    // Response Topics begin with it, and may have no wildcards. [MQTT-3.3.2-14]
     if prefix.contains(['+', '#', '\0']) {
         return Err(Problem::new(
             &["mqtt.response_topic_prefix"],
@@ -108,6 +109,7 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
             "write one without + and #, for example \"responses/\"",
         ));
     }
+    // The log is made with the filter, so it could not report an invalid one.
     EnvFilter::try_new(&config.log.filter).map(drop).map_err(|_| {
         Problem::new(
             &["log.filter"],

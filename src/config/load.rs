@@ -252,6 +252,7 @@ fn unknown_key(
     let elsewhere = all.iter().filter_map(|key| key.rsplit_once('.'));
     let elsewhere = elsewhere.filter(|(_, known)| *known == name);
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
+    // A program without the feature has no such section, and the name needs no correction.
     let remedy = if section.is_empty() && name == CLUSTER {
         WITHOUT_CLUSTER.to_owned()
     } else if !elsewhere.is_empty() {
@@ -266,6 +267,7 @@ fn unknown_key(
     let what = match section.split_once('.') {
         _ if section.is_empty() => format!("there is no option or section {name}"),
         Some((list, inner)) if LISTS.contains(&list) => {
+            // The number of the table in its list is left out: the place names the line.
             let inner = inner.split_once('.').map_or(String::new(), |(_, of)| format!("{of} of "));
             format!("there is no option {name} in {inner}[[{list}]]")
         }

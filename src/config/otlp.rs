@@ -162,12 +162,14 @@ impl OtlpConfig {
         };
         let url = url.map_err(|error| {
             let may_be_allowed = matches!(error, OtlpError::NotEncrypted(_));
+            // The error is of the library, which does not know the name of the option.
             let hint = if may_be_allowed { " (otlp.allow_http)" } else { "" };
             OtlpConfigError::new(option, format!("{error}{hint}"))
         })?;
         let seconds = u64::from(self.metrics_interval_secs);
         let traces = TraceOptions {
             percent: self.traces_percent,
+            // 0 was refused with the other options that must be at least 1.
             per_sec_max: NonZeroU32::new(self.traces_per_sec_max).unwrap_or(NonZeroU32::MIN),
             shows_topics: self.trace_topics,
             shows_client_ids: self.trace_client_ids,
@@ -176,6 +178,7 @@ impl OtlpConfig {
         };
         Ok(Otlp::new(url)
             .timeout(Duration::from_millis(self.timeout_ms.into()))
+            // 0 turns the export of metrics off.
             .metrics_interval((seconds > 0).then(|| Duration::from_secs(seconds)))
             .traces(Some(traces).filter(|_| self.traces)))
     }

@@ -142,6 +142,7 @@ fn check_client_auth(config: &Config) -> Result<(), Problem> {
     let own = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth);
     let is_anybody_asked =
         own.chain([tls.client_auth]).any(|client_auth| client_auth != ClientAuth::None);
+    // An option without effect would let the operator believe that it protects something.
     for (key, given) in [
         ("tls.client_ca", !tls.client_ca.is_empty()),
         ("tls.crl", !tls.crl.is_empty()),
