@@ -128,6 +128,7 @@ impl TextWriter<'_, '_> {
         self.family("bridge_connects", help, &counted(|one| &one.connects))?;
         let help = "Attempts and connections of bridges that failed, by bridge";
         self.family("bridge_failures", help, &counted(|one| &one.failures))?;
+        // Each family has all its bridges in a row: OpenMetrics forbids to mix the samples of families.
         let ways = |of: fn(&BridgeWayMetrics) -> &Counter| -> Vec<_> {
             let each = all.iter().flat_map(|one| {
                 BridgeWay::ALL.iter().map(move |way| {

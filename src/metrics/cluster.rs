@@ -124,6 +124,7 @@ impl TextWriter<'_, '_> {
             ("bytes_received", "Bytes of another broker", |mail| mail.bytes_received),
             ("messages_dropped", "Messages that another broker did not get", |mail| mail.dropped),
         ];
+        // Peers are the inner loop, because OpenMetrics forbids to mix the samples of families.
         for (name, help, number) in counters {
             let (name, help) = (format!("cluster_{name}"), format!("{help}, by broker"));
             let mut family =

@@ -230,6 +230,7 @@ impl TextWriter<'_, '_> {
         )?;
         self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
         self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)?;
+        // The totals are gauges; this one only grows, so it is a counter for Prometheus.
         let encoder = self.encoder.encode_descriptor(
             "history_notes_lost",
             "Beginnings and ends of connections that could not be noted in histories of clients",
@@ -252,6 +253,7 @@ impl TextWriter<'_, '_> {
         let counts =
             counts.map(|(outcome, count)| ([("outcome", outcome.to_owned())], count.value()));
         self.family("crl_fetches", "Fetches of revocation lists from their URLs", &counts)?;
+        // Absent in an application, which writes the log by itself.
         let Some(dropped) = metrics.log_dropped() else { return Ok(()) };
         let encoder = self.encoder.encode_descriptor(
             "log_lines_dropped",

@@ -35,6 +35,7 @@ impl TextWriter<'_, '_> {
             "Pairs of user and address with an earlier successful login",
             &logins.known,
         )?;
+        // The totals are gauges; those from here on only grow, so they are counters for Prometheus.
         let lockouts = [
             ([("scope", "user")], logins.user_lockouts.value()),
             ([("scope", "address")], logins.address_lockouts.value()),

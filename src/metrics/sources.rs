@@ -109,6 +109,7 @@ impl Metrics {
 impl TextWriter<'_, '_> {
     pub(super) fn sources(&mut self, metrics: &Metrics) -> fmt::Result {
         let all = metrics.sources();
+        // Without sources the families are left out, and a scrape is shorter.
         if all.is_empty() {
             return Ok(());
         }
@@ -135,6 +136,7 @@ impl TextWriter<'_, '_> {
             let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let counts = one.buckets.iter().map(|answers| answers.load(Relaxed));
             let buckets: Vec<_> = bounds.zip(counts).collect();
+            // The sum of the buckets and not a counter of its own: both are read at one moment.
             let count = buckets.iter().map(|(_, answers)| answers).sum();
             let sum = one.time().as_secs_f64();
             family

@@ -88,6 +88,7 @@ struct TrendSample {
 impl TrendSample {
     fn of(metrics: &Metrics, at_millis: u64) -> Self {
         let sum = |of: fn(&ShardMetrics) -> u64| metrics.shards().map(of).sum::<u64>();
+        // In the order of `RATES`, whose names go with these positions.
         let counts = [
             sum(|shard| shard.messages_received.iter().map(Counter::value).sum()),
             sum(|shard| shard.messages_sent.iter().map(Counter::value).sum()),
@@ -105,6 +106,7 @@ impl TrendSample {
             sum(|shard| shard.keep_alive_timeouts.value()),
         ];
         let totals = metrics.totals();
+        // In the order of `LEVELS`.
         let levels = [
             sum(|shard| shard.connections.value()),
             sum(|shard| shard.sessions.value()),
