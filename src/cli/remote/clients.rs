@@ -107,6 +107,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     let (mut left, mut cursor) = (arguments.limit, None);
     while left > 0 {
         let page = query(&[("cursor", cursor)]);
+        // The cursor is only a place in the list, so each page repeats the filters.
         let target = format!("/api/v1/clients?limit={}{filters}{page}", left.min(PAGE));
         let answer = remote.get(&target)?;
         for client in answer["items"].as_array().into_iter().flatten() {
@@ -149,6 +150,7 @@ fn show(client: &OneClient) -> Result<(), Failure> {
 }
 
 fn history(client: &OneClient) -> Result<(), Failure> {
+    // One page: a broker keeps at most 1,000 connections of a client.
     let target = format!("/api/v1/client/history?id={}&limit=1000", encoded(&client.client_id));
     let answer = client.remote.remote()?.get(&target)?;
     let mut table = TextTable::new(&[

@@ -35,6 +35,7 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), Failure> {
     let members = own.as_object_mut().and_then(|own| own.remove("members"));
     write_object(&own)?;
     let members = members.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    // A head without rows would look like a cluster without members.
     if members.is_empty() {
         return Ok(());
     }

@@ -201,6 +201,7 @@ impl Remote {
         if status < 300 {
             return Ok(response);
         }
+        // An answer that is not JSON comes from another server, which `json` reports.
         let answer = self.json(response)?;
         let text = |name: &str| answer[name].as_str().map(str::to_owned);
         // An answer without a code is of a health check, or of another server at this address.

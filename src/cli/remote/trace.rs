@@ -265,6 +265,7 @@ fn read(
             let line = match line {
                 Ok(line) => line,
                 Err(error) => {
+                    // The command limits the time of an answer, so its end is not a fault.
                     has_timed = has_timed_out(&error);
                     break;
                 }
@@ -273,10 +274,12 @@ fn read(
             // Noted before the line is passed on, so that it is not read twice.
             after = record["number"].as_u64().unwrap_or(after);
             let is_last = record["kind"] == "trace_ended";
+            // Without a receiver, the command has ended.
             if sender.blocking_send(Ok(line)).is_err() || is_last {
                 return Ok(());
             }
         }
+        // A broker that ends its answers early must not be asked without a pause.
         if !has_timed {
             note("the broker has ended its answer early; reading again");
             thread::sleep(PAUSE);

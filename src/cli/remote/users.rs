@@ -134,6 +134,7 @@ fn body(value: &Value) -> super::http::SentBody<'static> {
 fn list(arguments: &UserListArguments) -> Result<(), Failure> {
     let remote = arguments.remote.remote()?;
     let is_json = arguments.output.is_json();
+    // JSON is written page by page; a table needs all rows for the widths of its columns.
     let mut table =
         TextTable::new(&["USER", "DISABLED", "PASSWORD", "SECRETS", "GROUPS", "CREATED AT"]);
     let (mut left, mut cursor) = (arguments.limit, None);

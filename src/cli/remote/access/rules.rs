@@ -123,6 +123,7 @@ impl CheckArguments {
             ("address", &self.address),
             ("listener", &self.listener),
         ] {
+            // A member that is not given stays out: an empty one would be a value to compare.
             if let Some(value) = value {
                 question.insert(name.to_owned(), value.clone().into());
             }

@@ -57,6 +57,7 @@ impl TopNumbers {
     pub(super) fn summary(&self) -> Vec<String> {
         let node = &self.node;
         let uptime = node["uptime_secs"].as_u64().unwrap_or_default() * 1_000;
+        // An account that may not see the node gets a first line too, so that the layout stays.
         let mut lines = vec![match node.is_null() {
             true => "hearthmq".to_owned(),
             false => format!(
@@ -94,6 +95,7 @@ impl TopNumbers {
             rate_of_bytes("sent_bytes"),
             rate("messages_dropped"),
         ));
+        // In capitals, because this needs an operator now.
         let store = if self.gauge("store_writable") > 0.0 { "ok" } else { "CANNOT BE WRITTEN" };
         lines.push(format!(
             "queued {}  {}  half full {}  held {}   store {store}  stored {}",

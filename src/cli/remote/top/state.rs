@@ -72,6 +72,7 @@ impl State {
     /// Does what a key says.
     #[expect(clippy::wildcard_enum_match_arm, reason = "most keys do nothing")]
     pub(super) fn press(&mut self, key: KeyEvent) -> AfterKey {
+        // The terminal is in raw mode, so Ctrl-C is a key like the others.
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return AfterKey::Quit;
         }
@@ -86,6 +87,7 @@ impl State {
                 return AfterKey::Stay;
             }
             KeyCode::Esc | KeyCode::Backspace => {
+                // One step back for each key: from the client to the list, then the selection.
                 let was_shown = self.wanted.shown.take().is_some();
                 if !was_shown {
                     self.selected = None;

@@ -76,6 +76,7 @@ fn draw_clients(frame: &mut Frame<'_>, area: Rect, state: &State) {
         Cell::from(aligned(place, (*name).to_owned())).style(style)
     });
     let widths = [
+        // Identifiers take the rest; fixed widths keep the numbers in their places.
         Constraint::Min(12),
         Constraint::Length(8),
         Constraint::Length(8),
@@ -92,6 +93,7 @@ fn draw_clients(frame: &mut Frame<'_>, area: Rect, state: &State) {
         .header(Row::new(head).style(Style::new().add_modifier(Modifier::REVERSED)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let selected = state.selected.as_ref().map(|(place, _)| *place);
+    // Made for each frame: the selection follows the client, which may be in another row.
     let mut at = TableState::default().with_selected(selected);
     frame.render_stateful_widget(table, area, &mut at);
 }

@@ -57,8 +57,10 @@ impl RecordLines {
         let kind = record["kind"].as_str().unwrap_or_default().to_uppercase().replace('_', " ");
         let mut line = format!("{}  {arrow}  {kind:<11}", time_of(record));
         if let Some(missed) = record["missed"].as_u64() {
+            // In front, because the records that were missed are older.
             line.insert_str(0, &format!("({missed} records were missed)\n"));
         }
+        // A trace of one client need not name it on each line.
         if self.names_clients {
             push(&mut line, "client", &record["client_id"]);
         }

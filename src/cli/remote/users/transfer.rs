@@ -90,6 +90,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
             break;
         }
         send(&remote, arguments.existing, portion, &mut sums, |result| {
+            // The table has failures alone, which would be lost among many thousand lines.
             if is_json {
                 write_json(&result)?;
             } else if result["result"] == "failed" {
@@ -113,6 +114,7 @@ pub(super) fn import(arguments: &ImportArguments) -> Result<(), Failure> {
              touched: {sessions_touched}"
         ));
     }
+    // A failed line makes the command fail, so that a script notices it.
     match failed {
         0 => Ok(()),
         failed => {
