@@ -313,6 +313,7 @@ impl Installation {
         report: &mut Report,
     ) -> Result<(), Failure> {
         let all: Vec<_> = taken.iter().map(|(listening, _)| listening).collect();
+        // Without `per_listener_settings`, one set of options holds for all listeners.
         if !self.has_own_security {
             let parts = (&*settings, accounts, report);
             let secured = self.security.take(&all, true, self.is_local, parts)?;
@@ -327,6 +328,7 @@ impl Installation {
             settings.rules.extend(secured.rules);
             // Per listener, or one that allows anonymous clients would open the others.
             settings.let_anonymous(&listening.address, secured.anonymous);
+            // An option of the whole broker, so one listener that needs it decides.
             if secured.any_name {
                 settings.set("auth", "anonymous_with_name", true);
             }

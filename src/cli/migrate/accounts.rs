@@ -87,6 +87,7 @@ pub(super) fn read_password_file(
     let mut names = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
+        // Mosquitto skips such lines too.
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -101,6 +102,7 @@ pub(super) fn read_password_file(
             disabled: false,
             groups: Vec::new(),
         };
+        // The rules name only accounts that are taken over.
         if accounts.add(account, &place, report) {
             names.push(name.to_owned());
         }

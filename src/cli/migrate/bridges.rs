@@ -99,6 +99,7 @@ impl MosquittoBridges {
     ) {
         let mut names = BTreeSet::new();
         for bridge in &self.0 {
+            // One more would make the whole configuration invalid.
             if settings.bridges.len() == BRIDGES_MAX {
                 report.not_taken(&bridge.connection, "there may be 64 bridges");
                 continue;
@@ -115,6 +116,7 @@ impl MosquittoBridges {
                 }
                 settings.bridges.push(table);
                 settings.secrets.extend(password.map(|password| (secret, password)));
+                // Only now: a bridge that is left out leaves its name to others.
                 names.insert(name);
             }
         }
@@ -277,6 +279,7 @@ impl MosquittoBridge {
             | "remote_password"
             | "password"
             | "bridge_tls_use_os_certs" => {}
+            // One more would make the whole configuration invalid.
             "topic" if taken.topics.len() == TOPICS_MAX => {
                 taken.not_taken(line, "a bridge may have 256 topics");
             }
@@ -288,6 +291,7 @@ impl MosquittoBridge {
             "round_robin" => self.take_flag(line, "round_robin", taken),
             "bridge_outgoing_retain" => self.take_flag(line, "retain", taken),
             "cleansession" => self.take_flag(line, "clean_start", taken),
+            // An arm without a body, here and below, is what a bridge does in any case.
             "local_cleansession" if line.flag() == Some(false) => {}
             "local_cleansession" => taken.not_taken(line, "messages always wait for a bridge"),
             "keepalive_interval" => taken.set_number(line, "keep_alive_secs", (5, 65_535)),

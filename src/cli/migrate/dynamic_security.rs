@@ -335,6 +335,7 @@ impl Taking<'_> {
                 );
                 None
             }
+            // The second denies the delivery in Mosquitto; here it denies the subscription.
             ("subscribeLiteral" | "publishClientReceive", false) => Some(SUBSCRIBE),
             ("publishClientReceive", true) => {
                 self.report.differs(

@@ -237,6 +237,7 @@ impl Listener {
         let options = ["use_identity_as_username", "use_subject_as_username"];
         let mut by_certificate = options.iter().filter(|name| self.flag(name));
         let Some(line) = by_certificate.next().and_then(|name| self.last(name)) else {
+            // Without these options, names come from CONNECT there and here.
             return true;
         };
         if !self.flag("require_certificate") {
@@ -294,6 +295,7 @@ impl Listener {
         if let Some(line) = self.last("tls_version") {
             match line.value.as_str() {
                 "tlsv1.3" => drop(tls.insert("min_version".to_owned(), "1.3".into())),
+                // The default here.
                 "tlsv1.2" => {}
                 _ => report.not_taken(line, "the oldest version of TLS is 1.2"),
             }
@@ -323,6 +325,7 @@ impl Listener {
         let mut table = Table::new();
         table.insert("address".to_owned(), address.into());
         table.insert("tls".to_owned(), Value::Table(tls));
+        // A table of its own, because Mosquitto has TLS files for each listener.
         settings.listeners.push(table);
     }
 }
