@@ -121,6 +121,7 @@ pub(super) fn first_password() -> Result<Password, FirstStartError> {
     };
     let (variable, text) = match (env::var_os(PASSWORD_FILE), env::var_os(PASSWORD)) {
         (None, None) => return Ok(Password::ToBeMade),
+        // With two, it would be open which password the account gets.
         (Some(_), Some(_)) => {
             return Err(fault(PASSWORD_FILE, &format!("{PASSWORD} is also set")));
         }
@@ -138,6 +139,7 @@ pub(super) fn first_password() -> Result<Password, FirstStartError> {
             (PASSWORD, text.into_string().map_err(|_| fault(PASSWORD, &"it is not UTF-8"))?)
         }
     };
+    // An editor ends the file with a line end, which is not part of the password.
     let password = text.lines().next().unwrap_or_default();
     match password.len() as u64 {
         0 => Err(fault(variable, &"the password is empty")),
@@ -220,6 +222,7 @@ fn welcome(config: &Config, password: &str) -> String {
             host = mqtt.ip(),
             port = mqtt.port(),
         ));
+        // Over plain HTTP, the console has a login on this machine only.
         if reachable(http).ip().is_loopback() {
             text.push_str(&format!("Or log in to the console: {url}/console\n\n"));
         }

@@ -166,6 +166,7 @@ fn warn_of_weakness(user: &str, password: &str) {
              ${{username}} in its topics allows it nothing"
         ));
     }
+    // A space is easily overlooked, and a login without it fails.
     if user.trim() != user {
         warn(&format!("{user:?} begins or ends with a space"));
     }

@@ -99,9 +99,11 @@ impl Serving {
         for listener in mqtt_listeners(config, tls)? {
             builder = builder.listen(listener);
         }
+        // The files of webhooks and bridges are read now, so that a fault ends the start.
         for webhook in &config.webhook {
             builder = builder.webhook(webhook.webhook()?);
         }
+        // The variables of OpenTelemetry count beside the file.
         if let Some(otlp) = config.otlp.export(|name| env::var(name).ok())? {
             builder = builder.otlp(otlp);
         }

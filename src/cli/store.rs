@@ -174,8 +174,10 @@ fn read_import(
             (Box::new(BufReader::new(opened)), file.display().to_string())
         }
     };
+    // The length of a line is bounded, so that a wrong file does not fill the memory.
     let mut lines = LineReader { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
     let ImportedStore { lines, is_whole } = import(directory, &mut lines, must_be_whole)?;
+    // An earlier version wrote no last line, so its absence is only a doubt.
     let doubt =
         if is_whole { "" } else { "; the export has no last line, so it may be incomplete" };
     print(&format!("{lines} lines were imported{doubt}\n"))

@@ -319,6 +319,7 @@ impl LoginOfSession {
                 Some(CertificateRecord { common_name, serial_number })
             }
             (None, None) => None,
+            // A certificate is stored with both, so the line was changed or damaged.
             _ => return Err("common_name and serial_number belong together"),
         };
         Ok(LoginRecord {
