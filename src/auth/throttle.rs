@@ -222,6 +222,7 @@ impl FailureThrottle {
         let address_max = self.config.address_failures_max;
         let locks_address = self.by_address.fail(key.0, now, window, address_max, refusal);
         match (locks_address, locks_user) {
+            // The wider lock-out is the one to report.
             (true, _) => Some(Lockout::Address),
             (false, true) => Some(Lockout::User),
             (false, false) => None,

@@ -127,6 +127,7 @@ impl<T> WaitingRoom<T> {
             return None;
         }
         self.last_id += 1;
+        // Before anything is counted, because a login that gets no place must not count.
         let displaced = match self.len() < self.places_max {
             true => None,
             false => Some(self.make_place(precedence, levels)?),

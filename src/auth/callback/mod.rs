@@ -307,6 +307,7 @@ impl Claimant {
         };
         match () {
             () if !is_named => return Err(AuthenticationError::BadCredentials),
+            // A certificate names its user, and the service must not make it another one.
             () if self.certificate.as_ref().is_some_and(is_other) => {
                 return Err(AuthenticationError::OtherThanCertificate);
             }

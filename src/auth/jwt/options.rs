@@ -72,6 +72,7 @@ impl Default for JwtConfig {
             issuers: Vec::new(),
             audiences: Vec::new(),
             leeway_secs: 30,
+            // A stolen token without an end would be valid without end.
             exp_required: true,
             claims: Vec::new(),
             username_claim: "sub".to_owned(),

@@ -289,6 +289,7 @@ impl TryFrom<JsonObject<RuleFields>> for Rule {
         if !has_topic && (fields.topics.is_some() || fields.qos.is_some()) {
             return Err(RuleError::NoTopic);
         }
+        // RETAIN is a flag of PUBLISH alone, so a condition on it would never hold.
         if fields.retain.is_some() && !actions.contains(&ActionKind::Publish) {
             return Err(RuleError::RetainWithoutPublish);
         }
