@@ -198,6 +198,7 @@ async fn arrive<S: Transport>(
         // Boxed, so that the future of a client without layers stays small.
         let layered = Box::pin(layer(stream, &mut peer, admitted, &settings.layers));
         let layered = timeout_at(connect_by, layered);
+        // At the end of the broker there is nothing to answer before CONNECT.
         let Some(layered) = parts.core.unless_ending(layered).await else { return };
         layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout.into()))
     };

@@ -169,6 +169,7 @@ async fn decode_and_accept(
     };
     accepted.map_err(|mut refusal| {
         refusal.tell(core, &subject(&connect, peer, listener));
+        // The answer leaves out its Reason String rather than exceed this size. [MQTT-3.2.2-19]
         refusal.keep_within(connect.properties.maximum_packet_size);
         refusal
     })

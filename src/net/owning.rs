@@ -35,6 +35,7 @@ impl Newcomer<'_> {
     ) -> Result<OwnedClient, Refusal> {
         let claim = ownership.claim(client_id);
         let Self { transport, read_ahead, room, admitted, .. } = self;
+        // A client that gives up while the claim waits must free its place for others.
         let closed = async {
             // Packets before CONNACK are allowed; those beyond the first bytes wait in the socket.
             while read_ahead.len() < READ_BYTES && room.has(read_ahead.len() + READ_BYTES) {
@@ -42,6 +43,7 @@ impl Newcomer<'_> {
                     return closed;
                 }
             }
+            // With a full buffer nothing more is read, and the claim alone decides.
             pending().await
         };
         let outcome = async {

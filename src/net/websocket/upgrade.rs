@@ -349,6 +349,7 @@ fn decide(
     match parsed.parse(head) {
         Ok(status) if status.is_complete() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(UpgradeRefusal::TooLong),
+        // The end of the head was found, so one that seems incomplete is malformed.
         Ok(_) | Err(_) => return Err(UpgradeRefusal::Malformed),
     }
     // A client library may add a query; the path alone chooses the listener.
