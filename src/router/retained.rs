@@ -144,11 +144,13 @@ impl Retained {
         let PlaceOf { kept, new_level_bytes } = store.root.place_of(message.topic());
         let former = kept.map_or((0, 0), |kept| (1, bytes_of(&kept.message)));
         let (messages_more, bytes_now) = (1 - former.0, bytes_of(message) + new_level_bytes);
+        // Beyond a lowered limit of bytes, a message that is not larger may still replace another.
         if store.messages + messages_more > store.limits.messages_max
             || (bytes_now > former.1 && store.bytes + bytes_now - former.1 > store.limits.bytes_max)
         {
             return Err(RetainedFull::All);
         }
+        // Messages of the broker itself count for nobody.
         let Some(owner) = owner else { return Ok(()) };
         let is_own = |kept: &&Kept| kept.owner.as_ref().is_some_and(|own| Arc::ptr_eq(own, owner));
         let own = kept.filter(is_own).map_or((0, 0), |kept| (1, kept.bytes()));
@@ -203,7 +205,7 @@ impl Retained {
         let levels: Vec<&str> = which.filter.split('/').collect();
         let after: Option<Vec<&str>> = which.after.map(|topic| topic.split('/').collect());
         let mut messages = Vec::new();
-        // The root counts as a node too.
+        // The root counts as a node too; one more is visited, so that each slice advances.
         let nodes_left = nodes_max.max(1).saturating_add(usize::from(after.is_none()));
         let mut walk = TreeWalk {
             now,

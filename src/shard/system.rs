@@ -207,6 +207,7 @@ impl SystemCounts {
         let (stored, stored_bytes) = self.stored;
         let numbers = [
             ("clients/connected", self.connected),
+            // The older name of Mosquitto stands beside the newer one.
             ("clients/active", self.connected),
             ("clients/disconnected", away),
             ("clients/inactive", away),

@@ -81,9 +81,11 @@ pub(crate) async fn redirect(
         }
         yield_now().await;
     }
+    // Each client has a sender of its own now; with this one, the loop would never end.
     drop(redirected);
     let mut count = 0;
     while answers.recv().await.is_some() {
+        // Counted by answers, because a client may have left before it was redirected.
         count += 1;
     }
     count

@@ -115,6 +115,7 @@ async fn set_override(
     let mut wanted = KeepAliveOverride::new(client_id, interval_secs, now);
     (wanted.by, wanted.expires_at) = (by.clone(), end_of(ttl_secs, now));
     core.overrides.set(&wanted, &bounds).await?;
+    // The connection follows what is stored then, so a later call is not undone.
     let follow = |reply| ToConnection::FollowOverride { by, reply };
     let followed = answer_of(ask(&clients, &wanted.client_id, follow)).await;
     // Whatever happened to the connection meanwhile, the override is stored.

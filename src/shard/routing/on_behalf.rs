@@ -53,6 +53,7 @@ impl Shard {
             return reason;
         }
         self.announce_subscribed(slot, filter, options.qos, turn.now);
+        // As for a SUBSCRIBE of the client. [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
         let sends_retained = match options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !existed,

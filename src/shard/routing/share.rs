@@ -233,6 +233,7 @@ impl Shard {
         message: &mut SharedPublication<'_>,
     ) -> bool {
         match self.core.in_process.deliver(member, message, || None) {
+            // Another member may have room; only the last effort drops the message.
             Some(Delivered::QueueFull) if search.effort != Effort::Whatever => {
                 search.refused += 1;
                 false
@@ -246,6 +247,7 @@ impl Shard {
                 true
             }
             None => {
+                // The plan is older than the end of this subscription.
                 search.is_stale = true;
                 false
             }
