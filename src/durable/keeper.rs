@@ -154,6 +154,7 @@ impl Keeper {
     /// Starts the thread of a store whose writes take time.
     pub(crate) fn start(&self, clock: Clock, shards: Arc<[ShardHandle]>) -> std::io::Result<()> {
         if self.is_immediate {
+            // Such a store blocks nobody, so the shards apply their changes themselves.
             return Ok(());
         }
         self.health.note_room(self.store.has_room()); // Before any promise.

@@ -328,6 +328,7 @@ impl SessionInMemory {
                     waiting.add(*place, &weight);
                 }
                 MessageState::Sent(message, _) => in_flight_bytes += message.message.size(),
+                // Only its PUBREL is left to send, and its content is gone.
                 MessageState::Released(_) => {}
             }
         }

@@ -178,6 +178,7 @@ fn fault(doing: &'static str, path: &Path, error: fjall::Error) -> StoreError {
         fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
             StoreError::io(doing, path, source)
         }
+        // After a failed write, fjall refuses all others until it is opened again.
         fjall::Error::Poisoned => StoreError::Reopening { path: path.display().to_string() },
         fjall::Error::Locked => StoreError::InUse { path: path.display().to_string() },
         fjall::Error::JournalRecovery(_) => damaged("a group in its journal is corrupt"),

@@ -288,6 +288,7 @@ impl Examiner<'_> {
                 return Err(format!("message {number} is in no queue"));
             };
             references.is_there = true;
+            // Queues count the size in their entries, so another one would let their sums drift.
             let fits = message.number().is_some_and(|own| own.get() == number)
                 && message.size() == references.size;
             match fits {
