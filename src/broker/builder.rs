@@ -84,6 +84,7 @@ impl Default for Builder {
             shards: 0,
             threads: Threads::default(),
             limits: Limits::default(),
+            // Nothing is allowed until the application says what is.
             authenticator: Arc::new(DenyAll),
             methods: Methods::default(),
             authorizer: Arc::new(DenyAll),

@@ -62,6 +62,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
+            // On this machine alone, until the operator decides how callers are protected.
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             https: Vec::new(),
             proxy_protocol: Vec::new(),

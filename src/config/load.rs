@@ -146,6 +146,7 @@ impl Loader {
             Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
             Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
             Value::Array(_) => list(text),
+            // A section has no text of its own, and no option is a float or a date.
             Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
         };
         let Some(value) = value else {

@@ -157,6 +157,7 @@ impl WebhookConfig {
         })?;
         let mut webhook =
             Webhook::new(&self.name, url, first).map_err(|error| ("name", error.to_string()))?;
+        // Each secret signs, so that a receiver can go over from one to the next.
         for secret in secrets {
             let added = webhook.also_signed_with(secret);
             webhook = added.map_err(|error| ("secrets", error.to_string()))?;
