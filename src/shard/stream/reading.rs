@@ -187,7 +187,7 @@ impl ClientStream {
                 let bytes = &scratch[..before + read];
                 let received = shard.receive(self.slot, bytes, None, shard.core.clock.now());
                 Poll::Ready(received.and_then(|received| {
-                    // A large packet may take longer than the Keep Alive; its bytes are a sign of life.
+                    // A slow packet may take longer than the Keep Alive; its bytes are a sign of life.
                     if received.used == 0 {
                         shard.note_partial(self.slot, read);
                     }
@@ -221,7 +221,7 @@ impl ClientStream {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ended())),
             Poll::Ready(Ok(read)) => {
                 shard.metrics.bytes_received.add(read as u64);
-                // A large packet may take longer than the Keep Alive; its bytes are a sign of life.
+                // A slow packet may take longer than the Keep Alive; its bytes are a sign of life.
                 shard.note_partial(self.slot, read);
                 Poll::Ready(self.handle_tail(shard))
             }
