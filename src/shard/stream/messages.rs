@@ -70,12 +70,14 @@ impl ClientStream {
             // Bytes that have arrived but are not read yet count, so the stream is read first.
             ToConnection::KeepAliveExpired => self.keep_alive_expired = true,
             ToConnection::IdentityExpired => {
+                // The client may have logged in again since the message was sent.
                 if shard.has_expired_identity(self.slot, self.link) {
                     return AfterMessage::Departs(IDENTITY_EXPIRED);
                 }
             }
             ToConnection::RenewIdentity => return AfterMessage::RenewsIdentity,
             ToConnection::VerifyCertificate => {
+                // Authorities and revocation lists may have changed since the handshake.
                 if let Err(error) = self.transport.verify_certificate() {
                     tracing::debug!(%error, "the client's certificate is not trusted any more");
                     return AfterMessage::Departs(not_authorized(CERTIFICATE));
