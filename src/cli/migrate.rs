@@ -301,6 +301,7 @@ impl Installation {
         self.take_security(&taken, &mut settings, accounts, report)?;
         self.choose_http_port(&mut settings);
         raise_queues(&mut settings);
+        // Last, because it names the limits that no line has set.
         say_defaults(&settings, report);
         Ok(settings)
     }

@@ -164,6 +164,7 @@ fn topic_in(
     report: &mut Report,
 ) -> Option<(Access, String)> {
     let (access, topic) = match rest.split_once([' ', '\t']) {
+        // The default of Mosquitto.
         None => (Some(Access::ReadWrite), rest),
         Some((access, topic)) => (
             match access {

@@ -91,6 +91,7 @@ fn run(
         is_changed = event::poll(LOOK_EVERY)?;
         if is_changed {
             match event::read()? {
+                // Some terminals also report that a key is released.
                 Event::Key(key) if key.kind == KeyEventKind::Press => match state.press(key) {
                     AfterKey::Quit => return Ok(()),
                     AfterKey::Ask => drop(ask.send(state.wanted.clone())),
