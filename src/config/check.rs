@@ -15,7 +15,7 @@ use std::{
 use toml::Table;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, HttpConfig, MqttConfig};
+use super::{Config, HttpConfig, MqttConfig, problem::Problem};
 use crate::{
     auth::SCRAM_ITERATIONS,
     limits::{HISTORY_PER_CLIENT_LARGEST, TOPIC_LEVELS_LARGEST},
@@ -64,25 +64,6 @@ const MAY_BE_ZERO: &[&str] = &[
 
 /// The largest MQTT Control Packet: a fixed header of 5 bytes and the largest Remaining Length.
 const PACKET_BYTES_LARGEST: u64 = 5 + 268_435_455;
-
-/// A value, or a combination of values, that is invalid.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Problem {
-    /// Keys at fault. The first of them that was given is where the mistake is reported.
-    pub(super) keys: Vec<String>,
-    pub(super) what: String,
-    pub(super) remedy: String,
-}
-
-impl Problem {
-    fn new(keys: &[&str], what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            keys: keys.iter().map(|&key| key.into()).collect(),
-            what: what.into(),
-            remedy: remedy.into(),
-        }
-    }
-}
 
 /// Returns the first problem of `config`; `table` is the same configuration as a table.
 pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! `[cluster]`: the check of its options, and what the broker takes of them.
 
-use super::{Config, check::Problem};
+use super::{Config, problem::Problem};
 use crate::cluster::joining::ClusterSettings;
 pub use crate::cluster::options::{ClusterOptionError, ClusterOptions};
 

@@ -16,8 +16,8 @@ use toml::{
 };
 
 use super::{
-    BridgeConfig, Config, ConfigError, ListenerConfig, Place, WebhookConfig,
-    check::{Problem, check},
+    BridgeConfig, Config, ConfigError, ListenerConfig, Place, WebhookConfig, check::check,
+    problem::Problem,
 };
 
 /// Prefix of all environment variables that this program reads.

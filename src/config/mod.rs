@@ -16,6 +16,7 @@ mod http;
 mod listeners;
 mod load;
 mod otlp;
+mod problem;
 mod shown;
 mod sources;
 mod webhooks;

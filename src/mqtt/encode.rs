@@ -7,14 +7,13 @@
 
 mod properties;
 mod publish;
-mod sink;
 
 pub(super) use publish::PACKET_BYTES_MAX;
 pub use publish::{PublishAs, TopicAlias, encode_publish, encode_publish_with, publish_size};
-pub(super) use sink::{ByteCount, Sink};
 
 use properties::{Details, WriteProperties};
 
+use super::sink::{ByteCount, Sink};
 use super::wire::{PacketType, VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger};
 use super::{
     Ack, Auth, ConnAck, Connect, Disconnect, EncodeError, LastWill, Packet, ProtocolVersion,

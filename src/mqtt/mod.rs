@@ -14,6 +14,7 @@ mod properties;
 mod publication;
 mod reason;
 mod receipt;
+mod sink;
 mod time;
 mod topic;
 mod version;

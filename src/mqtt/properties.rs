@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::encode::{ByteCount, Sink};
+use super::sink::{ByteCount, Sink};
 use super::wire::{Reader, identifier};
 use super::{DecodeError, EncodeError};
 

@@ -6,8 +6,10 @@
 use super::{
     EncodeError, Message, PacketId, ProtocolVersion, Publication, PublishAs, PublishFlags,
     PublishProperties, QoS, Timestamp, TopicError, UserPropertiesBuf,
-    encode::{ByteCount, PACKET_BYTES_MAX, Sink},
-    is_of_the_broker, publish_size, validate_topic,
+    encode::PACKET_BYTES_MAX,
+    is_of_the_broker, publish_size,
+    sink::{ByteCount, Sink},
+    validate_topic,
 };
 
 /// A message that an application publishes: with QoS 0, not retained and without properties, unless

@@ -79,6 +79,17 @@ fn uses(code: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
+/// The paths in code that begin with `crate`, `self` or `super`, up to generic arguments.
+fn paths_in(code: &str) -> impl Iterator<Item = String> {
+    let in_path = |c: char| c.is_alphanumeric() || "_:".contains(c);
+    let all = code.split(move |c: char| !in_path(c));
+    let ours = all.filter(|path| {
+        let first = path.split_once("::").map(|(first, _)| first);
+        first.is_some_and(|first| ["crate", "self", "super"].contains(&first))
+    });
+    ours.map(|path| path.trim_end_matches(':').to_owned())
+}
+
 impl Files {
     fn of(sources: &[Source]) -> Self {
         let mut files = Self { by_path: BTreeMap::new(), re_exports: BTreeMap::new() };
@@ -132,10 +143,7 @@ fn arrows(sources: &[Source], files: &Files) -> BTreeMap<String, BTreeSet<String
         let code = source.shipped();
         let mut paths = Vec::new();
         uses(code).for_each(|(_, tree)| flatten(tree, "", &mut paths));
-        for (at, _) in code.match_indices("crate::") {
-            let path = code[at..].split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
-            paths.extend(path.take(1).map(|path| path.trim_end_matches(':').to_owned()));
-        }
+        paths.extend(paths_in(code));
         let targets = paths.iter().filter_map(|path| absolute(path, &module));
         let targets: BTreeSet<String> = targets
             .filter_map(|path| files.module_of(&path).map(str::to_owned))

@@ -5,6 +5,7 @@
 //! holder; this module puts them together. A login needs no password hash and asks nobody, unless the
 //! token names a key that is not known yet.
 
+mod check;
 mod claims;
 mod jwks;
 mod keys;

@@ -120,28 +120,6 @@ impl JwtConfig {
         !(self.keys.is_empty() && self.secrets.is_empty() && self.jwks.is_empty())
     }
 
-    /// Checks the options, without the files that they name.
-    ///
-    /// # Errors
-    /// The first option that is invalid.
-    pub fn check(&self) -> Result<(), JwtError> {
-        if !self.is_used() {
-            return Ok(());
-        }
-        let algorithms = self.algorithms()?;
-        let has_hmac = algorithms.iter().any(|one| is_hmac(*one));
-        let has_others = algorithms.iter().any(|one| !is_hmac(*one));
-        // An unused secret is a mistake: the operator believes that its tokens are accepted.
-        if !self.secrets.is_empty() && !has_hmac {
-            return Err(JwtError::of("secrets", "no algorithm uses them; add \"HS256\""));
-        }
-        if !self.keys.is_empty() && !has_others {
-            return Err(JwtError::of("keys", "no algorithm uses them; add \"ES256\" or \"RS256\""));
-        }
-        super::jwks::check_place(self)?;
-        super::claims::ClaimRules::new(self).map(drop)
-    }
-
     /// Returns the algorithms that are accepted, at least one.
     pub(super) fn algorithms(&self) -> Result<Vec<Algorithm>, JwtError> {
         let parse = |name: &String| {

@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::Problem;
 use crate::{
     bridge::{BRIDGES_MAX, BridgeError},
-    config::{Config, webhooks::Fault},
+    config::{Config, problem::Problem, webhooks::Fault},
 };
 
 pub(super) fn check(config: &Config) -> Result<(), Problem> {

@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::Problem;
 use crate::{
     auth::{HttpAuthError, JwtError, PostgresError},
-    config::Config,
+    config::{Config, problem::Problem},
 };
 
 pub(super) fn check(config: &Config) -> Result<(), Problem> {

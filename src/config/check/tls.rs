@@ -2,9 +2,8 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path};
 
-use super::Problem;
 use crate::{
-    config::{Config, ListenerConfig},
+    config::{Config, ListenerConfig, problem::Problem},
     net::tls::ClientAuth,
 };
 

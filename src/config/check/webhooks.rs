@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::Problem;
 use crate::{
-    config::{Config, webhooks::Fault},
+    config::{Config, problem::Problem, webhooks::Fault},
     webhooks::{WebhookError, WebhookSecret},
 };
 

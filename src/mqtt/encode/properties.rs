@@ -2,10 +2,10 @@
 //!
 //! Does not know the packet; called by `encode`, and for stored messages.
 
-use super::{ByteCount, Sink};
 use crate::mqtt::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
     EncodeError, PublishProperties, SubscribeProperties, UserProperties, WillProperties,
+    sink::{ByteCount, Sink},
     wire::identifier,
 };
 

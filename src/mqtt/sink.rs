@@ -2,13 +2,13 @@
 //!
 //! Knows the data representation of section 1.5 but no packets.
 
-use crate::mqtt::{
+use super::{
     EncodeError,
     wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier},
 };
 
 /// Takes values and writes them in the data representation of section 1.5.
-pub(in crate::mqtt) trait Sink {
+pub(super) trait Sink {
     /// Writes raw bytes.
     fn put(&mut self, bytes: &[u8]);
 
@@ -62,7 +62,7 @@ impl Sink for Vec<u8> {
 
 /// Counts bytes without storing them.
 #[derive(Default)]
-pub(in crate::mqtt) struct ByteCount {
+pub(super) struct ByteCount {
     bytes: usize,
 }
 
