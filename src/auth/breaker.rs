@@ -46,9 +46,9 @@ struct State {
 pub(super) enum CallOutcome {
     /// The service works.
     Good,
-    /// It has failed, perhaps for this login alone.
+    /// The service has failed, perhaps for this login alone.
     Failed,
-    /// It cannot be reached, by anybody.
+    /// The service cannot be reached, so no login can be checked.
     Unreachable,
 }
 

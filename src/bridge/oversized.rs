@@ -1,7 +1,7 @@
 //! A message of the other broker that is larger than this broker takes: it is skipped, so that it does
 //! not come again and again.
 //!
-//! An other broker of MQTT 5.0 is told the Maximum Packet Size and sends no such message.
+//! If it speaks MQTT 5.0, it knows the Maximum Packet Size of this broker, and sends no such message.
 
 use crate::mqtt::{PacketId, QoS};
 

@@ -208,13 +208,45 @@ impl StandingCheck {
     }
 }
 
-/// A long answer of lines, made in portions while the caller reads.
-pub(super) struct LongAnswer {
+/// Checks whether the caller of a call that takes long may go on with it.
+pub(super) struct CallerCheck {
     api: Api,
     caller: HttpCaller,
     standing: StandingCheck,
-    /// Whether the caller needs the permission to administer for each portion.
+    /// Whether the call needs the permission to administer all the time.
     is_for_administrator: bool,
+}
+
+impl CallerCheck {
+    /// Creates the check of a caller that has just been admitted.
+    fn of(api: &Api, caller: &HttpCaller) -> Self {
+        let (api, caller, standing) = (api.clone(), caller.clone(), StandingCheck::of(caller));
+        Self { api, caller, standing, is_for_administrator: false }
+    }
+
+    /// Creates the check of a caller that must be allowed to administer, too.
+    pub(super) fn of_administrator(api: &Api, caller: &HttpCaller) -> Self {
+        Self { is_for_administrator: true, ..Self::of(api, caller) }
+    }
+
+    /// Checks that the call may go on.
+    ///
+    /// # Errors
+    /// The caller has lost its login or its permission.
+    pub(super) fn check(&mut self) -> Result<(), ApiError> {
+        if !self.standing.is_logged_in(&self.api, &self.caller) {
+            return Err(ApiError::unauthenticated());
+        }
+        match self.is_for_administrator && !self.caller.may(&self.api, "", Action::Administer) {
+            true => Err(ApiError::forbidden_to_administer()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A long answer of lines, made in portions while the caller reads.
+pub(super) struct LongAnswer {
+    caller: CallerCheck,
     /// The error that the last line says.
     refused: Option<ApiError>,
 }
@@ -225,17 +257,16 @@ type AnswerPortion = Result<Bytes, ApiError>;
 impl LongAnswer {
     /// Creates the answer to a caller that may have it now.
     pub(super) fn to(api: &Api, caller: &HttpCaller) -> Self {
-        let (api, caller, standing) = (api.clone(), caller.clone(), StandingCheck::of(caller));
-        Self { api, caller, standing, is_for_administrator: false, refused: None }
+        Self { caller: CallerCheck::of(api, caller), refused: None }
     }
 
     /// Creates the answer to an administrator, which also ends when the caller may not administer any more.
     pub(super) fn to_administrator(api: &Api, caller: &HttpCaller) -> Self {
-        Self { is_for_administrator: true, ..Self::to(api, caller) }
+        Self { caller: CallerCheck::of_administrator(api, caller), refused: None }
     }
 
-    /// Returns the portions until the caller loses its login or its permission. Then the last line is an error, and
-    /// the connection is cut, so that nobody takes the answer for complete.
+    /// Returns the portions until one cannot be made, or the caller loses its login or its permission. Then the last
+    /// line is an error, and the connection is cut, so that nobody takes the answer for complete.
     pub(super) fn of(
         self,
         portions: impl Stream<Item = AnswerPortion> + 'static,
@@ -255,23 +286,13 @@ impl LongAnswer {
             return Some(Err(error));
         }
         // Before a portion, because making it may change clients.
-        if let Err(error) = self.check() {
+        if let Err(error) = self.caller.check() {
             return Some(Ok(self.refuse(error)));
         }
         let portion = portions.next().await?;
         // And after it: the caller may have lost its login while the broker made the portion.
-        Some(self.check().map_or_else(|error| Ok(self.refuse(error)), |()| portion))
-    }
-
-    /// Checks that the caller may have the next portion.
-    fn check(&mut self) -> Result<(), ApiError> {
-        if !self.standing.is_logged_in(&self.api, &self.caller) {
-            return Err(ApiError::unauthenticated());
-        }
-        match self.is_for_administrator && !self.caller.may(&self.api, "", Action::Administer) {
-            true => Err(ApiError::forbidden_to_administer()),
-            false => Ok(()),
-        }
+        let portion = self.caller.check().and(portion);
+        Some(Ok(portion.unwrap_or_else(|error| self.refuse(error))))
     }
 
     /// Returns the last line.

@@ -12,14 +12,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use actix_http::Request;
+use actix_http::{Payload, Request};
 use actix_web::{
     App, Error,
     body::{BoxBody, MessageBody},
     dev::{Service, ServiceResponse},
     test::{TestRequest, init_service},
+    web::Bytes,
 };
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
 use hearthmq::{
     Broker,
     auth::{
@@ -28,7 +30,7 @@ use hearthmq::{
         JwtConfig, Standing,
     },
     broker::Builder,
-    control::{ExistingUsers, ImportUsers, NewUser, UserAccounts as _},
+    control::{ExistingUsers, ImportUsers, ListUsers, NewUser, UserAccounts as _},
 };
 use hearthmq_test::http::basic;
 use serde_json::{Value, json};
@@ -273,6 +275,47 @@ async fn an_export_ends_when_its_caller_loses_its_account_or_its_permission() {
         };
         take_away(&doors);
         export.expect_refusal(code).await;
+    }
+}
+
+#[actix_rt::test]
+async fn an_import_ends_when_its_caller_loses_its_account_or_its_permission() {
+    const PART: usize = 2 * ImportUsers::USERS_MAX;
+    let ops = basic("ops:any");
+    for (take_away, code) in [
+        (Doors::remove_account as fn(&Doors), "unauthenticated"),
+        (Doors::deny as fn(&Doors), "forbidden"),
+    ] {
+        let (broker, doors) = with_accounts(0).await;
+        let rest = rest(&broker).await;
+        let mut request = TestRequest::post().uri("/api/v1/users/import");
+        request = request.peer_addr("127.0.0.1:40000".parse().unwrap());
+        request = request.insert_header(("Host", "localhost"));
+        let mut request = request.insert_header(("Authorization", &*ops)).to_request();
+        // The caller loses it after the first of two parts of the body.
+        let parts = stream::iter([0, PART]).map(move |first| {
+            if first > 0 {
+                take_away(&doors);
+            }
+            let line = |number| format!("{{\"name\":\"car-{number:04}\"}}\n");
+            Ok(Bytes::from((first..first + PART).map(line).collect::<String>()))
+        });
+        *request.payload() = Payload::Stream { payload: Box::pin(parts) };
+        let response = rest.call(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = Box::pin(response.into_body());
+        let text = Answered { status: 200, cookie: String::new(), body }.text().await;
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (sums, results) = lines.split_last().unwrap();
+        assert!(sums["ended"].is_string(), "{sums}");
+        let created = results.iter().filter(|result| result["result"] == "created").count();
+        let refused = results.iter().filter(|result| result["code"] == code).count();
+        assert_eq!((created, refused), (PART, ImportUsers::USERS_MAX), "{sums}");
+        assert_eq!(results.len(), created + refused, "no line after these was read");
+        let mut behind = ListUsers::new(10);
+        behind.after = Some(format!("car-{:04}", PART - 2));
+        assert_eq!(broker.list_users(behind).await.unwrap().len(), 1);
     }
 }
 

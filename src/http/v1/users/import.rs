@@ -21,6 +21,7 @@ use super::{
             admission::CallEffect,
             calls::{Answer, answer},
             failures::{Administration, Caller, Change, Fails, NoUsers, Parameters},
+            live::CallerCheck,
         },
         LIST_TIMEOUTS,
         rules::administrator,
@@ -65,16 +66,20 @@ enum LineError {
     Secrets,
     /// Groups or attributes are too many or too long, or two passwords are given.
     Properties,
+    /// The caller had lost its login before.
+    LoggedOut,
+    /// The caller had lost the permission to administer before.
+    Forbidden,
 }
 
 impl LineError {
     /// Returns the code and the sentence for the caller.
     fn text(self) -> (&'static str, String) {
+        let of = |error: &ApiError| (error.code(), error.to_string());
         match self {
-            Self::Users(error) => {
-                let error = ApiError::from(error);
-                (error.code(), error.to_string())
-            }
+            Self::Users(error) => of(&error.into()),
+            Self::LoggedOut => of(&ApiError::unauthenticated()),
+            Self::Forbidden => of(&ApiError::forbidden_to_administer()),
             Self::NotAnAccount => (
                 "invalid_body",
                 "The line is not a JSON object with the members of an account.".into(),
@@ -147,6 +152,7 @@ struct Import {
     api: Data<Api>,
     _place: ImportPlace,
     existing: ExistingUsers,
+    check: CallerCheck,
     caller: IpAddr,
     outcomes: Vec<LineOutcome>,
     replaced: Vec<String>,
@@ -192,6 +198,7 @@ pub(in crate::http::v1) async fn import_users(
             _place: ImportPlace::take(&api)?,
             api: Data::clone(&api),
             existing: existing.unwrap_or_default(),
+            check: CallerCheck::of_administrator(&api, &caller),
             caller: caller.peer.ip(),
             outcomes: Vec::new(),
             replaced: Vec::new(),
@@ -232,6 +239,9 @@ impl Import {
             while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
                 let line = rest.split_to(at + 1);
                 self.take(&line[..at], &mut batch).await;
+                if self.summary.ended.is_some() {
+                    return;
+                }
             }
             // Only the incomplete line is left here, and it may not grow without a bound.
             if rest.len() > LINE_BYTES_MAX {
@@ -270,6 +280,10 @@ impl Import {
     }
 
     async fn flush(&mut self, batch: &mut Vec<(usize, NewUser)>) {
+        // For each batch: an administrator that was removed meanwhile must not make accounts.
+        if let Err(error) = self.check.check() {
+            return self.refuse(batch, &error);
+        }
         let (places, users): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let names: Vec<_> = match self.existing {
             ExistingUsers::Replace => users.iter().map(|user| user.name.clone()).collect(),
@@ -293,6 +307,19 @@ impl Import {
                 self.outcomes[*at] = outcome;
             }
         }
+    }
+
+    /// Ends the import at a batch that its caller may not import any more.
+    fn refuse(&mut self, batch: &mut Vec<(usize, NewUser)>, error: &ApiError) {
+        let (why, outcome) = match *error == ApiError::unauthenticated() {
+            true => ("the caller has lost its login", LineError::LoggedOut),
+            false => ("the caller may not administer any more", LineError::Forbidden),
+        };
+        for (at, _) in batch.drain(..) {
+            self.outcomes[at] = LineOutcome::Failed(outcome);
+        }
+        // The first cause counts: the body may have ended early before.
+        self.summary.ended.get_or_insert(why);
     }
 
     /// Checks the sessions of accounts that were replaced, and counts.
