@@ -25,6 +25,8 @@ mod requesting;
 mod selector;
 mod settings;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod traces;
 mod users;
@@ -37,6 +39,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
+#[cfg(feature = "cluster")]
+pub(crate) use self::selector::PlaceElsewhere;
 pub use self::{
     access::{
         AccessChanged, AccessControl, AccessError, ApiToken, AuditEntry, Ban, BanSubject,
@@ -99,7 +103,7 @@ pub use self::{
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
-        CountClients, DroppedMessages, ListClients, Losing, OnlineState, TlsFacts,
+        CountClients, DroppedMessages, ListClients, Losing, MissingNode, OnlineState, TlsFacts,
     },
     whole::Control,
 };
@@ -339,6 +343,12 @@ pub trait LiveClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
+    /// Returns whether a question about a client goes to another node, so that its answer may take longer than those
+    /// of this node.
+    fn is_elsewhere(&self, _client_id: &str) -> bool {
+        false
+    }
+
     /// Ends the connection of a client.
     async fn kick(&self, _request: Kick) -> Result<Kicked, ControlError> {
         Err(ControlError::Unavailable)
@@ -434,62 +444,5 @@ pub trait Redirects: Send + Sync + 'static {
     /// Returns the server that new clients are redirected to; `None` if they are accepted.
     fn drained_to(&self) -> Option<Redirection> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn asterisks_stand_for_any_text() {
-        let matches =
-            |pattern: &str, text: &str| ClientPattern::new(pattern).unwrap().matches(text);
-        for (pattern, text) in [
-            ("*", ""),
-            ("*", "a"),
-            ("**", "a"),
-            ("a", "a"),
-            ("a*", "a"),
-            ("a*", "abc"),
-            ("*a", "bca"),
-            ("a*a", "aa"),
-            ("a*b*c", "a-b-b-c"),
-            ("*b*", "abc"),
-            ("a?", "a?"),
-            ("", ""),
-        ] {
-            assert!(matches(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in [
-            ("", "a"),
-            ("a", "A"),
-            ("a*a", "a"),
-            ("a*b*c", "a-c"),
-            ("*b*", "ac"),
-            ("a?", "ab"),
-            ("a*b*b", "ab"),
-        ] {
-            assert!(!matches(pattern, text), "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn asterisks_in_a_row_are_one() {
-        assert_eq!(ClientPattern::new("a***b**"), ClientPattern::new("a*b*"));
-        assert!(ClientPattern::new(&"*".repeat(100_000)).unwrap().is_everybody());
-        assert!(!ClientPattern::new("").unwrap().is_everybody());
-    }
-
-    #[test]
-    fn a_pattern_that_no_client_needs_is_refused() {
-        let longest = "x".repeat(65_535);
-        assert!(ClientPattern::new(&longest).unwrap().matches(&longest));
-        let with_asterisks =
-            format!("{longest}{}", "*a".repeat(16)).replacen(&"x".repeat(16), "", 1);
-        assert!(ClientPattern::new(&with_asterisks).is_ok());
-        for pattern in [format!("{longest}x"), format!("*x{longest}"), "*a".repeat(17)] {
-            assert_eq!(ClientPattern::new(&pattern), Err(ClientPatternError));
-        }
     }
 }

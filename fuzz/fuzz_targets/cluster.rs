@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 
 use hearthmq::internals::cluster::{
+    asking::form::{ClientsQuestion, ClientsReply},
     forwards::Forward,
     lanes::{LaneAnswer, LaneItem, Mail, MailBatch},
     lease::Lease,
@@ -36,4 +37,6 @@ fuzz_target!(|bytes: &[u8]| {
     read::<Forward>(bytes);
     read::<NodeQuestion>(bytes);
     read::<QuestionReply>(bytes);
+    read::<ClientsQuestion>(bytes);
+    read::<ClientsReply>(bytes);
 });

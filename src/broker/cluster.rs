@@ -1,5 +1,6 @@
 //! The broker as a member of a cluster: it begins, leaves, and says what it knows.
 
+mod asking;
 mod handover;
 mod owning;
 
@@ -7,7 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 
-use self::owning::{NodeOwnership, SessionsOfBroker};
+pub(super) use self::asking::NodeList;
+use self::{
+    asking::AnswersOfBroker,
+    owning::{NodeOwnership, SessionsOfBroker},
+};
 use super::{Broker, Running, StartError};
 use crate::{
     cluster::{
@@ -67,7 +72,8 @@ impl Broker {
         };
         let end_of_mail = mail.start(inbox, host).map_err(StartError::ClusterThread)?;
         let sessions = Arc::new(SessionsOfBroker::new(core, registries));
-        let member = ClusterMember::start(settings, (mail, end_of_mail), sessions);
+        let answers = Arc::new(AnswersOfBroker(Arc::downgrade(&self.running)));
+        let member = ClusterMember::start(settings, (mail, end_of_mail), (sessions, answers));
         let member = member.map_err(StartError::ClusterThread)?;
         core.set_ownership(Arc::new(NodeOwnership(member.ownership().clone())));
         cluster.member.store(Some(Arc::new(member)));

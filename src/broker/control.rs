@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use actix::MailboxError;
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
 
-use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining, listening};
+use super::{
+    ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining, here::WALKS_MAX, listening,
+};
 use crate::{
-    actors::{OfUser, QueryOnlineMany, SetKeepAliveMany, WhileAwaited},
+    actors::{OfUser, WhileAwaited},
     control::{
-        ChangeSettings, ChangeSubscriptions, Clients, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
+        ChangeSettings, ChangeSubscriptions, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
         HeardMessages, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
         ListSettings, ListenTo, LiveClients, OnlineState, PublishRequest, Published, Publishing,
         QueryOverride, QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects,
@@ -21,8 +22,6 @@ use crate::{
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
 pub(super) const QUESTIONS_MAX: usize = 16 * 1024;
-/// Maximum number of walks along all clients under way at the same time.
-const WALKS_MAX: usize = 4;
 /// Maximum number of published messages whose deliveries are waited for at the same time.
 const WAITS_MAX: usize = 1_000;
 
@@ -40,28 +39,6 @@ impl Broker {
             MailboxError::Timeout => ControlError::Timeout,
         })
     }
-
-    /// Returns a place among the walks under way, if this request needs one.
-    fn walking(&self, request: &Redirect) -> Result<Option<CallUnderWay<'_>>, ControlError> {
-        match request.clients {
-            Clients::One(_) => Ok(None),
-            Clients::Matching(_) => {
-                CallUnderWay::new(&self.running.under_way.walks, WALKS_MAX).map(Some)
-            }
-        }
-    }
-
-    async fn redirect_at_homes(&self, request: Redirect) -> Result<usize, ControlError> {
-        let homes: Vec<_> = match &request.clients {
-            Clients::One(client_id) => vec![self.registry(client_id)],
-            Clients::Matching(_) => self.running.registries.clone(),
-        };
-        let asked = homes.into_iter().map(|registry| {
-            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
-            self.ask(redirected)
-        });
-        Ok(try_join_all(asked).await?.into_iter().sum())
-    }
 }
 
 #[async_trait]
@@ -77,26 +54,53 @@ impl LiveClients for Broker {
         &self,
         request: SetKeepAlive,
     ) -> Result<KeepAliveChanged, ControlError> {
-        let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.set_keep_alive_anywhere(&asker, request).await;
+        }
+        self.set_keep_alive_here(request).await
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
-        self.online(client_id).await
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.online_anywhere(&asker, client_id).await;
+        }
+        self.online_here(client_id).await
+    }
+
+    #[cfg(feature = "cluster")]
+    fn is_elsewhere(&self, client_id: &str) -> bool {
+        self.asker().ok().flatten().is_some_and(|asker| !asker.holds(client_id))
     }
 
     async fn kick(&self, request: Kick) -> Result<Kicked, ControlError> {
-        let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.kick_anywhere(&asker, request).await;
+        }
+        self.kick_here(request).await
+    }
+
+    async fn kick_each(&self, requests: Vec<Kick>) -> Vec<Result<Kicked, ControlError>> {
+        #[cfg(feature = "cluster")]
+        match self.asker() {
+            Ok(None) => {}
+            Ok(Some(asker)) => return self.kick_each_anywhere(&asker, requests).await,
+            Err(error) => return requests.into_iter().map(|_| Err(error)).collect(),
+        }
+        self.kick_each_here(requests).await
     }
 
     async fn select_clients(
         &self,
         request: SelectClients,
     ) -> Result<SelectedClients, ControlError> {
-        let registry = self.running.registries.get(usize::from(request.from.shard));
-        let Some(registry) = registry else { return Ok(SelectedClients::default()) };
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.select_anywhere(&asker, request).await;
+        }
+        self.select_here(request).await
     }
 
     async fn change_subscriptions(
@@ -135,17 +139,26 @@ impl LiveClients for Broker {
         &self,
         client_ids: Vec<String>,
     ) -> Vec<Result<OnlineState, ControlError>> {
-        let message = |client_ids| QueryOnlineMany { client_ids };
-        self.ask_homes(client_ids, String::as_str, message).await
+        #[cfg(feature = "cluster")]
+        match self.asker() {
+            Ok(None) => {}
+            Ok(Some(asker)) => return self.each_online_anywhere(&asker, client_ids).await,
+            Err(error) => return client_ids.into_iter().map(|_| Err(error)).collect(),
+        }
+        self.each_online_here(client_ids).await
     }
 
     async fn set_each_keep_alive(
         &self,
         requests: Vec<SetKeepAlive>,
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
-        let message = |requests| SetKeepAliveMany { requests };
-        let answers = self.ask_homes(requests, |request| &request.client_id, message);
-        answers.await.into_iter().map(|answer| answer?).collect()
+        #[cfg(feature = "cluster")]
+        match self.asker() {
+            Ok(None) => {}
+            Ok(Some(asker)) => return self.set_each_keep_alive_anywhere(&asker, requests).await,
+            Err(error) => return requests.into_iter().map(|_| Err(error)).collect(),
+        }
+        self.set_each_keep_alive_here(requests).await
     }
 }
 
@@ -153,13 +166,17 @@ impl LiveClients for Broker {
 impl Redirects for Broker {
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
         let _walking = self.walking(&request)?;
-        self.redirect_at_homes(request).await
+        #[cfg(feature = "cluster")]
+        if let (crate::control::Clients::One(_), Some(asker)) = (&request.clients, self.asker()?) {
+            return self.redirect_anywhere(&asker, request).await;
+        }
+        self.redirect_here(request).await
     }
 
     async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
         let _walking = self.walking(&request)?; // first, so that no client is refused in vain
         let draining = Draining::begin(&self.running, &request.to)?;
-        let redirected = self.redirect_at_homes(request).await?;
+        let redirected = self.redirect_here(request).await?;
         draining.stay();
         self.store_drain().await;
         Ok(redirected)

@@ -16,6 +16,7 @@ mod control;
 mod draining;
 mod error;
 mod follow;
+mod here;
 #[cfg(feature = "http")]
 mod http;
 mod listening;
@@ -67,12 +68,12 @@ pub use self::{
     error::{Error, PublishError, StartError},
 };
 use crate::{
-    actors::{PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown},
+    actors::{PublishMessage, Quiesce, Registry, Retire, Shutdown},
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        ChangeSettings, ClientSession, Clients, ControlError, KeepAliveChanged, Kick, KickOptions,
-        Kicked, LiveClients, Redirect, Redirection, Redirects, SetKeepAlive, SettingsChange,
-        SettingsChanged, SettingsOfClients,
+        ChangeSettings, ClientSession, ClientViews, Clients, ControlError, KeepAliveChanged, Kick,
+        KickOptions, Kicked, LiveClients, Redirect, Redirection, Redirects, SetKeepAlive,
+        SettingsChange, SettingsChanged, SettingsOfClients,
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
@@ -192,8 +193,8 @@ impl Broker {
     }
 
     /// Returns the registry actor of the shard to which this client identifier belongs, for
-    /// applications that use actix messages: it takes [`SetKeepAlive`], [`QueryOnline`] and
-    /// [`Kick`].
+    /// applications that use actix messages: it takes [`SetKeepAlive`], [`Kick`] and
+    /// [`QueryOnline`](crate::actors::QueryOnline), about clients of this node alone.
     ///
     /// # Panics
     /// Never: a started broker has shards.
@@ -220,8 +221,7 @@ impl Broker {
     /// # Errors
     /// The broker cannot answer.
     pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
-        let question = QueryOnline::new(client_id);
-        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
+        LiveClients::query_online(self, client_id).await
     }
 
     /// Returns the state of a client's session; `None` if there is no session.
@@ -229,8 +229,7 @@ impl Broker {
     /// # Errors
     /// The broker cannot answer.
     pub async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
-        let question = QueryClient::new(client_id);
-        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
+        ClientViews::client(self, client_id).await
     }
 
     /// Ends a client's connection as the options say. With [`KickOptions::default`] the session and

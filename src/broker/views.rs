@@ -1,4 +1,4 @@
-//! Lists of clients: the pages of all shards, merged in the order of the Client Identifiers.
+//! Lists of clients: the pages of all shards and nodes, merged in the order of the Client Identifiers.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,14 +6,18 @@ use actix::Addr;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 
+#[cfg(feature = "cluster")]
+use super::cluster::NodeList;
 use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay};
+#[cfg(feature = "cluster")]
+use crate::control::MemberState;
 use crate::{
     actors::Registry,
     control::{
         BusyClient, ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary,
         ClientViews, ControlError, CountClients, FindBusiest, FindReceivers, KeepAliveAdvicePage,
         ListClients, ListHistory, ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions,
-        NodeView, PastConnection, QueuePage, ReceiverPage, RetainedPage, RetainedView,
+        MissingNode, NodeView, PastConnection, QueuePage, ReceiverPage, RetainedPage, RetainedView,
         SubscriptionPage,
     },
 };
@@ -23,77 +27,134 @@ pub(super) const LISTS_MAX: usize = 32;
 /// Bytes of texts in one page; the last client may exceed it.
 const BYTES_PER_PAGE: usize = 8 * 1024 * 1024;
 
-/// The clients of one shard that were read and are not in a page yet.
-struct ShardList {
-    registry: Addr<Registry>,
+/// The clients of one shard, or of another node, that were read and are not in a page yet.
+struct PartialList {
+    place: ListPlace,
     read: VecDeque<ClientSummary>,
     after: Option<Arc<str>>,
     is_over: bool,
 }
 
-impl ShardList {
-    /// Reads on, if nothing is left of what was read.
+enum ListPlace {
+    Shard(Addr<Registry>),
+    #[cfg(feature = "cluster")]
+    Node(NodeList),
+}
+
+impl PartialList {
+    fn new(place: ListPlace, request: &ListClients) -> Self {
+        Self { place, read: VecDeque::new(), after: request.after.clone(), is_over: false }
+    }
+
+    /// Reads on, if nothing is left of what was read. Returns the node that has not answered, whose list ends here.
     async fn read_on(
         &mut self,
         broker: &Broker,
         request: &ListClients,
         limit: usize,
-    ) -> Result<(), ControlError> {
+    ) -> Result<Option<MissingNode>, ControlError> {
         // A page may be empty although more follows: the
         // shard examines a bounded number of clients.
         while self.read.is_empty() && !self.is_over {
-            let request = ListClients { after: self.after.clone(), limit, ..request.clone() };
-            let page = broker.ask(self.registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
-            self.read = page.clients.into();
-            self.is_over = page.next.is_none();
-            self.after = page.next;
+            let after = self.after.clone();
+            let (clients, next) = match &self.place {
+                ListPlace::Shard(registry) => {
+                    let request = ListClients { after, limit, ..request.clone() };
+                    let page = broker.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
+                    (page.clients, page.next)
+                }
+                #[cfg(feature = "cluster")]
+                ListPlace::Node(list) => {
+                    let rules = &*broker.running.core.authorizer;
+                    let Ok(page) = list.page(request, (after, limit), rules).await else {
+                        self.is_over = true;
+                        return Ok(Some(MissingNode::new(list.name(), MemberState::Serving)));
+                    };
+                    page
+                }
+            };
+            self.read = clients.into();
+            self.is_over = next.is_none();
+            self.after = next;
         }
-        Ok(())
+        Ok(None)
     }
 }
 
 impl Broker {
     /// Returns a page of the list of clients: connected ones, and sessions of absent ones, ordered by
-    /// the bytes of the Client Identifier. Dropping the future stops the search.
+    /// the bytes of the Client Identifier. In a cluster it has the clients of all nodes that answer, and names the others.
+    /// Dropping the future stops the search.
     ///
     /// # Errors
     /// The broker cannot answer, or too many lists are under way already.
     pub async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {
+        let lists = self.lists_here(&request);
+        #[cfg(not(feature = "cluster"))]
+        let mut missing = Vec::new();
+        #[cfg(feature = "cluster")]
+        let (lists, mut missing) = {
+            let (elsewhere, missing) = self.lists_elsewhere()?;
+            let nodes = elsewhere.into_iter().map(ListPlace::Node);
+            let nodes = nodes.map(|place| PartialList::new(place, &request));
+            (lists.into_iter().chain(nodes).collect::<Vec<_>>(), missing)
+        };
+        let mut page = self.merge(request, lists, &mut missing).await?;
+        page.missing = missing;
+        Ok(page)
+    }
+
+    /// Does the same for the clients of this broker alone.
+    #[cfg(feature = "cluster")]
+    pub(super) async fn list_here(&self, request: ListClients) -> Result<ClientPage, ControlError> {
+        let lists = self.lists_here(&request);
+        self.merge(request, lists, &mut Vec::new()).await
+    }
+
+    fn lists_here(&self, request: &ListClients) -> Vec<PartialList> {
+        let shards = self.running.registries.iter().cloned().map(ListPlace::Shard);
+        shards.map(|place| PartialList::new(place, request)).collect()
+    }
+
+    /// Merges lists to a page, and notes the nodes that have not answered.
+    async fn merge(
+        &self,
+        request: ListClients,
+        mut lists: Vec<PartialList>,
+        missing: &mut Vec<MissingNode>,
+    ) -> Result<ClientPage, ControlError> {
         let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
-        let registries = &self.running.registries;
-        let mut shards: Vec<ShardList> = registries
-            .iter()
-            .map(|registry| ShardList {
-                registry: registry.clone(),
-                read: VecDeque::new(),
-                after: request.after.clone(),
-                is_over: false,
-            })
-            .collect();
         let limit = request.limit.max(1);
-        let (mut clients, mut bytes) = (Vec::new(), 0);
+        let (mut clients, mut bytes) = (Vec::<ClientSummary>::new(), 0);
         loop {
             // One more than the page has, to know whether another page follows.
-            let missing = (limit + 1).saturating_sub(clients.len());
-            let portion = portion_of(missing, shards.len());
-            // All shards need a head before the smallest one can be chosen.
-            let read = shards.iter_mut().map(|shard| shard.read_on(self, &request, portion));
+            let missed = (limit + 1).saturating_sub(clients.len());
+            let portion = portion_of(missed, lists.len());
+            // All lists need a head before the smallest one can be chosen.
+            let read = lists.iter_mut().map(|list| list.read_on(self, &request, portion));
             for outcome in join_all(read).await {
-                outcome?;
+                missing.extend(outcome?);
             }
-            let heads = shards.iter_mut().filter(|shard| !shard.read.is_empty());
+            let heads = lists.iter_mut().filter(|list| !list.read.is_empty());
             let first = heads.min_by(|a, b| head(a).cmp(&head(b)));
-            let Some(shard) = first else { return Ok(ClientPage::new(clients, None)) };
+            let Some(list) = first else { return Ok(ClientPage::new(clients, None)) };
+            let is_same = clients.last().map(|last| &last.client_id) == head(list);
             // A client is left, so the page has a successor.
-            if clients.len() >= limit || bytes >= BYTES_PER_PAGE {
+            if !is_same && (clients.len() >= limit || bytes >= BYTES_PER_PAGE) {
                 let last = clients.last().map(|last: &ClientSummary| last.client_id.clone());
                 return Ok(ClientPage::new(clients, last));
             }
-            if let Some(client) = shard.read.pop_front() {
-                bytes += client.client_id.len();
-                bytes += client.username.as_ref().map_or(0, |name| name.len());
-                clients.push(client);
+            let Some(client) = list.read.pop_front() else { continue };
+            // While a client moves, two nodes have its session.
+            if let Some(last) = clients.last_mut().filter(|_| is_same) {
+                if (client.online, client.version) > (last.online, last.version) {
+                    *last = client;
+                }
+                continue;
             }
+            bytes += client.client_id.len();
+            bytes += client.username.as_ref().map_or(0, |name| name.len());
+            clients.push(client);
         }
     }
 
@@ -185,18 +246,19 @@ impl Broker {
     /// The broker cannot answer, or too many lists are under way already.
     pub async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {
         let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
-        let registries = self.running.registries.iter();
-        let asked = registries
-            .map(|registry| self.ask(registry.send(request.clone()).timeout(ANSWER_TIME_MAX)));
-        Ok(try_join_all(asked).await?.into_iter().sum())
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.count_anywhere(&asker, &request).await;
+        }
+        self.count_here(&request).await
     }
 }
 
-fn head(shard: &ShardList) -> Option<&Arc<str>> {
-    shard.read.front().map(|client| &client.client_id)
+fn head(list: &PartialList) -> Option<&Arc<str>> {
+    list.read.front().map(|client| &client.client_id)
 }
 
-/// Returns how many clients to read from each shard, so that together they probably have the number
+/// Returns how many clients to read from each list, so that together they probably have the number
 /// that is missing.
 const fn portion_of(missing: usize, shards: usize) -> usize {
     if shards <= 1 {
@@ -210,7 +272,11 @@ const fn portion_of(missing: usize, shards: usize) -> usize {
 #[async_trait]
 impl ClientViews for Broker {
     async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
-        Self::client(self, client_id).await
+        #[cfg(feature = "cluster")]
+        if let Some(asker) = self.asker()? {
+            return self.client_anywhere(&asker, client_id).await;
+        }
+        self.client_here(client_id).await
     }
 
     async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {

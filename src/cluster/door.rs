@@ -21,6 +21,8 @@ pub enum Address {
     Mail(NodeId),
     /// Questions with answers: `{prefix}.node.{node}.{incarnation}.ask`.
     Ask(NodeId),
+    /// Questions about clients, with answers: `{prefix}.node.{node}.{incarnation}.clients`.
+    Clients(NodeId),
     /// The subject that every node listens to: `{prefix}.all`.
     All,
 }
@@ -194,6 +196,21 @@ pub trait Nats: Send + Sync + 'static {
 
     /// Receives the questions to this node.
     fn questions(&self, node: &NodeId, incarnation: u64) -> BoxStream<'static, AskedQuestion>;
+
+    /// Asks a node about clients.
+    ///
+    /// # Errors
+    /// Any [`NatsAskError`].
+    async fn call(
+        &self,
+        to: &NodeId,
+        incarnation: u64,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, NatsAskError>;
+
+    /// Receives the questions about clients to this node.
+    fn calls(&self, node: &NodeId, incarnation: u64) -> BoxStream<'static, AskedQuestion>;
 
     /// Answers a question. The answer may be lost.
     ///

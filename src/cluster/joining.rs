@@ -15,6 +15,10 @@ use tokio::{sync::oneshot, time::sleep};
 use tracing::{error, info};
 
 use super::{
+    asking::{
+        NodeAsker,
+        answering::{AnsweringNode, AnswersAboutClients},
+    },
     life_file::LifeFile,
     mailing::{MailStatus, NodeMail},
     nats::{NatsDoor, NatsSettings},
@@ -47,8 +51,10 @@ pub struct ClusterMember {
 
 #[derive(Debug, Default)]
 struct SharedMember {
-    /// Set when NATS was reached; the second value ends the driver of owners.
-    node: OnceLock<(ClusterNode, oneshot::Sender<()>)>,
+    /// Set when NATS was reached; the other values end the driver of owners, and the answers about clients.
+    node: OnceLock<(ClusterNode, [oneshot::Sender<()>; 2])>,
+    /// Set together with it.
+    asker: OnceLock<Arc<NodeAsker>>,
     /// Why NATS cannot be used yet.
     fault: Mutex<Option<Box<str>>>,
 }
@@ -62,7 +68,7 @@ impl ClusterMember {
     pub(crate) fn start(
         settings: ClusterSettings,
         (mail, end_of_mail): (NodeMail, oneshot::Sender<()>),
-        sessions: Arc<dyn OwnedSessions>,
+        (sessions, answers): (Arc<dyn OwnedSessions>, Arc<dyn AnswersAboutClients>),
     ) -> io::Result<Self> {
         let shared = Arc::new(SharedMember::default());
         let lease = ActingLease::default();
@@ -71,7 +77,15 @@ impl ClusterMember {
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shared_here, mail_here) = (Arc::clone(&shared), mail.clone());
-        let joining = Joining { settings, lease, sessions, shared: shared_here, mail: mail_here };
+        let joining = Joining {
+            settings,
+            lease,
+            ownership: ownership.clone(),
+            sessions,
+            answers,
+            shared: shared_here,
+            mail: mail_here,
+        };
         // A thread of its own, so that the start of the broker does not wait for NATS.
         let run = move || {
             runtime.block_on(async {
@@ -103,6 +117,11 @@ impl ClusterMember {
         self.shared.node.get().map(|(node, _)| node.status())
     }
 
+    /// Returns what asks the other nodes about clients; `None` until NATS was reached.
+    pub(crate) fn asker(&self) -> Option<&Arc<NodeAsker>> {
+        self.shared.asker.get()
+    }
+
     /// Returns the mail with the other nodes.
     pub(crate) fn mail(&self) -> MailStatus {
         self.mail.status()
@@ -124,7 +143,9 @@ impl SharedMember {
 struct Joining {
     settings: ClusterSettings,
     lease: ActingLease,
+    ownership: ClientOwnership,
     sessions: Arc<dyn OwnedSessions>,
+    answers: Arc<dyn AnswersAboutClients>,
     shared: Arc<SharedMember>,
     mail: NodeMail,
 }
@@ -153,7 +174,7 @@ impl Joining {
         &self,
         door: &Arc<NatsDoor>,
         driver: OwnerDriver,
-    ) -> io::Result<(ClusterNode, oneshot::Sender<()>)> {
+    ) -> io::Result<(ClusterNode, [oneshot::Sender<()>; 2])> {
         let file = LifeFile::new(self.settings.directory.clone());
         let node = self.settings.nats.node.clone();
         let company = NodeCompany {
@@ -164,9 +185,20 @@ impl Joining {
         self.mail.join(Arc::clone(door) as _, node.clone(), &begun);
         let status = begun.follow_status();
         let sessions = Arc::clone(&self.sessions);
+        let end_of_answers = AnsweringNode {
+            door: Arc::clone(door) as _,
+            node: node.clone(),
+            watch: begun.watch(),
+            lease: self.lease.clone(),
+            answers: Arc::clone(&self.answers),
+        }
+        .start()?;
+        let (watch, ownership) = (begun.watch(), self.ownership.clone());
+        let asker = NodeAsker::new(Arc::clone(door) as _, node.clone(), watch, ownership);
+        drop(self.shared.asker.set(Arc::new(asker)));
         let end =
             driver.start(OwnersOfNode { door: Arc::clone(door) as _, node, status, sessions })?;
-        Ok((begun, end))
+        Ok((begun, [end, end_of_answers]))
     }
 
     /// Logs a fault if it differs from the last one.

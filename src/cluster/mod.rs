@@ -3,7 +3,7 @@
 //! The core of each is a state machine without I/O and without a clock: `handle_…` takes something in,
 //! `poll_…` gives something out, the time is an argument. NATS is behind the door of `door.rs`; `nats`
 //! is the real one, and `options` the table of the configuration. `node` drives the membership, and `joining`
-//! begins it for a broker. `owning` drives the owners of client identifiers, and `mailing` the routes and lanes.
+//! begins it for a broker. `asking` asks other nodes about clients. `owning` drives the owners of client identifiers, and `mailing` the routes and lanes.
 //! No broker uses `attempts`, `catching_up`, `forwards`, `had` and `withdrawals` yet, so brokers
 //! do not follow all rules for QoS 2 below; docs/cluster.md says which messages are lost. `tests/world/cluster` plays whole
 //! clusters on the core, and `tests/cluster` tests brokers with real NATS servers.
@@ -40,6 +40,7 @@
 //! are made again. After a *taken* or *had* is forgotten, a copy that was delayed since then can be delivered a second
 //! time.
 
+pub mod asking;
 pub mod attempts;
 pub mod catching_up;
 mod custody;

@@ -1,7 +1,7 @@
 //! Why a request about live clients fails.
 
 /// Why the broker did not carry out a request. Nothing has changed, except that a redirect of
-/// several clients may have redirected some of them.
+/// several clients may have redirected some of them, and as a variant says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
@@ -57,6 +57,15 @@ pub enum ControlError {
     /// As many traces run as the limit allows, in all or of one caller.
     #[error("too many traces")]
     TooManyTraces,
+    /// The node of the cluster that has the client has not answered in time. A change may have been made.
+    #[error("the node that has the client does not answer")]
+    NodeUnreachable,
+    /// The session of the client is on a node of the cluster that is dead, or has not joined again.
+    #[error("the session of the client is on a node that does not serve")]
+    NodeDown,
+    /// The broker does not serve in its cluster now, so it does not know which node has the client.
+    #[error("broker does not serve in its cluster now")]
+    ClusterUnavailable,
     /// The broker is shutting down, or the connection cannot accept another request now.
     #[error("broker cannot accept the request now")]
     Unavailable,

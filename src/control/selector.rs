@@ -84,27 +84,53 @@ impl SelectClients {
 
     /// Returns the request that continues at a place from an earlier answer.
     #[must_use]
-    pub const fn from(mut self, place: SelectionPlace) -> Self {
+    pub fn from(mut self, place: SelectionPlace) -> Self {
         self.from = place;
         self
     }
 }
 
-/// A place in the order in which clients are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A place in the order in which clients are found: those of this broker, then those of other nodes of its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SelectionPlace {
     /// The shard.
     pub(crate) shard: u16,
     /// The slot in the shard.
     pub(crate) slot: u32,
+    /// The place on another node, behind all shards.
+    #[cfg(feature = "cluster")]
+    pub(crate) elsewhere: Option<Box<PlaceElsewhere>>,
+}
+
+/// A place among the clients of another node.
+#[cfg(feature = "cluster")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceElsewhere {
+    /// The node.
+    pub(crate) node: Box<str>,
+    /// The last identifier that was found.
+    pub(crate) after: Option<Arc<str>>,
+    /// Whether a node before it has not answered.
+    pub(crate) has_missed: bool,
 }
 
 impl SelectionPlace {
     /// Returns the place of a slot in a shard.
     #[must_use]
     pub const fn new(shard: u16, slot: u32) -> Self {
-        Self { shard, slot }
+        Self {
+            shard,
+            slot,
+            #[cfg(feature = "cluster")]
+            elsewhere: None,
+        }
+    }
+
+    /// Returns a place on another node.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn elsewhere(place: PlaceElsewhere) -> Self {
+        Self { shard: u16::MAX, slot: 0, elsewhere: Some(Box::new(place)) }
     }
 }
 

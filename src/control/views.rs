@@ -11,6 +11,7 @@ use super::{
     Caller, ClientPattern, ControlError,
     advice::{KeepAliveAdvicePage, ListKeepAliveAdvice},
     busiest::{BusyClient, FindBusiest},
+    cluster::MemberState,
     contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
     history::{LastEnd, ListHistory, PastConnection},
     settings::ClientSettings,
@@ -110,13 +111,32 @@ pub struct ClientPage {
     /// The identifier behind which the list goes on. The broker gives it if and only if more follows.
     /// The registry of one shard also gives it where it has stopped searching.
     pub next: Option<Arc<str>>,
+    /// The nodes of the cluster whose clients the page does not have.
+    pub missing: Vec<MissingNode>,
 }
 
 impl ClientPage {
-    /// Returns a page.
+    /// Returns a page that has the clients of all nodes.
     #[must_use]
     pub const fn new(clients: Vec<ClientSummary>, next: Option<Arc<str>>) -> Self {
-        Self { clients, next }
+        Self { clients, next, missing: Vec::new() }
+    }
+}
+
+/// A node of the cluster that is missing in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingNode {
+    /// Its name.
+    pub node: Arc<str>,
+    /// The state in its record; one that serves has not answered in time.
+    pub state: MemberState,
+}
+
+impl MissingNode {
+    /// Returns a node in this state.
+    pub fn new(node: impl Into<Arc<str>>, state: MemberState) -> Self {
+        Self { node: node.into(), state }
     }
 }
 

@@ -27,8 +27,8 @@ use super::{
     admission::{self, CallEffect, HttpCaller},
     desk::Desk,
     failures::{
-        Caller, Change, ClientId, Fails, Interval, KeepAliveOff, NotOnline, Path, Permission,
-        RequiredParameters,
+        Caller, Change, ClientId, Elsewhere, Fails, Interval, KeepAliveOff, NotOnline, Path,
+        Permission, RequiredParameters,
     },
     live::LongAnswer,
     parameters,
@@ -74,7 +74,10 @@ struct StatusAnswer {
     responses(
         (status = 200, description = "The Keep Alive in force.", body = KeepAliveAnswer,
          example = json!({"success": true, "keepalive": 120})),
-        Fails<(Caller, Change, Permission, RequiredParameters, ClientId, Interval, NotOnline, KeepAliveOff)>,
+        Fails<(
+            Caller, Change, Permission, RequiredParameters, ClientId, Interval, NotOnline, KeepAliveOff,
+            Elsewhere,
+        )>,
     ),
 )]
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -115,7 +118,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
     responses(
         (status = 200, description = "Whether the client is online.", body = StatusAnswer,
          example = json!({"online": true})),
-        Fails<(Caller, Permission, ClientId, RequiredParameters, Path)>,
+        Fails<(Caller, Permission, ClientId, RequiredParameters, Path, Elsewhere)>,
     ),
 )]
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {

@@ -34,6 +34,12 @@ impl Desk {
         self: &Rc<Self>,
         client_id: String,
     ) -> Result<OnlineState, ControlError> {
+        let control = &self.api.0.control;
+        // Alone, because a node that does not answer would hold the others of its batch.
+        if control.is_elsewhere(&client_id) {
+            let answers = control.query_each_online(vec![client_id]);
+            return of_one(timeout(self.api.options().call_timeout, answers).await);
+        }
         let (answer, is_first) = hand_in(&self.online, client_id);
         // The first request of a turn sends for all that are handed in until its task runs.
         if is_first {
@@ -51,6 +57,11 @@ impl Desk {
         self: &Rc<Self>,
         request: SetKeepAlive,
     ) -> Result<KeepAliveChanged, ControlError> {
+        let control = &self.api.0.control;
+        if control.is_elsewhere(&request.client_id) {
+            let answers = control.set_each_keep_alive(vec![request]);
+            return of_one(timeout(self.api.options().call_timeout, answers).await);
+        }
         let (answer, is_first) = hand_in(&self.keep_alive, request);
         if is_first {
             let desk = Rc::clone(self);
@@ -88,6 +99,12 @@ fn hand_in<Q, A>(
     let mut tray = tray.borrow_mut();
     tray.push((question, reply));
     (answer, tray.len() == 1)
+}
+
+/// Returns the answer to a request that was sent alone.
+fn of_one<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>) -> Result<A, ControlError> {
+    let mut answers = answers.map_err(|_| ControlError::Timeout)?;
+    answers.pop().unwrap_or(Err(ControlError::Unavailable))
 }
 
 fn hand_out<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>, waiting: WaitingCalls<A>) {

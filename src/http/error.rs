@@ -6,6 +6,7 @@ mod access;
 mod bridges;
 mod broker;
 mod certificates;
+mod cluster;
 mod pages;
 mod repeated;
 mod users;
@@ -39,7 +40,7 @@ const RETRY_UNAVAILABLE_SECS: u32 = 1;
 const RETRY_FOLLOWING_SECS: u32 = 15;
 
 /// Why a call failed. A failed call has changed nothing, except that a redirect of several clients
-/// may have redirected some of them.
+/// may have redirected some of them, and that a node of the cluster that did not answer may have changed something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {

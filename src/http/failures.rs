@@ -56,6 +56,12 @@ failures! {
         ApiError::busy(),
         ApiError::timeout(),
     ];
+    /// The client may be on another node of the cluster.
+    Elsewhere => [
+        ControlError::NodeUnreachable.into(),
+        ControlError::NodeDown.into(),
+        ControlError::ClusterUnavailable.into(),
+    ];
     /// The caller needs a permission for a client.
     Permission => [ApiError::forbidden()];
     /// The broker must have accounts in its store.
@@ -258,6 +264,7 @@ sets_of_sets! {
     A B C D E F;
     A B C D E F G;
     A B C D E F G H;
+    A B C D E F G H I;
 }
 
 /// The prefix of a reference to a response that calls have in common.

@@ -6,10 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
 
 mod access;
+mod asking;
 mod following;
 mod joining;
 mod leaders;
 mod mail;
+mod measured;
 mod messages;
 mod options;
 mod owning;

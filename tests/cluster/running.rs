@@ -183,6 +183,24 @@ impl Node {
         (answer.status, answer.body)
     }
 
+    /// Calls over REST, with a body in JSON.
+    pub(crate) fn call(&self, line: &str, body: &str) -> (u16, Value) {
+        let (status, body) = self.call_text(line, body);
+        (status, serde_json::from_str(&body).unwrap_or_default())
+    }
+
+    /// Does the same; returns the text of the answer.
+    pub(crate) fn call_text(&self, line: &str, body: &str) -> (u16, String) {
+        let login = basic(&format!("admin:{PASSWORD}"));
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {login}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = exchange(tcp(self.http), head).unwrap();
+        (answer.status, answer.body)
+    }
+
     /// Sends CONNECT, and does not wait for the answer.
     pub(crate) fn begin_to_connect(&self, connect: Connect<'_>) -> Client {
         let mut client = Client::silent(tcp(self.mqtt), connect.version);

@@ -142,6 +142,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "journal",
             "auth",
             "hooks",
+            "labels",
             "metrics",
             "control",
             "limits",

@@ -1,5 +1,10 @@
 //! `hearthmq clients`: lists and shows clients.
 
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+};
+
 use clap::{Args, Subcommand};
 
 use super::{
@@ -105,6 +110,7 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     ]);
     // JSON is written page by page; a table needs all rows for the widths of its columns.
     let (mut left, mut cursor) = (arguments.limit, None);
+    let mut missing = BTreeMap::new();
     while left > 0 {
         let page = query(&[("cursor", cursor)]);
         // The cursor is only a place in the list, so each page repeats the filters.
@@ -128,6 +134,9 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
             ];
             table.add(columns.map(|name| field(client, name)));
         }
+        for node in answer["missing_nodes"].as_array().into_iter().flatten() {
+            missing.insert(field(node, "node"), field(node, "state"));
+        }
         cursor = answer["next"].as_str().map(str::to_owned);
         if cursor.is_none() {
             break;
@@ -135,6 +144,10 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     }
     if !is_json {
         table.write()?;
+    }
+    // Beside the list, so that a program reads clients alone.
+    for (node, state) in missing {
+        writeln!(io::stderr(), "the clients of node {node} ({state}) are missing")?;
     }
     Ok(())
 }

@@ -200,6 +200,7 @@ impl NatsDoor {
         match address {
             Address::Mail(node) => format!("{}.node.{node}.{incarnation}.mail", self.prefix),
             Address::Ask(node) => format!("{}.node.{node}.{incarnation}.ask", self.prefix),
+            Address::Clients(node) => format!("{}.node.{node}.{incarnation}.clients", self.prefix),
             Address::All => format!("{}.all", self.prefix),
         }
     }
@@ -407,12 +408,22 @@ impl Nats for NatsDoor {
     }
 
     fn questions(&self, node: &NodeId, incarnation: u64) -> BoxStream<'static, AskedQuestion> {
-        let subject = self.subject(&Address::Ask(node.clone()), incarnation);
-        let questions = subscribed(self.rest.client(), subject).filter_map(|message| async move {
-            let reply_to = message.reply?.as_str().to_owned();
-            Some(AskedQuestion { payload: message.payload, reply_to })
-        });
-        questions.boxed()
+        asked_at(self.rest.client(), self.subject(&Address::Ask(node.clone()), incarnation))
+    }
+
+    async fn call(
+        &self,
+        to: &NodeId,
+        incarnation: u64,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, NatsAskError> {
+        let subject = self.subject(&Address::Clients(to.clone()), incarnation);
+        Ok(self.rest.ask(subject, None, payload, timeout).await?.payload)
+    }
+
+    fn calls(&self, node: &NodeId, incarnation: u64) -> BoxStream<'static, AskedQuestion> {
+        asked_at(self.rest.client(), self.subject(&Address::Clients(node.clone()), incarnation))
     }
 
     async fn answer(&self, question: &AskedQuestion, payload: Bytes) -> Result<(), NatsAskError> {
@@ -422,6 +433,15 @@ impl Nats for NatsDoor {
     fn payload_bytes_max(&self) -> usize {
         self.rest.client().max_payload()
     }
+}
+
+/// Returns the questions that arrive at a subject.
+fn asked_at(client: &Client, subject: String) -> BoxStream<'static, AskedQuestion> {
+    let questions = subscribed(client, subject).filter_map(|message| async move {
+        let reply_to = message.reply?.as_str().to_owned();
+        Some(AskedQuestion { payload: message.payload, reply_to })
+    });
+    questions.boxed()
 }
 
 /// Subscribes now if the queue of the connection has room, otherwise when the stream is first read.

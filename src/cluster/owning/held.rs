@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use foldhash::fast::RandomState;
@@ -21,6 +22,9 @@ use crate::cluster::{
     names::{ClientKey, Incarnation, Term},
     node::ActingLease,
 };
+
+/// How long a client may take from the end of its claim to CONNACK, so that it is taken for one that arrives.
+const ARRIVING_MAX: Duration = Duration::from_millis(400);
 
 /// The right to serve a client identifier, in one term.
 pub struct HeldClient {
@@ -83,6 +87,7 @@ struct HeldEntry {
     client: Weak<HeldClient>,
     term: Term,
     versions: Arc<AtomicU64>,
+    lent_at: Instant,
 }
 
 /// All client identifiers that this node owns. The driver changes it, and handshakes read it.
@@ -96,6 +101,11 @@ impl HeldTable {
     pub(super) fn find(&self, key: ClientKey) -> Option<Arc<HeldClient>> {
         let client = self.clients().get(&key)?.client.upgrade()?;
         client.holds().then_some(client)
+    }
+
+    /// Returns whether the claim of a client has ended a short time ago: CONNACK may follow.
+    pub(super) fn is_arriving(&self, key: ClientKey) -> bool {
+        self.clients().get(&key).is_some_and(|entry| entry.lent_at.elapsed() < ARRIVING_MAX)
     }
 
     /// Returns whether the client has a connection or a session here.
@@ -126,7 +136,8 @@ impl HeldTable {
                 commands: commands.clone(),
             })
         });
-        let entry = HeldEntry { client: Arc::downgrade(&client), term, versions };
+        let entry =
+            HeldEntry { client: Arc::downgrade(&client), term, versions, lent_at: Instant::now() };
         clients.insert(key, entry);
         client
     }

@@ -171,6 +171,16 @@ impl ClientOwnership {
         self.lease.may_act()
     }
 
+    /// Returns whether this node has a connection or a session of a client that it owns, and may act.
+    pub(in crate::cluster) fn holds(&self, key: ClientKey) -> bool {
+        self.held.find(key).is_some()
+    }
+
+    /// Returns whether a client has been claimed a short time ago, so that CONNACK may follow.
+    pub(in crate::cluster) fn is_arriving(&self, key: ClientKey) -> bool {
+        self.held.is_arriving(key)
+    }
+
     /// Claims a client identifier. Dropping the future tells the driver that the socket is closed.
     pub fn claim(
         &self,

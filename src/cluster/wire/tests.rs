@@ -8,6 +8,11 @@ use std::{
 use proptest::prelude::*;
 
 use crate::cluster::{
+    asking::form::{
+        CallBody, CallForm, CertificateForm, ClientsBody, ClientsQuestion, ClientsReply, EndForm,
+        FailureForm, FilterForm, KeepAliveForm, KickForm, ListForm, OutcomeForm, PageForm,
+        RedirectForm, SessionForm, SettingsForm, SummaryForm, TlsForm, WillForm,
+    },
     forwards::{Forward, ForwardReply},
     lanes::{LaneAnswer, LaneItem, Mail, MailBatch},
     lease::Lease,
@@ -180,6 +185,156 @@ fn a_session_of_version_1_is_read() {
     is_version_1(&session, written);
 }
 
+fn call(body: CallBody) -> CallForm {
+    CallForm { by_record: true, client_id: "car".into(), body }
+}
+
+fn question(body: ClientsBody) -> ClientsQuestion {
+    ClientsQuestion { from: node("n0"), incarnation: Incarnation(3), body }
+}
+
+#[test]
+fn questions_about_clients_of_version_1_are_read() {
+    let change = KeepAliveForm {
+        interval_secs: 300,
+        by: Some("ann".into()),
+        is_dry_run: false,
+        is_sticky: true,
+        ttl_secs: Some(9),
+        is_within_share: true,
+    };
+    let kick = KickForm {
+        by: None,
+        ends_session: true,
+        discards_will: false,
+        reason_code: 0x98,
+        reason_string: Some("r".into()),
+    };
+    let redirect = RedirectForm { server_reference: "s".into(), is_permanent: true };
+    let calls = [
+        CallBody::Online,
+        CallBody::SetKeepAlive(change),
+        CallBody::Kick(kick),
+        CallBody::Show,
+        CallBody::Redirect(redirect),
+    ];
+    is_version_1(
+        &question(ClientsBody::Each(calls.into_iter().map(call).collect())),
+        "0128026e30030005010363617200010363617201ac020103616e6e000101090101036361\
+         720200010098010172010363617203010363617204017301",
+    );
+    let filter = FilterForm {
+        client_id: Some("c*".into()),
+        client_ids: Some(vec!["car".into()]),
+        username: Some("ann".into()),
+        network: Some("10.0.0.0/8".into()),
+        protocol: Some(5),
+        online: Some(true),
+        listener: Some("l".into()),
+        keep_alive_secs_min: Some(1),
+        keep_alive_secs_max: Some(300),
+        idle_secs_min: Some(2),
+        queued_min: Some(3),
+    };
+    let (after, limit, only_ids) = (Some("a".into()), 100, true);
+    let list = ListForm { filter, after, limit, only_ids };
+    is_version_1(
+        &question(ClientsBody::List(list)),
+        "0128026e3003010102632a0101036361720103616e6e010a31302e302e302e302f380105\
+         010101016c010101ac02010201030101616401",
+    );
+    is_version_1(
+        &question(ClientsBody::Count(FilterForm::default())),
+        "0128026e3003020000000000000000000000",
+    );
+}
+
+fn summary() -> SummaryForm {
+    SummaryForm {
+        client_id: "car".into(),
+        online: true,
+        username: Some("ann".into()),
+        peer: "192.0.2.7:1883".parse().unwrap(),
+        listener: "l".into(),
+        protocol: Some(5),
+        keep_alive_secs: Some(60),
+        connected_at_millis: 1,
+        last_packet_at_millis: Some(2),
+        session_expiry_secs: 300,
+        expires_at_millis: Some(3),
+        subscriptions: 4,
+        queued: 5,
+        in_flight: 6,
+        version: 7,
+    }
+}
+
+#[test]
+fn answers_about_clients_of_version_1_are_read() {
+    let certificate = CertificateForm {
+        subject: "s".into(),
+        issuer: "i".into(),
+        names: vec!["n".into()],
+        serial_number: "0a".into(),
+        expires_at_millis: 1,
+        public_key: "k".into(),
+    };
+    let settings = SettingsForm {
+        session_expiry_secs: Some(1),
+        message_rate: Some(2),
+        byte_rate: Some(3),
+        queue_messages_max: Some(4),
+        queue_bytes_max: Some(5),
+        in_flight_max: Some(6),
+    };
+    let session = SessionForm {
+        summary: summary(),
+        tls: Some(TlsForm { version: "1.3".into(), certificate: Some(certificate) }),
+        asked_keep_alive_secs: Some(1),
+        keep_alive_changed_by: Some("b".into()),
+        keep_alive_changed_at_millis: Some(2),
+        deadline_millis: Some(3),
+        queued_bytes: 4,
+        in_flight_bytes: 5,
+        in_flight_max: Some(6),
+        oldest_waiting_millis: Some(7),
+        dropped: vec![("expired".into(), 8)],
+        losing: Some((9, 10)),
+        last_end: Some(EndForm { reason: "kicked".into(), at_millis: 11, by: Some("e".into()) }),
+        settings: [settings, SettingsForm::default(), SettingsForm::default()],
+    };
+    let (is_not_told, is_below_own) = (true, false);
+    let outcomes = vec![
+        OutcomeForm::NotOwner,
+        OutcomeForm::Arriving,
+        OutcomeForm::Failed(FailureForm::ClientIdTooLong(300)),
+        OutcomeForm::Online(true),
+        OutcomeForm::KeepAlive { old_secs: 60, new_secs: 300, is_not_told, is_below_own },
+        OutcomeForm::Kicked { was_online: true, session_ended: false, will: WillForm::Waits },
+        OutcomeForm::Shown(Some(Box::new(session))),
+        OutcomeForm::Redirected(1),
+    ];
+    is_version_1(
+        &ClientsReply::Each(outcomes),
+        "0129000800010203ac020301043cac02010005010003060103636172010103616e6e00c0\
+         000207db0e016c0105013c010102ac020103040506070103312e33010173016901016e02\
+         306101016b0101010162010201030405010601070107657870697265640801090a01066b\
+         69636b65640b0101650101010201030104010501060000000000000000000000000701",
+    );
+    let page = PageForm { clients: vec![summary()], next: Some("car".into()) };
+    is_version_1(
+        &ClientsReply::Page(page),
+        "0129010103636172010103616e6e00c0000207db0e016c0105013c010102ac0201030405\
+         06070103636172",
+    );
+    let ids = ClientsReply::Ids { client_ids: vec!["car".into()], next: None };
+    is_version_1(&ids, "012902010363617200");
+    is_version_1(&ClientsReply::Count(300), "012903ac02");
+    is_version_1(&ClientsReply::NotServing, "012904");
+    is_version_1(&ClientsReply::Busy, "012905");
+    is_version_1(&ClientsReply::Failed(FailureForm::Timeout), "01290607");
+}
+
 #[test]
 fn a_value_of_a_later_version_or_of_another_kind_is_an_error_that_says_so() {
     assert_eq!(decode::<Lease>(&[2, 1, 3, 1, 1]), Err(WireError::Version(2)));
@@ -195,7 +350,7 @@ fn a_value_of_a_later_version_or_of_another_kind_is_an_error_that_says_so() {
 proptest! {
     #[test]
     fn any_bytes_are_a_value_or_an_error(
-        kind in prop_oneof![0_u8..14, Just(20)],
+        kind in prop_oneof![0_u8..14, Just(20), 40_u8..42],
         fields in prop::collection::vec(any::<u8>(), 0..64),
     ) {
         let bytes = [vec![1, kind], fields].concat();
@@ -211,5 +366,7 @@ proptest! {
         let _ = decode::<NodeQuestion>(&bytes);
         let _ = decode::<QuestionReply>(&bytes);
         let _ = decode::<SessionCopy>(&bytes);
+        let _ = decode::<ClientsQuestion>(&bytes);
+        let _ = decode::<ClientsReply>(&bytes);
     }
 }

@@ -63,15 +63,15 @@ impl From<ControlError> for ApiError {
                 let message = "No session matches the topic, so no reply can come.";
                 Self::new(StatusCode::NOT_FOUND, "no_subscriber", message)
             }
-            ControlError::TraceNotFound => {
-                let message = "No trace of yours has this id.";
-                Self::new(StatusCode::NOT_FOUND, "trace_not_found", message)
-            }
+            ControlError::TraceNotFound => Self::trace_not_found(),
             ControlError::TooManyTraces => {
                 let message = "As many traces run as limits.traces_max allows, or half as many of \
                                this account; end one.";
                 Self::new(StatusCode::CONFLICT, "too_many_traces", message)
             }
+            ControlError::NodeUnreachable => Self::node_unreachable(),
+            ControlError::NodeDown => Self::node_down(),
+            ControlError::ClusterUnavailable => Self::cluster_unavailable(),
             ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
             ControlError::Unavailable => Self::unavailable(),
             ControlError::Timeout => Self::timeout(),
@@ -80,6 +80,11 @@ impl From<ControlError> for ApiError {
 }
 
 impl ApiError {
+    fn trace_not_found() -> Self {
+        let message = "No trace of yours has this id.";
+        Self::new(StatusCode::NOT_FOUND, "trace_not_found", message)
+    }
+
     /// The trace to start is not valid.
     pub(in crate::http) fn invalid_trace(why: &str) -> Self {
         Self::bad_request("invalid_trace", format!("The trace is not valid: {}.", cut(why)))

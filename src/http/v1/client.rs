@@ -13,7 +13,7 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
-        failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
+        failures::{Caller, ClientId, Elsewhere, Fails, NoClient, Parameters, Permission},
     },
     in_time,
     settings::SettingsPart,
@@ -34,7 +34,7 @@ use crate::{
     responses(
         (status = 200, description = "The client.", body = DetailedClient<'static>,
          example = example),
-        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient, Elsewhere)>,
     ),
 )]
 pub(super) async fn show_client(request: HttpRequest, api: Data<Api>) -> HttpResponse {

@@ -22,14 +22,14 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         error::ErrorBody,
-        failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
+        failures::{Caller, ClientId, Elsewhere, Fails, Items as ItemFails, JsonBody, Parameters},
         live::LongAnswer,
         shares::OwnShare,
     },
     body::{self, BULK_BYTES_MAX},
     bulk::{self, Items},
     cursor, in_time_of_list,
-    page::{AskedPage, LIMIT_DEFAULT, LIMIT_MAX},
+    page::{AskedPage, LIMIT_DEFAULT, LIMIT_MAX, MissingNodeAnswer},
     resource,
     summary::{ClientInList, Fields, ShownClient},
     target::Query,
@@ -37,7 +37,10 @@ use super::{
 };
 use crate::{
     auth::Network,
-    control::{ClientFilter, ClientPattern, CountClients, ListClients},
+    control::{
+        ClientFilter, ClientPage, ClientPattern, ControlError, CountClients, ListClients,
+        MemberState,
+    },
     metrics::RestRoute,
 };
 
@@ -130,6 +133,8 @@ pub(super) struct ListAnswer {
     next: Option<String>,
     /// The number of all clients that match, with `count`.
     total: Option<u64>,
+    /// The nodes of the cluster whose clients the page does not have; absent if it has all.
+    missing_nodes: Option<Vec<MissingNodeAnswer>>,
 }
 
 /// Lists clients: connected ones, and the sessions of absent ones.
@@ -144,7 +149,7 @@ pub(super) struct ListAnswer {
                 {"items": [{"client_id": "car-17", "online": true}], "next": "AWNhci0xNw"})),
             (ClientInList = "application/x-ndjson",
              example = json!({"client_id": "car-17", "online": true})))),
-        Fails<(Caller, Parameters)>,
+        Fails<(Caller, Parameters, Elsewhere)>,
     ),
 )]
 pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -167,7 +172,7 @@ pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpRe
              example = json!({"items": [{"client_id": "car-17", "online": true}]})),
             (ClientInList = "application/x-ndjson",
              example = json!({"client_id": "car-17", "online": true})))),
-        Fails<(Caller, Parameters, ClientId, JsonBody, ItemFails)>,
+        Fails<(Caller, Parameters, ClientId, JsonBody, ItemFails, Elsewhere)>,
     ),
 )]
 pub(super) async fn query_clients(
@@ -214,7 +219,7 @@ async fn list(
         false => None,
     };
     page.clients.iter().try_for_each(|client| text.push(&ShownClient { client, fields }))?;
-    Ok(text.end_counted(page.next.as_deref().map(cursor::after), total))
+    Ok(text.end_counted(page.next.as_deref().map(cursor::after), total, page.missing))
 }
 
 /// Returns whether the caller wants lines of JSON.
@@ -243,7 +248,7 @@ fn lines(
                 return Err(error);
             }
         };
-        let found = place.1.0.control.list_clients(wanted.clone());
+        let found = async { whole(place.1.0.control.list_clients(wanted.clone()).await?) };
         let page = match in_time_of_list(&place.1, found).await {
             Ok(page) => page,
             Err(error) => {
@@ -256,6 +261,14 @@ fn lines(
         let next = page.next.map(|next| wanted.after(next));
         Ok(Some((lines.into(), (place, Ok(next)))))
     })
+}
+
+/// Returns a page for a stream, which has no place for the names of nodes that do not answer.
+fn whole(page: ClientPage) -> Result<ClientPage, ControlError> {
+    match page.missing.iter().any(|missing| missing.state == MemberState::Serving) {
+        true => Err(ControlError::NodeUnreachable),
+        false => Ok(page),
+    }
 }
 
 impl Wanted {

@@ -19,8 +19,8 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer, reserve},
         failures::{
-            Caller, Change, ClientId, Fails, Items as ItemFails, JsonBody, NotOnline, Parameters,
-            Permission, Repeating, Selector,
+            Caller, Change, ClientId, Elsewhere, Fails, Items as ItemFails, JsonBody, NotOnline,
+            Parameters, Permission, Repeating, Selector,
         },
         idempotency::{KeyHeader, once},
     },
@@ -101,7 +101,7 @@ struct KickAnswer {
     responses(
         (status = 200, description = "The connection has ended.", body = KickAnswer,
          example = json!({"success": true, "node": "hearthmq"})),
-        Fails<(Caller, Change, Permission, Parameters, ClientId, NotOnline)>,
+        Fails<(Caller, Change, Permission, Parameters, ClientId, NotOnline, Elsewhere)>,
     ),
 )]
 pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {

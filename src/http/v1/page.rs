@@ -18,6 +18,7 @@ use super::{
     cursor,
     target::Query,
 };
+use crate::control::MissingNode;
 
 /// The number of items of a page, if the caller does not say.
 pub(super) const LIMIT_DEFAULT: u64 = 100;
@@ -113,6 +114,26 @@ struct PageEnd {
     next: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing_nodes: Vec<MissingNodeAnswer>,
+}
+
+/// A node of the cluster whose items an answer does not have.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MissingNode)]
+pub(super) struct MissingNodeAnswer {
+    /// Its name.
+    #[schema(value_type = String)]
+    node: Arc<str>,
+    /// The state in its record: `joining`, `serving` (it has not answered in time) or `dead`.
+    #[schema(pattern = "^(joining|serving|dead)$")]
+    state: &'static str,
+}
+
+impl From<MissingNode> for MissingNodeAnswer {
+    fn from(MissingNode { node, state, .. }: MissingNode) -> Self {
+        Self { node, state: state.name() }
+    }
 }
 
 impl PageText {
@@ -142,13 +163,19 @@ impl PageText {
 
     /// Ends the page, with the cursor of the next one.
     pub(super) fn end(self, next: Option<String>) -> Answer {
-        self.end_counted(next, None)
+        self.end_counted(next, None, Vec::new())
     }
 
-    /// Ends the page, also with the number of all items of the list.
-    pub(super) fn end_counted(mut self, next: Option<String>, total: Option<u64>) -> Answer {
-        let end = serde_json::to_string(&PageEnd { next, total });
-        let end = end.expect("cursors and numbers are JSON");
+    /// Ends the page, also with the number of all items of the list, and the nodes whose items it does not have.
+    pub(super) fn end_counted(
+        mut self,
+        next: Option<String>,
+        total: Option<u64>,
+        missing: Vec<MissingNode>,
+    ) -> Answer {
+        let missing_nodes = missing.into_iter().map(MissingNodeAnswer::from).collect();
+        let end = serde_json::to_string(&PageEnd { next, total, missing_nodes });
+        let end = end.expect("cursors, numbers and names are JSON");
         self.text.push(']');
         if end.len() > 2 {
             self.text.push(',');

@@ -19,7 +19,10 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        failures::{Caller, Change, Draining, Fails, JsonBody, NotOnline, Permission, Redirecting},
+        failures::{
+            Caller, Change, Draining, Elsewhere, Fails, JsonBody, NotOnline, Permission,
+            Redirecting,
+        },
     },
     Done, body, in_time, resource,
 };
@@ -87,7 +90,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The clients are redirected.", body = Redirected,
          example = json!({"success": true, "redirected": 1})),
-        Fails<(Caller, Change, Permission, JsonBody, Redirecting, NotOnline)>,
+        Fails<(Caller, Change, Permission, JsonBody, Redirecting, NotOnline, Elsewhere)>,
     ),
 )]
 pub(super) async fn redirect(

@@ -107,9 +107,9 @@ pub(crate) async fn select(clients: Rc<ClientTurns>, request: SelectClients) -> 
     }
     let SelectionPlace { shard, .. } = request.from;
     found.next = match next {
-        Some(slot) => Some(SelectionPlace { shard, slot }),
+        Some(slot) => Some(SelectionPlace::new(shard, slot)),
         None if usize::from(shard) + 1 < clients.core.shards().len() => {
-            Some(SelectionPlace { shard: shard + 1, slot: 0 })
+            Some(SelectionPlace::new(shard + 1, 0))
         }
         None => None,
     };
