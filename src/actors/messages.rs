@@ -128,7 +128,7 @@ impl Message for FindReceivers {
 
 /// Whether a message was retained on the topic.
 impl Message for ClearRetained {
-    type Result = bool;
+    type Result = Result<bool, ControlError>;
 }
 
 /// The number of clients of this registry's shard.

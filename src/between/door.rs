@@ -10,6 +10,7 @@ use crate::{
     between::{
         batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
         nodes::ArrivedMail,
+        retained::{AppliedRetained, RetainedOutcome},
     },
     hooks::{ClientBanned, ClientRefused},
     mqtt::{DeliveryCounts, ReceiptCall},
@@ -46,6 +47,18 @@ pub(crate) enum ToShard {
         expect(dead_code, reason = "only the driver of a cluster sends it")
     )]
     RoutesKnown(u32),
+    /// The outcome of a retained message of this number.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
+    RetainedWritten(u64, RetainedOutcome),
+    /// Retained messages of the cluster for the store.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
+    NoteRetained(AppliedRetained),
 }
 
 /// The sender of a message to a shard.

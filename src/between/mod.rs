@@ -10,4 +10,9 @@ pub(crate) mod door;
 )]
 pub(crate) mod nodes;
 pub(crate) mod parcel;
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(dead_code, reason = "only the driver of a cluster is behind it")
+)]
+pub(crate) mod retained;
 pub(crate) mod search;

@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use crate::{
+    between::retained::{RetainedMark, RetainedOfCluster},
     journal::Ticket,
     mqtt::Message,
     router::{Host, Plan, ShardNumber},
@@ -25,6 +26,9 @@ pub(crate) trait OtherNodes: Send + Sync {
 
     /// Reports to a shard when the other nodes know the filters of a SUBSCRIBE.
     fn await_routes(&self, awaited: AwaitedRoutes);
+
+    /// Returns the retained messages of the cluster.
+    fn retained(&self) -> &dyn RetainedOfCluster;
 }
 
 /// The messages that one turn of a shard has for other nodes, in their order.
@@ -43,6 +47,8 @@ pub(crate) struct MailToNodes {
     pub(crate) plan: Arc<Plan>,
     /// The Client Identifier of its publisher; none for the application and the broker.
     pub(crate) publisher: Option<Arc<str>>,
+    /// Its place among the retained messages, if it is one.
+    pub(crate) retained: Option<RetainedMark>,
 }
 
 impl MailToNodes {
@@ -65,6 +71,8 @@ pub(crate) struct ArrivedMail {
 pub(crate) struct MailHere {
     pub(crate) message: Message,
     pub(crate) publisher: Option<Arc<str>>,
+    /// Its place among the retained messages, if it is one.
+    pub(crate) retained: Option<RetainedMark>,
 }
 
 /// Tells the driver of the mail that messages are stored.

@@ -3,6 +3,7 @@
 mod asking;
 mod handover;
 mod owning;
+mod retained;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,6 +13,7 @@ pub(super) use self::asking::NodeList;
 use self::{
     asking::AnswersOfBroker,
     owning::{NodeOwnership, SessionsOfBroker},
+    retained::RetainedOfBroker,
 };
 use super::{Broker, Running, StartError};
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
         members::{LifePhase, MemberStanding},
         names::NodeId,
         node::{MemberStatus, NodeStatus},
+        retaining::{RetainedInbox, RetainedStream},
     },
     control::{ClusterMailView, ClusterMemberView, ClusterState, ClusterView, MemberState},
     metrics::{ClusterMailNumbers, ClusterNumbers},
@@ -31,18 +34,22 @@ use crate::{
 pub(super) struct MembershipOfBroker {
     member: ArcSwapOption<ClusterMember>,
     /// The parts with which it begins; none after its beginning.
-    prepared: Mutex<Option<(ClusterSettings, NodeMail, MailInbox)>>,
+    prepared: Mutex<Option<PreparedParts>>,
 }
+
+/// The parts of a membership before its beginning.
+type PreparedParts = (ClusterSettings, (NodeMail, MailInbox), (RetainedStream, RetainedInbox));
 
 impl MembershipOfBroker {
     /// Prepares the membership before the first subscription is restored, so that the mail knows all filters.
     pub(super) fn prepare(core: &Core, settings: Option<ClusterSettings>) -> Self {
         let prepared = settings.map(|settings| {
-            let (mail, inbox) = NodeMail::new();
+            let (retained, inbox_of_retained) = RetainedStream::new();
+            let (mail, inbox) = NodeMail::new(retained.clone());
             let observer = mail.clone();
             core.index.observe(move |filter, is_wanted| observer.note_wanted(filter, is_wanted));
             drop(core.nodes.set(Arc::new(mail.clone())));
-            (settings, mail, inbox)
+            (settings, (mail, inbox), (retained, inbox_of_retained))
         });
         Self { member: ArcSwapOption::empty(), prepared: Mutex::new(prepared) }
     }
@@ -56,7 +63,9 @@ impl Broker {
     pub(super) fn start_cluster(&self) -> Result<(), StartError> {
         let cluster = &self.running.cluster;
         let prepared = cluster.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((settings, mail, inbox)) = prepared else { return Ok(()) };
+        let Some((settings, (mail, inbox), (retained, inbox_of_retained))) = prepared else {
+            return Ok(());
+        };
         let Running { core, registries, .. } = &*self.running;
         let weak = Arc::downgrade(core);
         let change_route = move |filter: &str, node: u32, is_added: bool| {
@@ -69,11 +78,19 @@ impl Broker {
             homes: *core.homes(),
             clock: core.clock,
             change_route: Box::new(change_route),
+            retained: retained.marks(),
         };
         let end_of_mail = mail.start(inbox, host).map_err(StartError::ClusterThread)?;
+        let here = Box::new(RetainedOfBroker::new(core));
+        let end = retained.start(inbox_of_retained, here).map_err(StartError::ClusterThread)?;
         let sessions = Arc::new(SessionsOfBroker::new(core, registries));
         let answers = Arc::new(AnswersOfBroker(Arc::downgrade(&self.running)));
-        let member = ClusterMember::start(settings, (mail, end_of_mail), (sessions, answers));
+        let member = ClusterMember::start(
+            settings,
+            (mail, end_of_mail),
+            (retained, end),
+            (sessions, answers),
+        );
         let member = member.map_err(StartError::ClusterThread)?;
         core.set_ownership(Arc::new(NodeOwnership(member.ownership().clone())));
         cluster.member.store(Some(Arc::new(member)));
@@ -102,13 +119,16 @@ impl Running {
             });
         };
         let state = state_of(&status, member.may_act());
-        let mail = member.mail();
+        let (mail, retained) = (member.mail(), member.retained());
         let members = status.members.iter();
         Some(ClusterView {
             incarnation: status.incarnation.0,
             members: members.map(|(node, status)| view(node, status, &mail)).collect(),
             routes: self.core.index.routes(),
             subacks_early: mail.subacks_early,
+            retained_applied: retained.applied,
+            retained_lag: retained.lag,
+            retained_refused: retained.refused,
             ..ClusterView::new(state, status.node.as_str())
         })
     }
@@ -127,6 +147,9 @@ impl Running {
             lease_ages_millis: own.map_or_else(Vec::new, |own| own.lease_ages_millis.clone()),
             routes: view.routes,
             subacks_early: view.subacks_early,
+            retained_applied: view.retained_applied,
+            retained_lag: view.retained_lag,
+            retained_refused: view.retained_refused,
             mail: view
                 .members
                 .iter()

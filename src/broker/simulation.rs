@@ -137,6 +137,8 @@ impl ShardDoor for SimulatedDoor {
             ToShard::Receipts(_) => "Receipts",
             ToShard::Mail(_) => "Mail",
             ToShard::RoutesKnown(_) => "RoutesKnown",
+            ToShard::RetainedWritten(..) => "RetainedWritten",
+            ToShard::NoteRetained(_) => "NoteRetained",
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));

@@ -111,7 +111,7 @@ impl Broker {
     /// The broker cannot answer.
     pub async fn clear_retained(&self, topic: &str) -> Result<bool, ControlError> {
         let request = ClearRetained::new(topic);
-        self.ask(self.registry(topic).send(request).timeout(ANSWER_TIME_MAX)).await
+        self.ask(self.registry(topic).send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     /// Describes this node of the broker.

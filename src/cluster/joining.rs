@@ -24,6 +24,7 @@ use super::{
     nats::{NatsDoor, NatsSettings},
     node::{ActingLease, ClusterNode, NodeCompany, NodeStatus},
     owning::{ClientOwnership, OwnedSessions, OwnerDriver, OwnersOfNode},
+    retaining::{RetainedStatus, RetainedStream},
 };
 
 /// Time between two attempts to use NATS.
@@ -44,9 +45,10 @@ pub struct ClusterSettings {
 pub struct ClusterMember {
     shared: Arc<SharedMember>,
     mail: NodeMail,
+    retained: RetainedStream,
     ownership: ClientOwnership,
     _end: oneshot::Sender<()>,
-    _end_of_mail: oneshot::Sender<()>,
+    _end_of_others: [oneshot::Sender<()>; 2],
 }
 
 #[derive(Debug, Default)]
@@ -60,14 +62,15 @@ struct SharedMember {
 }
 
 impl ClusterMember {
-    /// Begins to join, on a thread of its own. The thread of the mail runs already, until `end_of_mail` is
-    /// dropped.
+    /// Begins to join, on a thread of its own. The threads of the mail and of retained messages run already,
+    /// until their ends are dropped.
     ///
     /// # Errors
     /// If no thread can be started.
     pub(crate) fn start(
         settings: ClusterSettings,
         (mail, end_of_mail): (NodeMail, oneshot::Sender<()>),
+        (retained, end_of_retained): (RetainedStream, oneshot::Sender<()>),
         (sessions, answers): (Arc<dyn OwnedSessions>, Arc<dyn AnswersAboutClients>),
     ) -> io::Result<Self> {
         let shared = Arc::new(SharedMember::default());
@@ -85,6 +88,7 @@ impl ClusterMember {
             answers,
             shared: shared_here,
             mail: mail_here,
+            retained: retained.clone(),
         };
         // A thread of its own, so that the start of the broker does not wait for NATS.
         let run = move || {
@@ -96,7 +100,8 @@ impl ClusterMember {
             });
         };
         thread::Builder::new().name("cluster-join".to_owned()).spawn(run)?;
-        Ok(Self { shared, mail, ownership, _end: end, _end_of_mail: end_of_mail })
+        let _end_of_others = [end_of_mail, end_of_retained];
+        Ok(Self { shared, mail, retained, ownership, _end: end, _end_of_others })
     }
 
     /// Returns the client identifiers of this node.
@@ -127,6 +132,11 @@ impl ClusterMember {
         self.mail.status()
     }
 
+    /// Returns the state of the stream of retained messages.
+    pub(crate) fn retained(&self) -> RetainedStatus {
+        self.retained.status()
+    }
+
     /// Returns why NATS cannot be used yet.
     #[must_use]
     pub fn fault(&self) -> Option<Box<str>> {
@@ -148,6 +158,7 @@ struct Joining {
     answers: Arc<dyn AnswersAboutClients>,
     shared: Arc<SharedMember>,
     mail: NodeMail,
+    retained: RetainedStream,
 }
 
 impl Joining {
@@ -179,10 +190,11 @@ impl Joining {
         let node = self.settings.nats.node.clone();
         let company = NodeCompany {
             lease: self.lease.clone(),
-            prepared: vec![self.mail.prepared(), driver.prepared()],
+            prepared: vec![self.mail.prepared(), driver.prepared(), self.retained.prepared()],
         };
         let begun = ClusterNode::start_in(company, Arc::clone(door) as _, node.clone(), file)?;
         self.mail.join(Arc::clone(door) as _, node.clone(), &begun);
+        self.retained.join(Arc::clone(door) as _, node.clone(), &begun);
         let status = begun.follow_status();
         let sessions = Arc::clone(&self.sessions);
         let end_of_answers = AnsweringNode {

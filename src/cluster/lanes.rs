@@ -149,6 +149,11 @@ impl Lane {
         self.push(LaneItem::Applied(sequence), ITEM_BYTES, None);
     }
 
+    /// Adds the mark of how far this node has written the stream of retained messages.
+    pub fn push_retained(&mut self, sequence: super::names::Sequence) {
+        self.push(LaneItem::Retained(sequence), ITEM_BYTES, None);
+    }
+
     fn push(&mut self, item: LaneItem, bytes: usize, part: Option<PartNumber>) {
         self.bytes += bytes;
         self.items.push_back(Sent { item, bytes, part, has_left: false });
@@ -243,7 +248,10 @@ impl Lane {
                     let mail = large.remove(&number)?;
                     Some(Unacknowledged { mail, part, has_left })
                 }
-                LaneItem::Piece { .. } | LaneItem::Applied(_) | LaneItem::Skipped => None,
+                LaneItem::Piece { .. }
+                | LaneItem::Applied(_)
+                | LaneItem::Skipped
+                | LaneItem::Retained(_) => None,
             }
         });
         mails.collect()
@@ -319,7 +327,9 @@ impl Inlet {
                     taken.extend(self.add_piece(is_last, &bytes)?.map(|item| (number, item)));
                 }
                 LaneItem::Skipped => {}
-                LaneItem::Mail(_) | LaneItem::Applied(_) => taken.push((number, item)),
+                LaneItem::Mail(_) | LaneItem::Applied(_) | LaneItem::Retained(_) => {
+                    taken.push((number, item));
+                }
             }
         }
         Ok(taken)

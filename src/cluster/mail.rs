@@ -51,6 +51,9 @@ pub enum LaneItem {
     },
     /// A message that is not sent again: QoS 0.
     Skipped,
+    /// The sender has written the stream of retained messages up to here: mail that it planned before has no
+    /// higher sequence.
+    Retained(Sequence),
 }
 
 impl Wire for LaneItem {

@@ -3,7 +3,8 @@
 //! The core of each is a state machine without I/O and without a clock: `handle_…` takes something in,
 //! `poll_…` gives something out, the time is an argument. NATS is behind the door of `door.rs`; `nats`
 //! is the real one, and `options` the table of the configuration. `node` drives the membership, and `joining`
-//! begins it for a broker. `asking` asks other nodes about clients. `owning` drives the owners of client identifiers, and `mailing` the routes and lanes.
+//! begins it for a broker. `asking` asks other nodes about clients. `owning` drives the owners of client identifiers,
+//! `mailing` the routes and lanes, and `retaining` the retained messages.
 //! No broker uses `attempts`, `catching_up`, `forwards`, `had` and `withdrawals` yet, so brokers
 //! do not follow all rules for QoS 2 below; docs/cluster.md says which messages are lost. `tests/world/cluster` plays whole
 //! clusters on the core, and `tests/cluster` tests brokers with real NATS servers.
@@ -64,6 +65,7 @@ mod owner_record;
 pub mod owners;
 pub mod owning;
 pub mod questions;
+pub mod retaining;
 pub mod routes;
 mod settling;
 pub mod wire;

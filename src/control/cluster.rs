@@ -48,6 +48,12 @@ pub struct ClusterView {
     pub routes: usize,
     /// SUBACKs that this broker has sent before each other broker knew the filters.
     pub subacks_early: u64,
+    /// The place in the stream of retained messages up to which this broker has applied it.
+    pub retained_applied: u64,
+    /// How far this broker is behind the last place that it knows to be written.
+    pub retained_lag: u64,
+    /// Messages with RETAIN of this broker that the stream did not take.
+    pub retained_refused: u64,
 }
 
 impl ClusterView {
@@ -62,6 +68,9 @@ impl ClusterView {
             members: Vec::new(),
             routes: 0,
             subacks_early: 0,
+            retained_applied: 0,
+            retained_lag: 0,
+            retained_refused: 0,
         }
     }
 }

@@ -27,6 +27,12 @@ pub struct ClusterNumbers {
     pub routes: usize,
     /// SUBACKs that it has sent before each other broker knew the filters.
     pub subacks_early: u64,
+    /// The place in the stream of retained messages up to which it has applied it.
+    pub retained_applied: u64,
+    /// How far it is behind the last place that it knows to be written.
+    pub retained_lag: u64,
+    /// Its messages with RETAIN that the stream did not take.
+    pub retained_refused: u64,
     /// The messages between it and each other broker.
     pub mail: Vec<(String, ClusterMailNumbers)>,
 }
@@ -86,6 +92,14 @@ impl TextWriter<'_, '_> {
         one("cluster_serving", help, u64::from(numbers.is_serving))?;
         let help = "Counts the lives of this broker in the cluster";
         one("cluster_incarnation", help, numbers.incarnation)?;
+        let help = "Place up to which this broker has applied the stream of retained messages";
+        one("cluster_retained_applied", help, numbers.retained_applied)?;
+        let help = "Places of the stream of retained messages that this broker has not applied";
+        one("cluster_retained_lag", help, numbers.retained_lag)?;
+        let help = "Messages with RETAIN that the stream of retained messages did not take";
+        let (name, counter) = ("cluster_retained_refused", MetricType::Counter);
+        let encoder = self.encoder.encode_descriptor(name, help, None, counter)?;
+        ConstCounter::new(numbers.retained_refused).encode(encoder)?;
         let (name, help) = ("cluster_members", "Members of the cluster, by what their records say");
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (state, count) in numbers.members {

@@ -69,6 +69,9 @@ labels! {
         NoSubscriber = "no_subscriber",
         /// The retained messages had reached their limit.
         RetainedFull = "retained_full",
+        /// The stream of retained messages of the cluster could not take the message; a QoS 0 message was
+        /// delivered all the same.
+        RetainedUnavailable = "retained_unavailable",
         /// The subscription that the message was queued for was withdrawn.
         SubscriptionWithdrawn = "subscription_withdrawn",
         /// A caller has cleared the queue.
@@ -94,6 +97,8 @@ labels! {
         RateLimit = "rate_limit",
         /// Its SUBACK waited until the other nodes of the cluster knew its filters.
         RoutesBehind = "routes_behind",
+        /// Its message with RETAIN waited for the stream of retained messages of the cluster.
+        RetainedBehind = "retained_behind",
     }
 }
 

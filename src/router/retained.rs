@@ -115,18 +115,45 @@ impl Retained {
         gone: &mut Vec<Arc<Message>>,
     ) -> Result<(), RetainedFull> {
         let mut store = self.write();
-        let mut left = EXPIRED_AT_ONCE_MAX;
-        while let Err(full) = self.check(&store, &message, owner) {
-            let expired = store.remove_first_expired(now).filter(|_| left > 0).ok_or(full)?;
-            left -= 1;
-            gone.push(expired);
-        }
+        self.make_room(&mut store, &message, owner, now, gone)?;
         store.put(message, owner);
         Ok(())
     }
 
-    /// Retains a message from the store at start, even beyond the limits: an acknowledged message
-    /// must not be lost because a limit was lowered. Returns whether it is within the limits.
+    /// Does the same without retaining the message: it will be retained by [`Retained::restore`].
+    ///
+    /// # Errors
+    /// As [`Retained::set`].
+    pub fn has_room(
+        &self,
+        message: &Message,
+        owner: Option<&Arc<Account>>,
+        now: Timestamp,
+        gone: &mut Vec<Arc<Message>>,
+    ) -> Result<(), RetainedFull> {
+        self.make_room(&mut self.write(), message, owner, now, gone)
+    }
+
+    fn make_room(
+        &self,
+        store: &mut RetainedTree,
+        message: &Message,
+        owner: Option<&Arc<Account>>,
+        now: Timestamp,
+        gone: &mut Vec<Arc<Message>>,
+    ) -> Result<(), RetainedFull> {
+        let mut left = EXPIRED_AT_ONCE_MAX;
+        while let Err(full) = self.check(store, message, owner) {
+            let expired = store.remove_first_expired(now).filter(|_| left > 0).ok_or(full)?;
+            left -= 1;
+            gone.push(expired);
+        }
+        Ok(())
+    }
+
+    /// Retains a message from the store at start, or from the other nodes of a cluster, even beyond the
+    /// limits: an acknowledged message must not be lost because a limit was lowered. Returns whether it is
+    /// within the limits.
     pub fn restore(&self, message: Arc<Message>, owner: Option<&Arc<Account>>) -> bool {
         let mut store = self.write();
         let is_within = self.check(&store, &message, owner).is_ok();
@@ -202,6 +229,28 @@ impl Retained {
         nodes_max: usize,
         now: Timestamp,
     ) -> RetainedSlice {
+        self.walk(which, false, nodes_max, now)
+    }
+
+    /// Returns the next slice of all retained messages behind a topic, also of those under topics that
+    /// begin with `$`.
+    pub fn slice_of_all(
+        &self,
+        after: Option<&str>,
+        nodes_max: usize,
+        now: Timestamp,
+    ) -> RetainedSlice {
+        let all = RetainedQuery { filter: "#", after, until: u64::MAX };
+        self.walk(&all, true, nodes_max, now)
+    }
+
+    fn walk(
+        &self,
+        which: &RetainedQuery<'_>,
+        has_dollar: bool,
+        nodes_max: usize,
+        now: Timestamp,
+    ) -> RetainedSlice {
         let levels: Vec<&str> = which.filter.split('/').collect();
         let after: Option<Vec<&str>> = which.after.map(|topic| topic.split('/').collect());
         let mut messages = Vec::new();
@@ -212,6 +261,7 @@ impl Retained {
             until: which.until,
             nodes_left,
             bytes_left: SLICE_BYTES,
+            has_dollar,
             found: &mut messages,
             topic: String::new(),
             depth: 0,

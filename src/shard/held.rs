@@ -27,8 +27,8 @@ pub(super) struct Held {
     number: u64,
     /// When its rate allows the next read; `None` if another reason holds it.
     due: Option<Timestamp>,
-    /// When it checks next whether its client has left; `None` if it waits for another shard or the store, which does
-    /// not take long.
+    /// When it checks next whether its client has left; `None` if it waits for another shard, the store or the
+    /// stream of retained messages, which does not take long.
     question: Option<Timestamp>,
     /// The key of its owner, if it waits for the store.
     owner: Option<usize>,
@@ -95,7 +95,11 @@ impl HeldConnections {
         self.next_number += 1;
         // These holds end within milliseconds, so the question whether the client has left is not
         // worth its cost.
-        let is_short = matches!(reason, HoldReason::ShardBehind | HoldReason::StoreBehind);
+        // A client may close its connection directly behind a message with RETAIN, which must still be handled.
+        let is_short = matches!(
+            reason,
+            HoldReason::ShardBehind | HoldReason::StoreBehind | HoldReason::RetainedBehind
+        );
         let question = (!is_short).then(|| now.plus_secs(ASK_EVERY_SECS));
         let due = if let HeldUntil::At(due) = until { Some(due) } else { None };
         let mut owner = None;

@@ -94,9 +94,10 @@ impl Shard {
             HoldReason::StoreBehind => self
                 .slot(slot)
                 .map_or(HeldUntil::Told, |found| HeldUntil::Stored(found.account.clone())),
-            HoldReason::SubscriberFull | HoldReason::ShardBehind | HoldReason::RoutesBehind => {
-                HeldUntil::Told
-            }
+            HoldReason::SubscriberFull
+            | HoldReason::ShardBehind
+            | HoldReason::RoutesBehind
+            | HoldReason::RetainedBehind => HeldUntil::Told,
         };
         self.holding.held.insert(slot, (link, reason), now, until);
         // Its subscriber may have got room, and reported it, before this connection was held.
@@ -164,7 +165,8 @@ impl Shard {
             HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
             HoldReason::ShardBehind => is_congested,
             HoldReason::StoreBehind => self.waits_for_store(slot, now),
-            HoldReason::RoutesBehind => false, // It is a candidate only after the report.
+            // It is a candidate only after the report.
+            HoldReason::RoutesBehind | HoldReason::RetainedBehind => false,
             HoldReason::RateLimit => {
                 let at = self.readable_at(slot, now);
                 self.holding.held.delay(slot, at);

@@ -42,6 +42,7 @@ mod refusal_rate;
 mod refusals;
 pub(crate) mod replies;
 mod requests;
+mod retaining;
 mod routing;
 mod shared;
 pub(crate) mod silences;
@@ -80,6 +81,7 @@ use self::{
         settings::LiveSettings,
     },
     quota::Slowed,
+    retaining::Retaining,
     routing::{
         awaited::AwaitedCalls,
         backlog::{AskedLater, Backlogs},
@@ -155,6 +157,8 @@ pub(crate) struct Shard {
     pub(crate) lifecycle: Lifecycle,
     /// The rights to serve clients, in a cluster.
     owned: OwnedClients,
+    /// Messages that wait for the stream of retained messages, in a cluster.
+    retaining: Retaining,
     /// Bytes of deliveries that other shards have sent and that this shard has not handled yet.
     bytes_waiting: Arc<AtomicUsize>,
 }
@@ -289,6 +293,7 @@ impl Shard {
             chores: Chores::default(),
             lifecycle: Lifecycle::new(core.keeper.is_some()),
             owned: OwnedClients::default(),
+            retaining: Retaining::default(),
             bytes_waiting,
             core,
         }
@@ -312,6 +317,10 @@ impl Shard {
             ToShard::Receipts(reports) => self.take_receipts(&reports),
             ToShard::Mail(arrived) => self.take_mail(arrived, now),
             ToShard::RoutesKnown(slot) => self.routes_are_known(slot, now),
+            ToShard::RetainedWritten(number, outcome) => {
+                self.retained_is_written(number, outcome, now);
+            }
+            ToShard::NoteRetained(applied) => self.note_applied_retained(applied),
         }
     }
 

@@ -49,6 +49,9 @@ impl Shard {
         publication: &Publication<'_>,
         now: Timestamp,
     ) -> Result<(), RetainedFull> {
+        if self.retains_in_cluster(publication.topic) {
+            return self.retain_in_cluster(owner, publication, now);
+        }
         // An empty payload removes the retained message. [MQTT-3.3.1-6]
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
@@ -75,8 +78,7 @@ impl Shard {
 
     /// Removes the retained message of a topic; returns whether there was one.
     pub(crate) fn clear_retained(&self, topic: &str, now: Timestamp) -> bool {
-        let found = self.core.retained.get(topic);
-        let was_there = found.is_some_and(|(message, _)| !message.publication().has_expired(now));
+        let was_there = self.has_retained(topic, now);
         self.core.retained.clear(topic);
         self.note(|| Change::ClearRetained(topic.into()));
         was_there
@@ -88,7 +90,7 @@ impl Shard {
         self.note_cleared(&expired);
     }
 
-    fn note_cleared(&self, gone: &[Arc<Message>]) {
+    pub(in crate::shard) fn note_cleared(&self, gone: &[Arc<Message>]) {
         for message in gone {
             self.note(|| Change::ClearRetained(message.topic().into()));
         }
@@ -121,25 +123,6 @@ impl Shard {
                 Err(departure)
             }
         }
-    }
-
-    /// Returns the refusal of a message for which there is no room among the retained ones.
-    pub(crate) fn refuse_retained(
-        &mut self,
-        slot: u32,
-        publish: &Publish<'_>,
-        full: RetainedFull,
-        now: Timestamp,
-    ) -> Result<Handled, Departure> {
-        let why = match full {
-            RetainedFull::All => "limit on retained messages is reached",
-            RetainedFull::OwnerMessages | RetainedFull::OwnerBytes => {
-                "limit on retained messages of one user is reached"
-            }
-        };
-        let code = ReasonCode::QuotaExceeded;
-        let departure = Departure::by_server(DisconnectReason::QuotaExceeded, code).because(why);
-        self.refuse_publish(slot, publish, departure, now)
     }
 
     fn tell_retained_full(&self, slot: Option<u32>, topic: &str, full: RetainedFull) {
@@ -234,6 +217,17 @@ impl Slowed {
         let wait = self.clients.get(client_id);
         wait.is_some_and(|wait| now < wait.until && Arc::ptr_eq(&wait.account, account))
     }
+}
+
+/// Returns the refusal of a message for which there is no room among the retained ones.
+pub(crate) const fn refused_retained(full: RetainedFull) -> Departure {
+    let why = match full {
+        RetainedFull::All => "limit on retained messages is reached",
+        RetainedFull::OwnerMessages | RetainedFull::OwnerBytes => {
+            "limit on retained messages of one user is reached"
+        }
+    };
+    Departure::by_server(DisconnectReason::QuotaExceeded, ReasonCode::QuotaExceeded).because(why)
 }
 
 /// Returns whether the publisher of a message gets an answer that it is refused.

@@ -22,7 +22,7 @@ fn permissions() -> String {
     let buckets = owners.into_iter().chain(leases).chain(["members".into(), "records".into()]);
     let buckets: Vec<_> = buckets.map(|bucket| format!("hearthmq_{bucket}")).collect();
     let streams = buckets.iter().map(|bucket| format!("KV_{bucket}"));
-    let streams = streams.chain(["hearthmq_routes".to_owned()]);
+    let streams = streams.chain(["hearthmq_routes".to_owned(), "hearthmq_retained".to_owned()]);
     let mut publish = vec!["hearthmq.>".to_owned(), "_INBOX_hearthmq.>".to_owned()];
     publish.extend(buckets.iter().map(|bucket| format!("$KV.{bucket}.>")));
     for stream in streams {

@@ -7,6 +7,7 @@
 
 mod access;
 mod asking;
+mod brokers;
 mod following;
 mod joining;
 mod leaders;
@@ -17,6 +18,7 @@ mod options;
 mod owning;
 mod program;
 mod records;
+mod retained;
 mod running;
 mod support;
 mod writing;

@@ -3,142 +3,21 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use hearthmq::{
-    Broker,
-    auth::AllowAll,
-    control::{ClusterState, MemberState, Readiness as _},
-    internals::cluster::{joining::ClusterSettings, nats::NatsSettings},
+    control::MemberState,
+    internals::cluster::nats::NatsSettings,
     limits::Limits,
-    mqtt::{Connect, Packet, Publish, ReasonCode, UserPropertiesBuf},
-    store::MemoryStore,
+    mqtt::{Packet, Publish, ReasonCode, UserPropertiesBuf},
 };
-use hearthmq_test::{Client, generous, nats::NatsServers, packets::*};
-use tempfile::{TempDir, tempdir};
+use hearthmq_test::{generous, nats::NatsServers, packets::*};
 use tokio::{
     io::AsyncReadExt as _,
-    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Cable, PATIENCE, settings};
-
-/// A broker of a cluster. It ends with the value.
-struct Node {
-    broker: Broker,
-    _directory: TempDir,
-}
-
-type TcpClient = Client<TcpStream>;
-
-impl Node {
-    async fn start(nats: NatsSettings) -> Self {
-        Self::within(nats, generous()).await
-    }
-
-    async fn within(nats: NatsSettings, limits: Limits) -> Self {
-        let directory = tempdir().unwrap();
-        let settings = ClusterSettings { nats, directory: directory.path().to_owned() };
-        let broker = Broker::builder()
-            .tcp("127.0.0.1:0")
-            .shards(2)
-            .store(MemoryStore::default())
-            .limits(limits)
-            .authenticator(AllowAll)
-            .authorizer(AllowAll)
-            .cluster(settings)
-            .start()
-            .await
-            .unwrap();
-        Self { broker, _directory: directory }
-    }
-
-    /// Connects a client.
-    async fn client(&self, connect: Connect<'_>) -> TcpClient {
-        let stream = TcpStream::connect(self.broker.local_addrs()[0]).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = Client::on(stream, connect.version);
-        client.connect(connect).await;
-        client
-    }
-
-    fn sees(&self, names: &[&str], state: MemberState) -> bool {
-        let view = self.broker.cluster().unwrap();
-        let is_it = |name: &&str| {
-            view.members.iter().any(|member| member.node == *name && member.state == state)
-        };
-        view.state == ClusterState::Serving && names.iter().all(is_it)
-    }
-}
-
-/// Starts a broker with each of these names, and waits until all serve.
-async fn nodes<const N: usize>(servers: &NatsServers, names: [&str; N]) -> [Node; N] {
-    let mut nodes = Vec::new();
-    for name in names {
-        nodes.push(Node::start(settings(servers, name)).await);
-    }
-    for node in &nodes {
-        wait(|| node.sees(&names, MemberState::Serving)).await;
-    }
-    nodes.try_into().ok().unwrap()
-}
-
-async fn wait(is_it: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_it() {
-        assert!(began.elapsed() < PATIENCE, "it does not happen");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Receives the next PUBLISH, and acknowledges it. PUBRELs may come before it.
-async fn next_message<T>(client: &mut TcpClient, look: impl Fn(Publish<'_>) -> T) -> T {
-    loop {
-        let came = client.receive(|packet| {
-            if let Packet::PubRel(release) = &packet {
-                return Err(release.packet_id.0.get());
-            }
-            let Packet::Publish(publish) = packet else { panic!("PUBLISH, not {packet:?}") };
-            Ok((publish.flags.qos, publish.packet_id, look(publish)))
-        });
-        match came.await {
-            Err(packet_id) => client.send(pubcomp(packet_id)).await,
-            Ok((qos, packet_id, seen)) => {
-                let packet_id = packet_id.map(|packet_id| packet_id.0.get());
-                match (qos, packet_id) {
-                    (QOS_1, Some(id)) => client.send(puback(id, ReasonCode::Success)).await,
-                    (QOS_2, Some(id)) => client.send(pubrec(id, ReasonCode::Success)).await,
-                    _ => {}
-                }
-                return seen;
-            }
-        }
-    }
-}
-
-/// Expects this PUBLISH, whatever its Packet Identifier is, and acknowledges it.
-async fn expect_message(client: &mut TcpClient, expected: Publish<'_>) {
-    let look = |publish: Publish<'_>| {
-        assert_eq!(Publish { packet_id: expected.packet_id, ..publish }, expected);
-    };
-    next_message(client, look).await;
-}
-
-/// Expects that no PUBLISH comes before the answer to PINGREQ.
-async fn expect_no_more(client: &mut TcpClient) {
-    client.send(Packet::PingReq).await;
-    loop {
-        let came = client.receive(|packet| {
-            if let Packet::PubRel(release) = &packet {
-                return Some(release.packet_id.0.get());
-            }
-            assert_eq!(packet, Packet::PingResp);
-            None
-        });
-        match came.await {
-            Some(packet_id) => client.send(pubcomp(packet_id)).await,
-            None => return,
-        }
-    }
-}
+use crate::{
+    brokers::{Node, TcpClient, expect_message, expect_no_more, next_message, nodes, wait},
+    support::{Cable, PATIENCE, settings},
+};
 
 /// Each QoS, both versions, from the node of the publisher to the other ones, also by wildcards.
 #[actix_rt::test]

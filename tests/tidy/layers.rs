@@ -27,9 +27,9 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
         "traces",
         &["auth", "clock", "control", "flow", "labels", "limits", "mqtt", "told", "transport"],
     ),
-    ("between", &["hooks", "flow", "session", "router", "journal", "mqtt", "spans"]),
+    ("between", &["hooks", "flow", "session", "router", "journal", "mqtt", "owners", "spans"]),
     ("records", &["journal", "mqtt"]),
-    ("cluster", &["between", "clock", "journal", "mqtt", "records", "router"]),
+    ("cluster", &["between", "clock", "journal", "mqtt", "owners", "records", "router"]),
     ("webhooks", &["clock", "control", "metrics", "mqtt", "outbound", "records", "told"]),
     ("bridge", &["auth", "control", "labels", "metrics", "mqtt", "outbound", "session", "told"]),
     (

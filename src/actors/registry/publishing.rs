@@ -14,7 +14,7 @@ impl Handler<PublishMessage> for Registry {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, message: PublishMessage, _: &mut Self::Context) -> Self::Result {
-        Box::pin(publishing::publish_own(&self.shard, &message.message))
+        publishing::publish_own(&self.shard, message.message)
     }
 }
 

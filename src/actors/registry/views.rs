@@ -106,10 +106,10 @@ impl Handler<FindBusiest> for Registry {
 }
 
 impl Handler<ClearRetained> for Registry {
-    type Result = ResponseFuture<bool>;
+    type Result = ResponseFuture<Result<bool, ControlError>>;
 
     fn handle(&mut self, message: ClearRetained, _: &mut Self::Context) -> Self::Result {
-        Box::pin(clients::clear_retained(&self.shard, &message.topic))
+        clients::clear_retained(&self.shard, &message.topic)
     }
 }
 

@@ -32,7 +32,10 @@ fn batches(lane: &mut Lane, now: Timestamp) -> Vec<MailBatch> {
 fn numbers(items: &[(u64, LaneItem)]) -> Vec<u64> {
     let number = |(_, item): &(u64, LaneItem)| match item {
         LaneItem::Mail(mail) => Some(mail.id.number),
-        LaneItem::Applied(_) | LaneItem::Piece { .. } | LaneItem::Skipped => None,
+        LaneItem::Applied(_)
+        | LaneItem::Piece { .. }
+        | LaneItem::Skipped
+        | LaneItem::Retained(_) => None,
     };
     items.iter().filter_map(number).collect()
 }

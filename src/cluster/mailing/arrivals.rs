@@ -24,6 +24,8 @@ pub(super) struct TakenBatch {
     pub(super) mails: Vec<Mail>,
     /// The position in the log of routes that the sender has applied.
     pub(super) applied: Option<Sequence>,
+    /// The position in the stream of retained messages that the sender has written.
+    pub(super) retained: Option<Sequence>,
 }
 
 /// A batch that was divided among shards.
@@ -100,7 +102,7 @@ impl Arrivals {
         self.next_number += 1;
         let last = arrival.inlet.received();
         arrival.open.push_back(OpenBatch { number, last, left: 0 });
-        let mut taken = TakenBatch { number, mails: Vec::new(), applied: None };
+        let mut taken = TakenBatch { number, mails: Vec::new(), applied: None, retained: None };
         for (_, item) in items? {
             match item {
                 LaneItem::Mail(mail) => {
@@ -111,6 +113,7 @@ impl Arrivals {
                     }
                 }
                 LaneItem::Applied(sequence) => taken.applied = Some(sequence),
+                LaneItem::Retained(sequence) => taken.retained = Some(sequence),
                 LaneItem::Piece { .. } | LaneItem::Skipped => {}
             }
         }

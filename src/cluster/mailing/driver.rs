@@ -4,6 +4,7 @@
 //! that may not act ([`NodeWatch::may_act`]). Knows no client of NATS: only the door.
 
 mod lives;
+mod subacks;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,7 @@ use futures_util::{
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{error, warn};
 
+use self::subacks::SubacksBehind;
 use super::{
     MailHost, MailOrder, MailStatus, PeerMail, SharedMail,
     arrivals::{Arrivals, TakenBatch},
@@ -96,6 +98,7 @@ pub(super) struct MailDriver {
     numbers: BTreeMap<u16, u64>,
     peers: Peers,
     filters: NodeFilters,
+    behind: SubacksBehind,
     status_at: Timestamp,
 }
 
@@ -118,6 +121,7 @@ impl MailDriver {
             numbers: BTreeMap::new(),
             peers: Peers::default(),
             filters: NodeFilters::default(),
+            behind: SubacksBehind::default(),
             status_at: Timestamp(0),
         }
     }
@@ -234,7 +238,7 @@ impl MailDriver {
                 qos: mail.message.qos(),
                 is_alone: mail.plan.len() == 1,
                 topic: mail.message.topic().into(),
-                content: content::encode(&mail.message, mail.publisher.as_deref(), at_broker),
+                content: content::encode(mail, at_broker),
             };
             for node in mail.nodes() {
                 let is_last = last.get(&node) == Some(&at);
@@ -273,6 +277,9 @@ impl MailDriver {
                 let counts = &mut self.peers.of(&from).counts;
                 counts.bytes_received += length;
                 counts.messages_received += taken.mails.len() as u64;
+                if let Some(sequence) = taken.retained {
+                    self.host.retained.note_seen(sequence);
+                }
                 if let Some(applied) = taken.applied {
                     self.filters.handle_applied(&from, life, applied);
                 }
@@ -385,8 +392,9 @@ impl MailDriver {
             self.exchange(traffic, now).await;
         }
         while let Some(awaited) = self.filters.poll_suback(self.peers.serving(), now) {
-            self.tell_known(&awaited);
+            self.await_retained(awaited, now);
         }
+        self.tell_retained(now);
         self.settle();
     }
 
@@ -405,7 +413,8 @@ impl MailDriver {
     async fn exchange(&mut self, traffic: &mut NatsTraffic, now: Timestamp) {
         if now >= traffic.report_at {
             traffic.report_at = now.plus_millis(REPORT_EVERY_MILLIS);
-            self.peers.report(self.filters.applied());
+            // Read behind the routes: a message that was planned without them is written already.
+            self.peers.report(self.filters.applied(), self.host.retained.written());
         }
         let NatsTraffic { joined: JoinedNats { door, watch, .. }, arrivals, .. } = traffic;
         while let Some((node, batch)) = self.peers.poll_batch(now) {
@@ -442,7 +451,8 @@ impl MailDriver {
         if now >= self.status_at {
             self.status_at = now.plus_millis(STATUS_EVERY_MILLIS);
             let peers = self.peers.iter().map(|peer| (peer.node.clone(), mail_of(peer)));
-            let status = MailStatus { peers: peers.collect(), subacks_early: self.filters.early() };
+            let subacks_early = self.filters.early() + self.behind.early();
+            let status = MailStatus { peers: peers.collect(), subacks_early };
             *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
         }
     }

@@ -39,11 +39,13 @@ use super::{
     door::Nats,
     names::NodeId,
     node::{ClusterNode, PreparedLife},
+    retaining::{RetainedMarks, RetainedStream},
 };
 use crate::{
     between::{
         door::ShardHandle,
         nodes::{AwaitedRoutes, OtherNodes, OutgoingMail},
+        retained::RetainedOfCluster,
     },
     clock::Clock,
     router::Homes,
@@ -59,6 +61,7 @@ pub(crate) struct MailHost {
     pub(crate) clock: Clock,
     /// Adds a filter that the node with this number has to the index, or removes it.
     pub(crate) change_route: Box<ChangeRoute>,
+    pub(crate) retained: RetainedMarks,
 }
 
 /// Adds a filter that the node with this number has to the index, or removes it.
@@ -112,6 +115,7 @@ struct SharedMail {
 pub(crate) struct NodeMail {
     orders: mpsc::UnboundedSender<MailOrder>,
     shared: Arc<SharedMail>,
+    retained: RetainedStream,
 }
 
 /// The other end, before its thread is started.
@@ -119,9 +123,9 @@ pub(crate) struct MailInbox(mpsc::UnboundedReceiver<MailOrder>);
 
 impl NodeMail {
     /// Makes both ends.
-    pub(crate) fn new() -> (Self, MailInbox) {
+    pub(crate) fn new(retained: RetainedStream) -> (Self, MailInbox) {
         let (orders, inbox) = mpsc::unbounded_channel();
-        (Self { orders, shared: Arc::default() }, MailInbox(inbox))
+        (Self { orders, shared: Arc::default(), retained }, MailInbox(inbox))
     }
 
     /// Notes that the first subscriber of this node has a filter, or the last one has lost it.
@@ -192,5 +196,9 @@ impl OtherNodes for NodeMail {
         if self.orders.send(MailOrder::Await(awaited)).is_err() {
             known.set(); // The broker is ending.
         }
+    }
+
+    fn retained(&self) -> &dyn RetainedOfCluster {
+        &self.retained
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Peer {
     waiting_bytes: usize,
     /// The position in the log of routes that was reported on this lane.
     reported: Option<Sequence>,
+    /// The same of the stream of retained messages.
+    reported_retained: Sequence,
     pub(super) counts: PeerCounts,
 }
 
@@ -90,6 +92,7 @@ impl Peer {
     fn end_lane(&mut self, done: &mut Vec<PartNumber>) {
         let Some(lane) = self.lane.take() else { return };
         self.reported = None;
+        self.reported_retained = Sequence(0);
         // None waits beside a lane.
         for back in lane.end() {
             done.extend(self.wait(back));
@@ -135,6 +138,7 @@ impl Peers {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             reported: None,
+            reported_retained: Sequence(0),
             counts: PeerCounts::default(),
         });
         number
@@ -245,13 +249,18 @@ impl Peers {
         }
     }
 
-    /// Reports on each lane how far the log of routes is applied.
-    pub(super) fn report(&mut self, applied: Sequence) {
+    /// Reports on each lane how far the log of routes is applied, and before it how far this node has written
+    /// the stream of retained messages: what it planned with former routes is not above that.
+    pub(super) fn report(&mut self, applied: Sequence, retained: Sequence) {
         for peer in &mut self.all {
             if let Some(lane) = &mut peer.lane
                 && peer.reported != Some(applied)
             {
                 peer.reported = Some(applied);
+                if peer.reported_retained < retained {
+                    peer.reported_retained = retained;
+                    lane.push_retained(retained);
+                }
                 lane.push_applied(applied);
             }
         }

@@ -13,6 +13,7 @@
 //! | `follow` | follows a stream without a gap |
 //! | `leaders` | spreads the leaders of streams |
 //! | `records` | the records of the broker in a bucket |
+//! | `retained` | the stream of retained messages |
 //!
 //! Knows async-nats; does not know what the cluster agrees on. Called by the driver of the cluster.
 
@@ -21,6 +22,7 @@ mod leaders;
 mod link;
 mod login;
 mod records;
+mod retained;
 mod settings;
 mod streams;
 mod write;
@@ -46,6 +48,7 @@ use tokio::time::{Instant, timeout};
 use self::{
     follow::{FollowedEvent, StreamFollower},
     link::AskFault,
+    retained::RETAINED,
     streams::{StreamShape, bucket_stream, bucket_subject},
     write::{WriteFault, WriteTerms, write},
 };
@@ -121,7 +124,12 @@ impl NatsDoor {
         let door = Self { leases, rest, prefix, replicas, unanswered: AtomicU32::new(0) };
         let routes = door.log_name(Log::Routes);
         let subject = format!("{}.{}", door.prefix, Log::Routes);
-        let mut shapes = vec![StreamShape::log(&routes, &subject, ANY_BYTES, replicas)];
+        let retained = format!("{}_{RETAINED}", door.prefix);
+        let of_topics = format!("{}.{RETAINED}", door.prefix);
+        let mut shapes = vec![
+            StreamShape::log(&routes, &subject, ANY_BYTES, replicas),
+            StreamShape::last_of_each(&retained, &of_topics, replicas),
+        ];
         shapes.extend(door.buckets().map(|(bucket, bytes_max)| {
             StreamShape::bucket(&door.bucket_name(bucket), bytes_max, replicas)
         }));
@@ -226,7 +234,7 @@ impl NatsDoor {
         let subject = bucket_subject(&self.bucket_name(bucket), key);
         let is_removal = value.is_none();
         let payload = value.unwrap_or_default();
-        let terms = WriteTerms { expected: Some(expected), is_removal, id: None };
+        let terms = WriteTerms { expected: Some(expected), is_removal, ..WriteTerms::default() };
         let first = write(link, subject.clone(), payload.clone(), terms, time_max).await;
         // Only a conflict with another message can be the mark of a removal.
         let Err(WriteFault::Conflict(Some(found))) = first else { return first };

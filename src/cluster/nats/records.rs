@@ -152,7 +152,7 @@ impl NatsRecords {
         let mut last = self.shared.revision_to_expect(name, expected)?;
         // Each attempt needs another revision, so their number is bounded.
         for _ in 0..ATTEMPTS_MAX {
-            let terms = WriteTerms { expected: last, is_removal, id: None };
+            let terms = WriteTerms { expected: last, is_removal, ..WriteTerms::default() };
             let link = &self.shared.link;
             match write(link, subject.clone(), payload.clone(), terms, CHANGE_TIME_MAX).await {
                 Ok(revision) => {
@@ -256,7 +256,8 @@ impl SharedRecords {
     async fn remove_expired(&self) {
         let expired = self.lock().expired(self.clock.now(), REMOVED_AT_A_TIME);
         for (name, revision) in expired {
-            let terms = WriteTerms { expected: Some(revision), is_removal: true, id: None };
+            let expected = Some(revision);
+            let terms = WriteTerms { expected, is_removal: true, ..WriteTerms::default() };
             let subject = self.subject(&name);
             let written = write(&self.link, subject, Bytes::new(), terms, CHANGE_TIME_MAX).await;
             match written {

@@ -70,6 +70,8 @@ enum StreamKind {
     Bucket,
     /// All messages, until they are cut off.
     Log,
+    /// The last message of each subject, until its own time is over.
+    LastOfEach,
 }
 
 impl StreamShape {
@@ -93,6 +95,13 @@ impl StreamShape {
             message_bytes_max,
             replicas,
         }
+    }
+
+    /// The last message of each subject under `{subject}.…`; a message may name how long it is kept.
+    pub(super) fn last_of_each(name: &str, subject: &str, replicas: usize) -> Self {
+        let kind = StreamKind::LastOfEach;
+        // Without a limit of its own: what NATS accepts.
+        Self { kind, ..Self::log(name, subject, -1, replicas) }
     }
 
     /// Makes the stream if it is missing, otherwise compares it. Waits while JetStream has no leader.
@@ -154,13 +163,14 @@ impl StreamShape {
 
     fn config(&self) -> Config {
         let is_bucket = self.kind == StreamKind::Bucket;
+        let keeps_last = self.kind != StreamKind::Log;
         Config {
             name: self.name.clone(),
             subjects: vec![self.subjects.clone()],
             max_messages: -1,
             max_bytes: -1,
             // A bucket keeps the last message of each key.
-            max_messages_per_subject: if is_bucket { 1 } else { -1 },
+            max_messages_per_subject: if keeps_last { 1 } else { -1 },
             max_message_size: self.message_bytes_max,
             max_consumers: -1,
             retention: RetentionPolicy::Limits,
@@ -173,6 +183,7 @@ impl StreamShape {
             deny_delete: is_bucket,
             // A direct get is answered by any replica, from any past.
             allow_direct: false,
+            allow_message_ttl: self.kind == StreamKind::LastOfEach,
             ..Config::default()
         }
     }
@@ -182,7 +193,7 @@ impl StreamShape {
         let wanted = self.config();
         // Values of different types are compared, and shown to the operator, as text.
         let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
-        let settings: [(&'static str, String, String); 8] = [
+        let settings: [(&'static str, String, String); 9] = [
             ("subjects", text(&found.subjects), text(&wanted.subjects)),
             (
                 "messages per subject",
@@ -190,6 +201,11 @@ impl StreamShape {
                 text(&wanted.max_messages_per_subject),
             ),
             ("maximum age", text(&found.max_age), text(&wanted.max_age)),
+            (
+                "time to live of a message",
+                text(&found.allow_message_ttl),
+                text(&wanted.allow_message_ttl),
+            ),
             ("retention", text(&found.retention), text(&wanted.retention)),
             ("discard policy", text(&found.discard), text(&wanted.discard)),
             ("storage", text(&found.storage), text(&wanted.storage)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::{
     HeaderMap, HeaderValue,
-    header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
+    header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID, NATS_MESSAGE_TTL},
     jetstream::{
         ErrorCode,
         stream::{PurgeErrorKind, RawMessageErrorKind},
@@ -82,6 +82,8 @@ pub(super) struct WriteTerms<'a> {
     pub(super) is_removal: bool,
     /// Within two minutes, the same identifier is written once.
     pub(super) id: Option<&'a str>,
+    /// The time after which the stream drops it; `None`: never.
+    pub(super) kept_secs: Option<u64>,
 }
 
 /// Writes a message to the stream that has its subject.
@@ -106,6 +108,9 @@ pub(super) async fn write(
     // A repeated write with this identifier counts once.
     if let Some(id) = terms.id {
         headers.insert(NATS_MESSAGE_ID, id);
+    }
+    if let Some(secs) = terms.kept_secs {
+        headers.insert(NATS_MESSAGE_TTL, HeaderValue::from(secs));
     }
     let headers = (!headers.is_empty()).then_some(headers);
     match link.ask(subject, headers, payload, time_max).await {
@@ -138,6 +143,8 @@ fn outcome(answer: &[u8]) -> Result<Revision, WriteFault> {
         ErrorCode::CLUSTER_NOT_AVAILABLE
         | ErrorCode::JETSTREAM_NOT_ENABLED
         | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => WriteFault::NoLeader,
+        // The first attempt is not decided yet.
+        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => WriteFault::Unknown,
         // A server that fails while it stores may have stored.
         _ if error.code >= 500 => WriteFault::Unknown,
         _ => WriteFault::Refused(error.description),

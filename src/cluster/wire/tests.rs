@@ -17,7 +17,9 @@ use crate::cluster::{
     lanes::{LaneAnswer, LaneItem, Mail, MailBatch},
     lease::Lease,
     members::{MemberRecord, MemberStanding},
-    names::{ClaimNumber, ClientKey, Incarnation, MessageId, MessageSource, NodeId, Term},
+    names::{
+        ClaimNumber, ClientKey, Incarnation, MessageId, MessageSource, NodeId, Sequence, Term,
+    },
     owners::{Hold, OwnerRecord, ReleaseRequest},
     owning::copy::{
         InFlightCopy, LoginCopy, MessageCopy, QueuedCopy, SessionCopy, SubscriptionCopy, WillCopy,
@@ -98,6 +100,8 @@ fn mail_of_version_1_is_read() {
         items: vec![LaneItem::Mail(mail())],
     };
     is_version_1(&batch, "0106026e3003020101000103000901010174026869");
+    let marks = MailBatch { items: vec![LaneItem::Retained(Sequence(5))], ..batch };
+    is_version_1(&marks, "0106026e30030201010405");
     let answer = LaneAnswer {
         from: node("n1"),
         from_incarnation: Incarnation(2),

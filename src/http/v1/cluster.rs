@@ -57,6 +57,15 @@ struct ClusterAnswer {
     /// SUBACKs that the broker has sent before each other broker knew the filters.
     #[serde(skip_serializing_if = "Option::is_none")]
     subacks_early: Option<u64>,
+    /// The place in the stream of retained messages up to which the broker has applied it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retained_applied: Option<u64>,
+    /// How far the broker is behind the last place that it knows to be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retained_lag: Option<u64>,
+    /// Messages with RETAIN of the broker that the stream did not take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retained_refused: Option<u64>,
 }
 
 /// A broker of a cluster.
@@ -122,6 +131,9 @@ impl From<ClusterView> for ClusterAnswer {
             members: view.members.into_iter().map(ClusterMemberAnswer::from).collect(),
             routes: Some(view.routes),
             subacks_early: Some(view.subacks_early),
+            retained_applied: Some(view.retained_applied),
+            retained_lag: Some(view.retained_lag),
+            retained_refused: Some(view.retained_refused),
         }
     }
 }
@@ -151,7 +163,8 @@ impl From<ClusterMemberView> for ClusterMemberAnswer {
              "lease_ages_ms": [90_210, 90_210, 90_212],
              "mail": {"messages_sent": 120, "bytes_sent": 9_600, "messages_received": 7,
                       "bytes_received": 812, "unacknowledged": 0, "dropped": 2}}],
-            "routes": 12, "subacks_early": 0})),
+            "routes": 12, "subacks_early": 0, "retained_applied": 4_711, "retained_lag": 0,
+            "retained_refused": 0})),
         Fails<(Caller, Permission, Parameters)>,
     ),
 )]
@@ -168,6 +181,9 @@ pub(super) async fn cluster(request: HttpRequest, api: Data<Api>) -> HttpRespons
             members: Vec::new(),
             routes: None,
             subacks_early: None,
+            retained_applied: None,
+            retained_lag: None,
+            retained_refused: None,
         };
         let view = api.0.control.cluster();
         Ok(Answer::json(&view.map_or_else(alone, ClusterAnswer::from)))

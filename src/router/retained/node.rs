@@ -206,7 +206,7 @@ impl RetainedNode {
             Some([from, rest @ ..]) => (*from, rest),
             None | Some([]) => ("", &[][..]),
         };
-        let is_root = walk.depth == 0;
+        let skips_dollar = walk.depth == 0 && !walk.has_dollar;
         let mut go_on = |name: &str, child: &Self| {
             // Only on the way to the last position is the rest of it needed.
             let is_begun = after.is_some_and(|after| after.first() == Some(&name));
@@ -219,7 +219,7 @@ impl RetainedNode {
         }
         // Wildcards do not match a first level that begins with '$'. Skip these levels as a range:
         // there may be many. [MQTT-4.7.2-1]
-        let (gap, after_gap) = if is_root { ("$", "%") } else { ("", "") };
+        let (gap, after_gap) = if skips_dollar { ("$", "%") } else { ("", "") };
         let before = (Bound::Included(from.min(gap)), Bound::Excluded(gap));
         let behind = (Bound::Included(from.max(after_gap)), Bound::Unbounded);
         let before = self.children.range::<str, _>(before);
@@ -234,6 +234,8 @@ pub(super) struct TreeWalk<'w> {
     pub(super) until: u64,
     pub(super) nodes_left: usize,
     pub(super) bytes_left: usize,
+    /// Whether `#` matches first levels that begin with `$` too.
+    pub(super) has_dollar: bool,
     pub(super) found: &'w mut Vec<Arc<Message>>,
     /// The topic of the current node, and its number of levels.
     pub(super) topic: String,

@@ -3,6 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use futures_util::future::LocalBoxFuture;
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -10,10 +11,12 @@ use tokio::{
 
 use super::{answer_of, ask};
 use crate::{
+    between::retained::RetainedOutcome,
     control::{
         ChangeSubscriptions, ClientSession, ControlError, Kick, Kicked, Redirect, SelectClients,
         SelectedClients, SelectionPlace, SubscriptionsChanged, TraceTarget,
     },
+    mqtt::{Message, Publication, QoS},
     shard::{
         client_turns::ClientTurns,
         doors::{CHANGES_AT_A_TIME, ToConnection},
@@ -176,18 +179,45 @@ pub(crate) fn follow_trace(
 
 /// Removes the retained message of a topic; returns whether there was one, once the removal is stored.
 /// The message is removed before this returns.
+///
+/// # Errors
+/// The stream of retained messages of the cluster does not take the removal.
 pub(crate) fn clear_retained(
     shard: &SharedShard,
     topic: &str,
-) -> impl Future<Output = bool> + use<> {
-    let mut shard = shard.borrow_mut();
-    let now = shard.core.clock.now();
-    let (stored, is_stored) = oneshot::channel();
-    let was_there = shard.clear_retained(topic, now);
-    shard.tell_when_stored(stored);
-    shard.flush();
-    async move {
-        let _ = is_stored.await;
-        was_there
+) -> LocalBoxFuture<'static, Result<bool, ControlError>> {
+    let mut turn = shard.borrow_mut();
+    let now = turn.core.clock.now();
+    let removal = Arc::new(Message::new(&Publication {
+        topic,
+        payload: b"",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        properties: &[],
+        expires_at: None,
+    }));
+    // Asked before, because the stream may bring the removal before the answer.
+    let was_there = turn.has_retained(topic, now);
+    if let Some(written) = turn.begin_retained_call(&removal, None, now) {
+        let shard = shard.clone();
+        return Box::pin(async move {
+            match written.await {
+                Ok(RetainedOutcome::Written(sequence)) => {
+                    shard.borrow().clear_retained_at(removal.topic(), sequence);
+                    Ok(was_there)
+                }
+                Ok(RetainedOutcome::TooLarge | RetainedOutcome::Unavailable) | Err(_) => {
+                    Err(ControlError::Unavailable)
+                }
+            }
+        });
     }
+    let (stored, is_stored) = oneshot::channel();
+    let was_there = turn.clear_retained(topic, now);
+    turn.tell_when_stored(stored);
+    turn.flush();
+    Box::pin(async move {
+        let _ = is_stored.await;
+        Ok(was_there)
+    })
 }

@@ -9,8 +9,10 @@ use tokio::{
 };
 
 use crate::{
+    between::retained::RetainedOutcome,
     control::{ControlError, DeviceReply, PublishRequest, Published, REPLY_WAIT_MAX, RequestReply},
     mqtt,
+    owners::Owner,
     shard::{
         common::Core, hold::LOOK_EVERY, routing::awaited::wait_for_deliveries, shared::SharedShard,
     },
@@ -35,7 +37,7 @@ impl<T> WhileAwaited<T> {
 }
 
 /// Publishes a message, and waits until its deliveries have come as far as the request says. The
-/// message is published before this returns.
+/// message is published before this returns, unless it must be retained in a cluster.
 pub(crate) fn publish(
     shard: &SharedShard,
     request: WhileAwaited<PublishRequest>,
@@ -47,8 +49,44 @@ pub(crate) fn publish(
     if let Err(error) = turn.core.check_message(&request.message) {
         return Box::pin(ready(Err(error)));
     }
+    let account = request.by.clone().map(|username| turn.core.account(Owner::User(username)));
+    if let Some(written) = turn.begin_retained_call(&request.message, account.as_ref(), now) {
+        let shard = shard.clone();
+        return Box::pin(async move {
+            let outcome = retained_outcome(written).await?;
+            publish_written(&shard, request, caller, Some(outcome)).await
+        });
+    }
+    drop(turn);
+    publish_written(shard, request, caller, None)
+}
+
+/// Waits until the stream of retained messages has a message.
+async fn retained_outcome(
+    written: oneshot::Receiver<RetainedOutcome>,
+) -> Result<RetainedOutcome, ControlError> {
+    match written.await {
+        Ok(outcome @ RetainedOutcome::Written(_)) => Ok(outcome),
+        Ok(RetainedOutcome::TooLarge) => Err(ControlError::MessageTooLarge),
+        Ok(RetainedOutcome::Unavailable) | Err(_) => Err(ControlError::Unavailable),
+    }
+}
+
+/// Publishes a message that need not be written to the stream of retained messages any more.
+fn publish_written(
+    shard: &SharedShard,
+    request: PublishRequest,
+    caller: oneshot::Receiver<()>,
+    retained: Option<RetainedOutcome>,
+) -> LocalBoxFuture<'static, PublishOutcome> {
+    let mut turn = shard.borrow_mut();
+    let now = turn.core.clock.now();
     let wait = request.wait;
+    if let Some(outcome) = retained {
+        turn.set_retained_outcome(outcome);
+    }
     let published = turn.publish_for_caller(request, now);
+    turn.end_retained();
     let (stored, is_stored) = oneshot::channel();
     // Before the flush, which closes the ticket that the caller waits for.
     turn.tell_when_stored(stored);
@@ -66,7 +104,7 @@ pub(crate) fn publish(
 }
 
 /// Publishes a request, and waits for the reply of a client. The request is published before this
-/// returns.
+/// returns, unless it must be retained in a cluster.
 pub(crate) fn request(
     shard: &SharedShard,
     request: WhileAwaited<RequestReply>,
@@ -84,11 +122,21 @@ pub(crate) fn request(
     let RequestReply { message, by, time_max, .. } = request;
     let mut publish = PublishRequest::new(message);
     publish.by = by;
-    let mut turn = shard.borrow_mut();
-    let published = turn.publish_for_caller(publish, now);
-    turn.flush();
+    let account = publish.by.clone().map(|username| core.account(Owner::User(username)));
+    let written = shard.borrow_mut().begin_retained_call(&publish.message, account.as_ref(), now);
+    let published = match written {
+        None => Ok(publish_request(shard, publish, None)),
+        Some(written) => Err((shard.clone(), publish, written)),
+    };
     Box::pin(async move {
-        if published?.matched == 0 {
+        let matched = match published {
+            Ok(matched) => matched?,
+            Err((shard, publish, written)) => {
+                let outcome = retained_outcome(written).await?;
+                publish_request(&shard, publish, Some(outcome))?
+            }
+        };
+        if matched == 0 {
             return Err(ControlError::NoSubscriber);
         }
         let reply = timeout(time_max.min(REPLY_WAIT_MAX), awaited.reply());
@@ -100,17 +148,63 @@ pub(crate) fn request(
     })
 }
 
-/// Publishes a message of the broker itself, before this returns. The future ends when the message is
-/// stored and its subscribers have room.
+/// Publishes a request that need not be written to the stream of retained messages any more; returns how many
+/// sessions match.
+fn publish_request(
+    shard: &SharedShard,
+    request: PublishRequest,
+    retained: Option<RetainedOutcome>,
+) -> Result<usize, ControlError> {
+    let mut turn = shard.borrow_mut();
+    let now = turn.core.clock.now();
+    if let Some(outcome) = retained {
+        turn.set_retained_outcome(outcome);
+    }
+    let published = turn.publish_for_caller(request, now);
+    turn.end_retained();
+    turn.flush();
+    published.map(|published| published.matched)
+}
+
+/// Publishes a message of the broker itself, before this returns, unless it must be retained in a cluster. The
+/// future ends when the message is stored and its subscribers have room.
 pub(crate) fn publish_own(
     shard: &SharedShard,
+    message: Arc<mqtt::Message>,
+) -> LocalBoxFuture<'static, ()> {
+    let mut turn = shard.borrow_mut();
+    let now = turn.core.clock.now();
+    match turn.begin_retained_call(&message, None, now) {
+        Some(written) => {
+            let shard = shard.clone();
+            Box::pin(async move {
+                // The application is not told: the message is delivered, and counted as not retained.
+                let outcome = written.await.unwrap_or(RetainedOutcome::Unavailable);
+                publish_own_written(&shard, &message, Some(outcome)).await;
+            })
+        }
+        None => {
+            drop(turn);
+            Box::pin(publish_own_written(shard, &message, None))
+        }
+    }
+}
+
+/// Publishes a message of the broker that need not be written to the stream of retained messages any more.
+fn publish_own_written(
+    shard: &SharedShard,
     message: &mqtt::Message,
+    retained: Option<RetainedOutcome>,
 ) -> impl Future<Output = ()> + use<> {
     let mut shard = shard.borrow_mut();
     let now = shard.core.clock.now();
     let publication = message.publication();
     let (stored, is_stored) = oneshot::channel();
-    shard.publish_and_retain(&publication, None, now);
+    if let Some(outcome) = retained {
+        shard.set_retained_outcome(outcome);
+    }
+    shard.publish_retained(&publication, None, now);
+    shard.end_retained();
     shard.tell_when_stored(stored);
     shard.flush();
     // The message is published; a caller that waits for the answer publishes the next one when

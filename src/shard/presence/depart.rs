@@ -188,7 +188,9 @@ impl Shard {
             expires_at: will.expiry_secs.map(|secs| now.plus_secs(u64::from(secs))),
             ..will.message.publication()
         };
-        self.publish_and_retain(&publication, publisher, now);
+        if !self.will_waits_for_stream(&publication, publisher, now) {
+            self.publish_retained(&publication, publisher, now);
+        }
     }
 
     /// Does the due work of a slot when its timer fires.

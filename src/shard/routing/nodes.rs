@@ -39,7 +39,9 @@ impl Shard {
         let publisher = publisher.and_then(|place| self.slot_at(place));
         let publisher = publisher.map(|found| found.session.client_id().clone());
         let is_awaited = message.publication.qos != QoS::AtMostOnce && self.journal.is_some();
-        let mail = MailToNodes { message: message.allocate(), plan: plan.clone(), publisher };
+        let retained = self.retained_mark();
+        let message = message.allocate();
+        let mail = MailToNodes { message, plan: plan.clone(), publisher, retained };
         self.batches.send_to_nodes(mail, is_awaited);
     }
 
@@ -80,9 +82,13 @@ impl Shard {
     }
 
     fn route_mail(&mut self, mail: MailHere, now: Timestamp) {
-        let MailHere { message, publisher } = mail;
+        let MailHere { message, publisher, retained } = mail;
         if message.publication().has_expired(now) {
             return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+        }
+        // Before it is planned: a later subscriber must find it among the retained messages.
+        if let Some(mark) = &retained {
+            self.apply_retained(&message.publication(), mark, now);
         }
         let plan = self.plan(message.topic());
         let mut turn = Turn::at(now);

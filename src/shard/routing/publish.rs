@@ -15,8 +15,12 @@ use crate::{
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
     session::SharedPublication,
     shard::{
-        Core, Departure, Shard, packets::Handled, presence::keep_alive::SET_KEEP_ALIVE,
-        quota::is_answered, routing::plans::RecentTopic, turn::Turn,
+        Core, Departure, Shard,
+        packets::Handled,
+        presence::keep_alive::SET_KEEP_ALIVE,
+        quota::{is_answered, refused_retained},
+        routing::plans::RecentTopic,
+        turn::Turn,
     },
 };
 
@@ -52,6 +56,9 @@ impl Shard {
             }
             return Ok(Handled::MustWait(reason));
         }
+        if retain {
+            self.take_retained_outcome(slot);
+        }
         // A message that had to wait comes again, and is counted once.
         if turn.is_paced {
             self.note_read(slot, topic.len() + publish.payload.len());
@@ -60,26 +67,17 @@ impl Shard {
         // Changes that are noted from here on must be stored before the acknowledgement.
         let mark = self.mark();
         turn.span = self.span_of(slot, publish, topic);
-        let reason = if recent.decision == Decision::Deny {
-            self.metrics.dropped(DropReason::NotAuthorized, 1);
-            self.tell_denied(slot, "publish", topic);
-            ReasonCode::NotAuthorized
-        } else if let Some(reason) = self.why_not_durable(slot, publish, topic, &mut recent) {
-            self.metrics.dropped(DropReason::StoreUnavailable, 1);
-            if let Some(found) = self.slots.get_mut(slot as usize) {
-                found.recent_topic = Some(recent);
-            }
-            let departure = Departure::by_server(DisconnectReason::InternalError, reason);
-            return self.refuse_publish(slot, publish, departure, now);
-        } else {
-            match self.retain_and_route(slot, publish, topic, &mut recent, turn) {
-                Ok(reason) => reason,
-                Err(full) => {
-                    if let Some(found) = self.slots.get_mut(slot as usize) {
-                        found.recent_topic = Some(recent);
-                    }
-                    return self.refuse_retained(slot, publish, full, now);
+        let accepted = self.accept_publish(slot, publish, topic, &mut recent, turn);
+        if retain {
+            self.end_retained();
+        }
+        let reason = match accepted {
+            Ok(reason) => reason,
+            Err(departure) => {
+                if let Some(found) = self.slots.get_mut(slot as usize) {
+                    found.recent_topic = Some(recent);
                 }
+                return self.refuse_publish(slot, publish, departure, now);
             }
         };
         // The acknowledgement waits for every change that this message has caused here.
@@ -91,6 +89,36 @@ impl Shard {
             found.session.publish_done(qos, publish.packet_id, reason, gate);
         }
         Ok(Handled::Done)
+    }
+
+    /// Retains and routes a message that need not wait, if it is allowed; returns its Reason Code.
+    ///
+    /// # Errors
+    /// Returns how it is refused: as the publisher's version allows.
+    #[inline]
+    fn accept_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        recent: &mut RecentTopic,
+        turn: &mut Turn<'_>,
+    ) -> Result<ReasonCode, Departure> {
+        if recent.decision == Decision::Deny {
+            self.metrics.dropped(DropReason::NotAuthorized, 1);
+            self.tell_denied(slot, "publish", topic);
+            return Ok(ReasonCode::NotAuthorized);
+        }
+        if let Some(reason) = self.why_not_durable(slot, publish, topic, recent) {
+            self.metrics.dropped(DropReason::StoreUnavailable, 1);
+            return Err(Departure::by_server(DisconnectReason::InternalError, reason));
+        }
+        if publish.flags.retain
+            && let Some(departure) = self.why_not_retained(slot, publish, turn.now)
+        {
+            return Err(departure);
+        }
+        self.retain_and_route(slot, publish, topic, recent, turn).map_err(refused_retained)
     }
 
     /// Returns why a message must wait before it is handled: a subscriber has a full queue, or the store is behind.
@@ -114,8 +142,13 @@ impl Shard {
                 return Some(HoldReason::SubscriberFull);
             }
         }
-        let waits = self.publish_waits_for_store(slot, publish, topic, recent, now);
-        waits.then_some(HoldReason::StoreBehind)
+        if self.publish_waits_for_store(slot, publish, topic, recent, now) {
+            return Some(HoldReason::StoreBehind);
+        }
+        // Last: what waits for the stream is handled as soon as it is written.
+        let waits =
+            publish.flags.retain && self.publish_waits_for_stream(slot, publish, topic, now);
+        waits.then_some(HoldReason::RetainedBehind)
     }
 
     /// Returns why a message that must be stored cannot be accepted while the store is in trouble:
@@ -196,7 +229,7 @@ impl Shard {
 
     /// Publishes messages that did not come in a PUBLISH: Wills, and those of the embedding
     /// application.
-    pub(crate) fn publish_and_retain(
+    pub(crate) fn publish_retained(
         &mut self,
         publication: &Publication<'_>,
         publisher: Option<Place>,

@@ -17,6 +17,7 @@ mod faults;
 mod io;
 mod nats;
 mod node;
+mod retained;
 mod shard;
 
 use std::collections::BTreeMap;

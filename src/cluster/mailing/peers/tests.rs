@@ -39,7 +39,10 @@ fn sent(peers: &mut Peers) -> Vec<u64> {
     let items = batches.flat_map(|batch: MailBatch| batch.items);
     let number = |item| match item {
         LaneItem::Mail(mail) => Some(mail.id.number),
-        LaneItem::Applied(_) | LaneItem::Piece { .. } | LaneItem::Skipped => None,
+        LaneItem::Applied(_)
+        | LaneItem::Piece { .. }
+        | LaneItem::Skipped
+        | LaneItem::Retained(_) => None,
     };
     items.filter_map(number).collect()
 }

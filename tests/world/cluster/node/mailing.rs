@@ -187,7 +187,7 @@ impl Node {
             let (mail, applied) = match item {
                 LaneItem::Mail(mail) => (Some(mail), None),
                 LaneItem::Applied(sequence) => (None, Some(sequence)),
-                LaneItem::Piece { .. } | LaneItem::Skipped => (None, None),
+                LaneItem::Piece { .. } | LaneItem::Skipped | LaneItem::Retained(_) => (None, None),
             };
             let from = Some((from.clone(), life, number));
             self.run.storing.push(Storing { due, mail, applied, from, part: None });
