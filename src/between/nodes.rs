@@ -41,7 +41,42 @@ pub(crate) struct OutgoingMail {
     pub(crate) bytes: usize,
 }
 
-/// A message for the nodes of its plan.
+/// Nodes that have searched for a member of a shared subscription, by number. Nodes with higher numbers take part in
+/// no search: a cluster has fewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VisitedNodes(u128);
+
+impl VisitedNodes {
+    /// Returns whether a node may search.
+    pub(crate) fn may_visit(self, node: u32) -> bool {
+        node < u128::BITS && self.0 & 1 << node == 0
+    }
+
+    /// Adds a node.
+    pub(crate) fn add(&mut self, node: u32) {
+        if node < u128::BITS {
+            self.0 |= 1 << node;
+        }
+    }
+
+    /// Returns the numbers of the nodes.
+    pub(crate) fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..u128::BITS).filter(move |node| self.0 & 1 << node != 0)
+    }
+}
+
+/// A shared subscription of which a node gives a message to one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupMail {
+    /// Its whole Topic Filter, including `$share/`.
+    pub(crate) filter: Arc<str>,
+    /// The other nodes that have searched, and the one that searches next.
+    pub(crate) visited: VisitedNodes,
+    /// Whether this node has searched among all its members, and need not again.
+    pub(crate) has_searched: bool,
+}
+
+/// A message for the nodes of its plan, or for one node of a shared subscription.
 pub(crate) struct MailToNodes {
     pub(crate) message: Arc<Message>,
     pub(crate) plan: Arc<Plan>,
@@ -49,12 +84,19 @@ pub(crate) struct MailToNodes {
     pub(crate) publisher: Option<Arc<str>>,
     /// Its place among the retained messages, if it is one.
     pub(crate) retained: Option<RetainedMark>,
+    /// The shared subscription, and the node that it is for; `None` if it is for the nodes of the plan.
+    pub(crate) group: Option<(GroupMail, u32)>,
 }
 
 impl MailToNodes {
     /// Returns the numbers of the nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = u32> {
-        self.plan.targets_at(Host::Nodes).iter().map(|target| target.place.slot)
+        let planned = match self.group {
+            Some(_) => &[],
+            None => self.plan.targets_at(Host::Nodes),
+        };
+        let one = self.group.as_ref().map(|(_, node)| *node);
+        one.into_iter().chain(planned.iter().map(|target| target.place.slot))
     }
 }
 
@@ -73,6 +115,8 @@ pub(crate) struct MailHere {
     pub(crate) publisher: Option<Arc<str>>,
     /// Its place among the retained messages, if it is one.
     pub(crate) retained: Option<RetainedMark>,
+    /// The shared subscription that it is for; `None` if it is for all other subscribers.
+    pub(crate) group: Option<GroupMail>,
 }
 
 /// Tells the driver of the mail that messages are stored.

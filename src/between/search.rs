@@ -1,6 +1,7 @@
 //! The search for a member of a shared subscription, which continues from shard to shard.
 
 use crate::{
+    between::nodes::VisitedNodes,
     mqtt::QoS,
     router::{Plan, SharedTargets},
 };
@@ -18,6 +19,8 @@ pub(crate) struct Search {
     pub(crate) effort: Effort,
     /// Whether a member was no longer where the plan has it.
     pub(crate) is_stale: bool,
+    /// The other nodes that have searched.
+    pub(crate) visited: VisitedNodes,
 }
 
 /// The request of the search to the member that it tries.
@@ -43,7 +46,8 @@ impl Search {
     pub(crate) fn new(plan: &Plan, group: usize, turn: usize) -> Self {
         let there = plan.shared().get(group).map_or(0, |group| group.members_there().len());
         let effort = if there > 1 { Effort::AtOnce } else { Effort::Room };
-        Self { group, turn, tried: 0, refused: 0, effort, is_stale: false }
+        let visited = VisitedNodes::default();
+        Self { group, turn, tried: 0, refused: 0, effort, is_stale: false, visited }
     }
 
     /// Returns a search for a message that has just been published.

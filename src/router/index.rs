@@ -35,10 +35,16 @@ pub struct Index {
 }
 
 /// Is called with a filter when the first subscriber of this node comes (`true`) and when the last one has
-/// gone, in this order for each filter.
+/// gone, in this order for each filter. A shared subscription has one filter for its members with a connection,
+/// and one, with [`OFFLINE`] before its name, for those without.
 struct FilterObserver(Box<ObserveFilter>);
 
 type ObserveFilter = dyn Fn(&str, bool) + Send + Sync;
+
+/// The beginning of the filter of a shared subscription.
+const SHARE: &str = "$share/";
+/// Marks a route of a shared subscription that only has members without a connection. No share name contains it.
+const OFFLINE: &str = "+";
 
 impl fmt::Debug for FilterObserver {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,11 +154,22 @@ impl Index {
         let Some(FilterObserver(observer)) = self.observer.get() else {
             return change(subscribers);
         };
-        let was_wanted = subscribers.is_wanted_here();
+        let before = subscribers.wanted_here(filter.share_name);
         let changed = change(subscribers);
-        let is_wanted = subscribers.is_wanted_here();
-        if is_wanted != was_wanted {
-            observer(filter.filter, is_wanted);
+        let now = subscribers.wanted_here(filter.share_name);
+        if before == now {
+            return changed;
+        }
+        if before.directly != now.directly {
+            observer(filter.filter, now.directly);
+        }
+        let Some(name) = filter.share_name else { return changed };
+        let kinds = [("", before.online, now.online), (OFFLINE, before.offline, now.offline)];
+        // Added ones first, so that a node whose last member comes or goes is always known.
+        for is_wanted in [true, false] {
+            for (kind, _, _) in kinds.iter().filter(|it| it.1 != it.2 && it.2 == is_wanted) {
+                observer(&format!("{SHARE}{kind}{name}/{}", filter.filter), is_wanted);
+            }
         }
         changed
     }
@@ -164,6 +181,9 @@ impl Index {
 
     /// Adds or removes a filter that another node has. It counts against no limit of this node.
     pub fn change_route(&self, filter: &str, node: u32, is_added: bool) {
+        if let Some((name, filter)) = filter.strip_prefix(SHARE).and_then(|it| it.split_once('/')) {
+            return self.change_group_route(name, filter, node, is_added);
+        }
         let place = Place { host: Host::Nodes, slot: node, generation: 0 };
         let parts = FilterParts { share_name: None, filter };
         let route =
@@ -172,6 +192,22 @@ impl Index {
             true => subscribers.insert(parts, route, || self.next_share()),
             false => subscribers.remove(None, place),
         });
+        self.count_route(has_changed, is_added);
+    }
+
+    fn change_group_route(&self, name: &str, filter: &str, node: u32, is_added: bool) {
+        let (name, is_online) = match name.strip_prefix(OFFLINE) {
+            Some(name) => (name, false),
+            None => (name, true),
+        };
+        let has_changed = self.write().change(filter, |subscribers| {
+            subscribers
+                .set_group_node((name, filter), (node, is_online), is_added, || self.next_share())
+        });
+        self.count_route(has_changed, is_added);
+    }
+
+    fn count_route(&self, has_changed: bool, is_added: bool) {
         match is_added {
             true => self.routes.fetch_add(usize::from(has_changed), Ordering::Relaxed),
             false => self.routes.fetch_sub(usize::from(has_changed), Ordering::Relaxed),
@@ -182,7 +218,9 @@ impl Index {
     /// Sets whether the session at `place`, a member of a shared subscription, receives messages.
     pub fn set_member(&self, filter: FilterParts<'_>, place: Place, state: MemberState) {
         let Some(share_name) = filter.share_name else { return };
-        self.write().change(filter.filter, |s| s.set_member(share_name, place, state));
+        self.write().change(filter.filter, |subscribers| {
+            self.observed(filter, subscribers, |s| s.set_member(share_name, place, state));
+        });
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -351,6 +389,59 @@ mod tests {
         assert!(index.plan("a/b").is_empty());
         assert_eq!((index.len(), index.bytes(), index.routes()), (0, 0, 0));
         assert_eq!(*told.lock().unwrap(), [("a/+".to_owned(), true), ("a/+".to_owned(), false)]);
+    }
+
+    #[test]
+    fn the_observer_learns_whether_a_group_has_members_with_and_without_a_connection() {
+        let (index, told) = (Index::default(), std::sync::Arc::new(std::sync::Mutex::new(vec![])));
+        let told_to = told.clone();
+        index.observe(move |filter, is_wanted| {
+            told_to.lock().unwrap().push((filter.to_owned(), is_wanted));
+        });
+        let parts = FilterParts { share_name: Some("g"), filter: "a/+" };
+        let place = |slot| Place { host: Host::Shard(ShardNumber(0)), slot, generation: 0 };
+        let options = SubscriptionOptions::default();
+        for slot in [1, 2] {
+            let place = place(slot);
+            let member = Subscriber { place, options, identifier: None, is_durable: false };
+            index.subscribe(parts, member);
+        }
+        index.set_member(parts, place(1), MemberState::Offline);
+        index.set_member(parts, place(2), MemberState::Offline);
+        index.set_member(parts, place(1), MemberState::Suspended);
+        index.unsubscribe(parts, place(2));
+        index.unsubscribe(parts, place(1));
+        let expected = [
+            ("$share/g/a/+", true),
+            ("$share/+g/a/+", true),
+            ("$share/g/a/+", false),
+            ("$share/+g/a/+", false),
+        ];
+        let expected = expected.map(|(filter, is_wanted)| (filter.to_owned(), is_wanted));
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_plan_names_the_nodes_of_a_group_those_with_connections_first() {
+        let index = Index::default();
+        for (route, node) in [("$share/+g/a/+", 7), ("$share/g/a/+", 8), ("$share/+g/a/+", 8)] {
+            index.change_route(route, node, true);
+            index.change_route(route, node, true);
+        }
+        assert_eq!((index.len(), index.routes()), (0, 3));
+        let plan = index.plan("a/b");
+        let [group] = plan.shared() else { panic!("one group") };
+        assert_eq!((&**group.filter(), group.len()), ("$share/g/a/+", 0));
+        let all = |_: u32| true;
+        assert_eq!(group.node(0, true, all), Some(8));
+        assert_eq!(group.node(0, true, |node| node != 8), None);
+        assert_eq!(group.node(0, false, |node| node != 8), Some(7));
+        for (route, node) in [("$share/g/a/+", 8), ("$share/+g/a/+", 8), ("$share/+g/a/+", 7)] {
+            index.change_route(route, node, false);
+            index.change_route(route, node, false);
+        }
+        assert!(index.plan("a/b").is_empty());
+        assert_eq!(index.routes(), 0);
     }
 
     fn levels(rng: &mut Rng, of: &[&str]) -> String {

@@ -59,19 +59,46 @@ pub struct SharedTargets {
     members: Box<[Target]>,
     there: usize,
     turns: Arc<Turns>,
+    /// Other nodes with members: those with a connected one, then the others.
+    nodes: Box<[u32]>,
+    nodes_there: usize,
 }
 
 impl SharedTargets {
     pub(super) fn new(group: &SharedGroup) -> Self {
         let there = targets_of(group.members.as_slice());
         let away = targets_of(group.away.as_slice());
+        let nodes = |has_online| {
+            let nodes = group.nodes.iter().filter(move |it| it.has_online == has_online);
+            nodes.map(|it| it.node)
+        };
         Self {
             share: group.share,
             filter: group.filter.clone(),
             there: there.len(),
             members: there.into_iter().chain(away).collect(),
             turns: group.backlog.turns.clone(),
+            nodes: nodes(true).chain(nodes(false)).collect(),
+            nodes_there: nodes(true).count(),
         }
+    }
+
+    /// Returns the other node to try in this turn, of those that may be tried: one with a connected member, if
+    /// there is one; another one only if it need not be `online`.
+    #[must_use]
+    pub fn node(&self, turn: usize, online: bool, may_try: impl Fn(u32) -> bool) -> Option<u32> {
+        let (there, away) = self.nodes.split_at(self.nodes_there);
+        let of = |nodes: &[u32]| {
+            let tried = (0..nodes.len()).map(|at| nodes[turn.wrapping_add(at) % nodes.len()]);
+            tried.into_iter().find(|node| may_try(*node))
+        };
+        of(there).or_else(|| if online { None } else { of(away) })
+    }
+
+    /// Returns whether another node has members.
+    #[must_use]
+    pub const fn has_nodes(&self) -> bool {
+        !self.nodes.is_empty()
     }
 
     /// Returns the online members; one of them receives the message if it has room.

@@ -161,6 +161,28 @@ pub(super) struct SharedGroup {
     suspended: SubscriberSet,
     /// The members with queued messages, and the turn counter.
     pub(super) backlog: BacklogHolders,
+    /// Other nodes that have members.
+    pub(super) nodes: Vec<GroupNode>,
+}
+
+/// Another node that has members of a shared subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GroupNode {
+    pub(super) node: u32,
+    /// Whether it has members with a connection.
+    pub(super) has_online: bool,
+    /// Whether it has members without one, which receive messages too.
+    pub(super) has_offline: bool,
+}
+
+/// The subscribers of a filter that this node has: those that other nodes must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WantedHere {
+    pub(super) directly: bool,
+    /// Members of one shared subscription with a connection.
+    pub(super) online: bool,
+    /// Members of it without one.
+    pub(super) offline: bool,
 }
 
 /// Whether a member of a shared subscription receives messages.
@@ -198,7 +220,23 @@ impl SharedGroup {
     }
 
     const fn has_no_members(&self) -> bool {
-        self.members.is_empty() && self.away.is_empty() && self.suspended.is_empty()
+        self.members.is_empty()
+            && self.away.is_empty()
+            && self.suspended.is_empty()
+            && self.nodes.is_empty()
+    }
+
+    /// Notes whether another node has members; returns whether that is new.
+    fn set_node(&mut self, node: u32, is_online: bool, has_some: bool) -> bool {
+        let at = self.nodes.iter().position(|known| known.node == node).unwrap_or_else(|| {
+            self.nodes.push(GroupNode { node, has_online: false, has_offline: false });
+            self.nodes.len() - 1
+        });
+        let known = &mut self.nodes[at];
+        let flag = if is_online { &mut known.has_online } else { &mut known.has_offline };
+        let is_new = std::mem::replace(flag, has_some) != has_some;
+        self.nodes.retain(|known| known.has_online || known.has_offline);
+        is_new
     }
 
     /// Sends new messages to the queue of the last offline member with a backlog.
@@ -224,10 +262,20 @@ impl Subscribers {
         self.direct.is_empty() && self.groups.is_none()
     }
 
-    /// Returns whether a session or the application of this node has subscribed, shared subscriptions
-    /// excluded.
-    pub(super) fn is_wanted_here(&self) -> bool {
-        self.direct.as_slice().iter().any(|subscriber| subscriber.place.host != Host::Nodes)
+    /// Returns which subscribers this node has: those of a shared subscription, or otherwise the others.
+    pub(super) fn wanted_here(&self, share_name: Option<&str>) -> WantedHere {
+        let nothing = WantedHere::default();
+        let Some(share_name) = share_name else {
+            let mut subscribers = self.direct.as_slice().iter();
+            let directly = subscribers.any(|subscriber| subscriber.place.host != Host::Nodes);
+            return WantedHere { directly, ..nothing };
+        };
+        let group = self.groups().iter().find(|group| &*group.name == share_name);
+        group.map_or(nothing, |group| WantedHere {
+            online: !group.members.is_empty(),
+            offline: !group.away.is_empty(),
+            ..nothing
+        })
     }
 
     pub(super) fn groups(&self) -> &[SharedGroup] {
@@ -246,25 +294,63 @@ impl Subscribers {
         let Some(name) = filter.share_name else {
             return self.direct.insert(subscriber);
         };
+        let group = self.group_or_new(name, filter.filter, next_share);
+        // A member may have been absent or suspended; it subscribes again as a present one.
+        let was_there = group.take(subscriber.place).is_some();
+        group.members.insert(subscriber);
+        !was_there
+    }
+
+    fn group_or_new(
+        &mut self,
+        name: &str,
+        filter: &str,
+        next_share: impl FnOnce() -> NonZeroU32,
+    ) -> &mut SharedGroup {
         let groups = self.groups.get_or_insert_default();
         let at = groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
             groups.push(SharedGroup {
                 name: name.into(),
-                filter: format!("$share/{name}/{}", filter.filter).into(),
+                filter: format!("$share/{name}/{filter}").into(),
                 // Shares are told apart by their number, because the same name may exist for many filters.
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
                 suspended: SubscriberSet::default(),
                 backlog: BacklogHolders::default(),
+                nodes: Vec::new(),
             });
             groups.len() - 1
         });
-        let group = &mut groups[at];
-        // A member may have been absent or suspended; it subscribes again as a present one.
-        let was_there = group.take(subscriber.place).is_some();
-        group.members.insert(subscriber);
-        !was_there
+        &mut groups[at]
+    }
+
+    /// Notes whether another node has members of a group, with or without a connection; returns whether that is
+    /// new.
+    pub(super) fn set_group_node(
+        &mut self,
+        (name, filter): (&str, &str),
+        (node, is_online): (u32, bool),
+        has_some: bool,
+        next_share: impl FnOnce() -> NonZeroU32,
+    ) -> bool {
+        if !has_some && self.group_mut(name).is_none() {
+            return false;
+        }
+        let is_new =
+            self.group_or_new(name, filter, next_share).set_node(node, is_online, has_some);
+        self.remove_if_empty(name);
+        is_new
+    }
+
+    /// Removes a group without members. The next member founds a new group with another number, so old messages do
+    /// not find it.
+    fn remove_if_empty(&mut self, name: &str) {
+        let Some(groups) = &mut self.groups else { return };
+        groups.retain(|group| &*group.name != name || !group.has_no_members());
+        if groups.is_empty() {
+            self.groups = None;
+        }
     }
 
     fn group_mut(&mut self, share_name: &str) -> Option<&mut SharedGroup> {
@@ -280,25 +366,13 @@ impl Subscribers {
         let Some(name) = share_name else {
             return self.direct.remove(place);
         };
-        let Some(groups) = &mut self.groups else {
-            return false;
-        };
-        let Some(at) = groups.iter().position(|g| &*g.name == name) else {
-            return false;
-        };
-        let group = &mut groups[at];
+        let Some(group) = self.group_mut(name) else { return false };
         let removed = group.take(place).is_some();
         // Its messages do not wait for this group any more, so another tail may be needed.
         if group.backlog.release(place) {
             group.settle_tail();
         }
-        // The next member founds a new group with another number, so old messages do not find it.
-        if group.has_no_members() {
-            groups.swap_remove(at);
-            if groups.is_empty() {
-                self.groups = None;
-            }
-        }
+        self.remove_if_empty(name);
         removed
     }
 

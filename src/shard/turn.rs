@@ -36,6 +36,8 @@ pub(in crate::shard) struct Turn<'b> {
     /// The place in transit of a message from another shard; the shard that receives it next takes
     /// this place over.
     pub(in crate::shard) on_its_way: Option<QueuePlace>,
+    /// Whether a message of a shared subscription went to another node.
+    pub(in crate::shard) has_left_node: bool,
     /// Whether the connection that was read has settings, perhaps a rate.
     pub(in crate::shard) is_paced: bool,
     /// The span of the PUBLISH that is being handled, if that is traced.
@@ -55,6 +57,7 @@ impl Turn<'_> {
             asked: None,
             publisher: None,
             on_its_way: None,
+            has_left_node: false,
             is_paced: false,
             span: None,
             properties: Vec::new(),

@@ -20,5 +20,6 @@ mod program;
 mod records;
 mod retained;
 mod running;
+mod sharing;
 mod support;
 mod writing;

@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     between::{
-        nodes::{MailHere, MailToNodes},
+        nodes::{GroupMail, MailHere, MailToNodes, VisitedNodes},
         retained::RetainedMark,
     },
-    cluster::{mail::Mail, retaining::RetainedOwner, wire::WireError},
+    cluster::{mail::Mail, names::NodeId, retaining::RetainedOwner, wire::WireError},
     mqtt::{Message, Publication, Timestamp},
     owners::Owner,
 };
 
-/// The version that this node writes. Version 1 had no retained messages.
+/// The version that this node writes. Version 1 had neither retained messages nor groups.
 const VERSION: u8 = 2;
 
 /// The fields, in their order.
@@ -28,6 +28,9 @@ struct MailContent<'a> {
     fields: ContentFields<'a>,
     /// The place in the stream of retained messages, and the owner there.
     retained: Option<(u64, Option<RetainedOwner>)>,
+    /// The shared subscription that it is for, and the nodes that have searched for a member.
+    #[serde(borrow)]
+    group: Option<(&'a str, Vec<&'a str>)>,
 }
 
 /// The fields of version 1.
@@ -46,8 +49,21 @@ fn run_of_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> 
     to.serialize_bytes(bytes)
 }
 
-/// Returns the bytes of a message that leaves now.
-pub(super) fn encode(mail: &MailToNodes, now: Timestamp) -> Bytes {
+/// A message that has arrived.
+pub(super) struct ArrivedContent {
+    /// The message. The nodes of its group are not in it.
+    pub(super) here: MailHere,
+    /// The nodes that have searched for a member of its group.
+    pub(super) visited: Vec<NodeId>,
+}
+
+/// Returns the bytes of a message that leaves now. `name` gives the names of nodes that have searched.
+pub(super) fn encode<'a>(
+    mail: &'a MailToNodes,
+    me: &'a NodeId,
+    name: impl Fn(u32) -> Option<&'a NodeId>,
+    now: Timestamp,
+) -> Bytes {
     let Publication { payload, properties, retain, expires_at, .. } = mail.message.publication();
     let expires_in_millis = expires_at.map(|at| at.since(now).as_millis() as u64);
     let publisher = mail.publisher.as_deref();
@@ -58,7 +74,12 @@ pub(super) fn encode(mail: &MailToNodes, now: Timestamp) -> Bytes {
     let mut begun = Vec::with_capacity(48 + payload.len() + properties.len());
     begun.push(VERSION);
     // It cannot fail: each field has a length.
-    let content = MailContent { fields, retained };
+    let group = mail.group.as_ref().map(|(group, _)| {
+        let me = group.has_searched.then_some(me);
+        let visited = group.visited.numbers().filter_map(name).chain(me);
+        (&*group.filter, visited.map(NodeId::as_str).collect())
+    });
+    let content = MailContent { fields, retained, group };
     postcard::to_extend(&content, begun).map(Bytes::from).unwrap_or_default()
 }
 
@@ -66,17 +87,17 @@ pub(super) fn encode(mail: &MailToNodes, now: Timestamp) -> Bytes {
 ///
 /// # Errors
 /// Any [`WireError`].
-pub(super) fn decode(mail: &Mail, now: Timestamp) -> Result<MailHere, WireError> {
+pub(super) fn decode(mail: &Mail, now: Timestamp) -> Result<ArrivedContent, WireError> {
     let damaged = WireError::Damaged(<Mail as crate::cluster::wire::Wire>::KIND);
     let [version, bytes @ ..] = &mail.content[..] else { return Err(damaged) };
     let content = match *version {
         VERSION => postcard::take_from_bytes::<MailContent<'_>>(bytes),
         1 => postcard::take_from_bytes::<ContentFields<'_>>(bytes)
-            .map(|(fields, rest)| (MailContent { fields, retained: None }, rest)),
+            .map(|(fields, rest)| (MailContent { fields, retained: None, group: None }, rest)),
         0 => return Err(damaged),
         later => return Err(WireError::Version(later)),
     };
-    let Ok((MailContent { fields, retained }, [])) = content else { return Err(damaged) };
+    let Ok((MailContent { fields, retained, group }, [])) = content else { return Err(damaged) };
     let ContentFields { retain, expires_in_millis, publisher, properties, payload } = fields;
     let expires_at = expires_in_millis.map(|millis| Timestamp(now.millis().saturating_add(millis)));
     let (topic, qos) = (&*mail.topic, mail.qos);
@@ -84,7 +105,15 @@ pub(super) fn decode(mail: &Mail, now: Timestamp) -> Result<MailHere, WireError>
     let message = Message::within(&mail.content, &publication);
     let retained =
         retained.map(|(sequence, owner)| RetainedMark { sequence, owner: owner.map(Owner::from) });
-    Ok(MailHere { message, publisher: publisher.map(Arc::from), retained })
+    let (filter, visited) = group.unzip();
+    let visited = visited.unwrap_or_default().into_iter().filter_map(NodeId::new).collect();
+    let group = filter.map(|filter| GroupMail {
+        filter: filter.into(),
+        visited: VisitedNodes::default(),
+        has_searched: false,
+    });
+    let here = MailHere { message, publisher: publisher.map(Arc::from), retained, group };
+    Ok(ArrivedContent { here, visited })
 }
 
 #[cfg(test)]
@@ -107,7 +136,36 @@ mod tests {
         retained: Option<RetainedMark>,
     ) -> MailToNodes {
         let message = Arc::new(Message::new(publication));
-        MailToNodes { message, plan: Arc::default(), publisher, retained }
+        MailToNodes { message, plan: Arc::default(), publisher, retained, group: None }
+    }
+
+    fn encoded(mail: &MailToNodes, now: Timestamp) -> Bytes {
+        let (me, other) = (NodeId::new("a").unwrap(), NodeId::new("b").unwrap());
+        encode(mail, &me, |number| (number == 7).then_some(&other), now)
+    }
+
+    #[test]
+    fn the_nodes_that_have_searched_travel_with_a_message_of_a_group() {
+        let publication = Publication {
+            topic: "a/b",
+            payload: b"payload",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: b"",
+            expires_at: None,
+        };
+        let mut visited = VisitedNodes::default();
+        visited.add(7);
+        visited.add(500);
+        assert!(!visited.may_visit(7) && !visited.may_visit(500) && visited.may_visit(8));
+        let group = GroupMail { filter: "$share/g/a/+".into(), visited, has_searched: true };
+        let sent = to_nodes(&publication, None, None);
+        let sent = MailToNodes { group: Some((group, 7)), ..sent };
+        assert_eq!(sent.nodes().collect::<Vec<_>>(), [7]);
+        let arrived = decode(&mail(encoded(&sent, Timestamp(0))), Timestamp(0)).unwrap();
+        let names: Vec<_> = arrived.visited.iter().map(NodeId::as_str).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert_eq!(&*arrived.here.group.unwrap().filter, "$share/g/a/+");
     }
 
     #[test]
@@ -124,8 +182,8 @@ mod tests {
         for retained in [None, Some(mark)] {
             let publisher = Some("ann".into());
             let sent = to_nodes(&publication, publisher, retained.clone());
-            let content = encode(&sent, Timestamp(2_000));
-            let arrived = decode(&mail(content), Timestamp(90_000)).unwrap();
+            let content = encoded(&sent, Timestamp(2_000));
+            let arrived = decode(&mail(content), Timestamp(90_000)).unwrap().here;
             assert_eq!(arrived.publisher.as_deref(), Some("ann"));
             assert_eq!(arrived.retained, retained);
             let expected = Publication { expires_at: Some(Timestamp(93_000)), ..publication };
@@ -136,7 +194,7 @@ mod tests {
     #[test]
     fn version_1_is_read() {
         let written = b"\x01\x01\x01\x05\x01\x03ann\x01p\x02hi";
-        let arrived = decode(&mail(Bytes::from_static(written)), Timestamp(10)).unwrap();
+        let arrived = decode(&mail(Bytes::from_static(written)), Timestamp(10)).unwrap().here;
         let expected = Publication {
             topic: "a/b",
             payload: b"hi",
@@ -150,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn version_2_is_read() {
+        let written = b"\x02\x01\x00\x01\x03ann\x01p\x02hi\x01\x07\x01\x00\x03ann\x01\x0c$share/g/a/+\x02\x01b\x01a";
+        let arrived = decode(&mail(Bytes::from_static(written)), Timestamp(10)).unwrap();
+        assert_eq!(arrived.here.message.payload(), b"hi");
+        let mark = RetainedMark { sequence: 7, owner: Some(Owner::User("ann".into())) };
+        assert_eq!(arrived.here.retained, Some(mark));
+        assert_eq!(&*arrived.here.group.unwrap().filter, "$share/g/a/+");
+        let names: Vec<_> = arrived.visited.iter().map(NodeId::as_str).collect();
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
     fn damaged_bytes_are_an_error() {
         let publication = Publication {
             topic: "a/b",
@@ -159,7 +229,7 @@ mod tests {
             properties: b"",
             expires_at: None,
         };
-        let whole = encode(&to_nodes(&publication, None, None), Timestamp(0));
+        let whole = encoded(&to_nodes(&publication, None, None), Timestamp(0));
         for length in 0..whole.len() {
             assert!(decode(&mail(whole.slice(..length)), Timestamp(0)).is_err(), "{length}");
         }

@@ -3,6 +3,7 @@
 //! It begins with the broker, and answers SUBACKs that wait also before NATS is reached. Nothing leaves a node
 //! that may not act ([`NodeWatch::may_act`]). Knows no client of NATS: only the door.
 
+mod groups;
 mod lives;
 mod subacks;
 
@@ -92,6 +93,8 @@ pub(super) struct MailDriver {
     orders: mpsc::UnboundedSender<MailOrder>,
     shared: Arc<SharedMail>,
     host: MailHost,
+    /// This node; none before it has joined.
+    me: Option<NodeId>,
     /// A random number of this process.
     process: u64,
     /// The last number of a message, for each shard.
@@ -117,6 +120,7 @@ impl MailDriver {
             orders,
             shared,
             host,
+            me: None,
             process: u64::from_le_bytes(random),
             numbers: BTreeMap::new(),
             peers: Peers::default(),
@@ -145,6 +149,7 @@ impl MailDriver {
 
     fn join(&mut self, joined: JoinedNats) -> NatsTraffic {
         self.filters.join(joined.node.clone());
+        self.me = Some(joined.node.clone());
         NatsTraffic {
             log: joined.door.follow(Log::Routes, Sequence(0)),
             hellos: joined.door.subscribe(&Address::All, 0),
@@ -213,6 +218,7 @@ impl MailDriver {
                     traffic.arrivals.handle_stored(&node, number);
                 }
             }
+            MailOrder::Done(parts) => self.peers.note_done(parts),
             MailOrder::Join(_) => {} // A node joins once.
         }
     }
@@ -221,6 +227,8 @@ impl MailDriver {
     fn send(&mut self, outgoing: OutgoingMail, life: Incarnation) {
         let OutgoingMail { shard, ticket, mails, bytes } = outgoing;
         self.shared.handed_over.fetch_sub(bytes, Ordering::Relaxed);
+        // Before the node has joined, no plan names another one.
+        let Some(me) = self.me.clone() else { return };
         // A node reports in order, so its last message stands for all of them.
         let mut last = BTreeMap::new();
         for (at, mail) in mails.iter().enumerate() {
@@ -238,7 +246,7 @@ impl MailDriver {
                 qos: mail.message.qos(),
                 is_alone: mail.plan.len() == 1,
                 topic: mail.message.topic().into(),
-                content: content::encode(mail, at_broker),
+                content: content::encode(mail, &me, |node| self.peers.name(node), at_broker),
             };
             for node in mail.nodes() {
                 let is_last = last.get(&node) == Some(&at);
@@ -291,14 +299,15 @@ impl MailDriver {
 
     /// Divides a batch among the shards. All messages of one publisher go to the shard of its Client Identifier,
     /// in their order.
-    fn divide(&self, from: &NodeId, taken: TakenBatch, traffic: &mut NatsTraffic) {
+    fn divide(&mut self, from: &NodeId, taken: TakenBatch, traffic: &mut NatsTraffic) {
         let TakenBatch { number, mails, .. } = taken;
         let shards = self.host.shards.len().max(1) as u16;
         let mut divided: BTreeMap<u16, Vec<MailHere>> = BTreeMap::new();
         let at_broker = self.host.clock.now();
         for mail in mails {
             match content::decode(&mail, at_broker) {
-                Ok(here) => {
+                Ok(arrived) => {
+                    let here = self.searched(arrived);
                     let shard = match &here.publisher {
                         Some(client_id) => self.host.homes.home(client_id).0,
                         None => mail.id.source.shard % shards,
@@ -437,6 +446,7 @@ impl MailDriver {
 
     /// Reports parts of tickets that are done, and updates what others see.
     fn settle(&mut self) {
+        self.return_mail();
         let mut by_shard: BTreeMap<u16, Vec<Ticket>> = BTreeMap::new();
         for part in self.peers.take_done() {
             let (ShardNumber(shard), ticket) = ticket_of(part);

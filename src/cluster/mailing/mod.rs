@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::driver::{JoinedNats, MailDriver};
 use super::{
     door::Nats,
+    lanes::PartNumber,
     names::NodeId,
     node::{ClusterNode, PreparedLife},
     retaining::{RetainedMarks, RetainedStream},
@@ -96,6 +97,8 @@ enum MailOrder {
     Wanted(Box<str>, bool),
     /// A shard has stored its part of a batch of a node.
     Stored(NodeId, u64),
+    /// Messages that dead nodes did not take are stored: these parts of tickets are done.
+    Done(Vec<PartNumber>),
     Join(JoinedNats),
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Peer {
     lane: Option<Lane>,
     waiting: VecDeque<Unacknowledged>,
     waiting_bytes: usize,
+    /// Mail that will not reach it, and certainly has not been delivered by it, or may be delivered again.
+    returned: Vec<Unacknowledged>,
     /// The position in the log of routes that was reported on this lane.
     reported: Option<Sequence>,
     /// The same of the stream of retained messages.
@@ -78,10 +80,12 @@ impl Peer {
 
     /// Keeps mail until there is a lane, or returns the part of a ticket that ends with it.
     fn wait(&mut self, back: Unacknowledged) -> Option<PartNumber> {
-        let is_lost = back.mail.qos == QoS::AtMostOnce || self.standing == PeerStanding::Dead;
-        if is_lost {
+        if back.mail.qos == QoS::AtMostOnce {
             self.counts.dropped += 1;
             return back.part;
+        }
+        if self.standing == PeerStanding::Dead {
+            return self.give_back(back);
         }
         self.waiting_bytes += size_of(&back.mail);
         self.waiting.push_back(back);
@@ -103,9 +107,19 @@ impl Peer {
     fn give_up(&mut self, done: &mut Vec<PartNumber>) {
         self.waiting_bytes = 0;
         for back in mem::take(&mut self.waiting) {
-            self.counts.dropped += 1;
-            done.extend(back.part);
+            done.extend(self.give_back(back));
         }
+    }
+
+    /// Gives back mail of a dead node, or returns the part of a ticket that ends with it: QoS 2 that may have been
+    /// delivered.
+    fn give_back(&mut self, back: Unacknowledged) -> Option<PartNumber> {
+        if back.mail.qos == QoS::ExactlyOnce && back.has_left {
+            self.counts.dropped += 1;
+            return back.part;
+        }
+        self.returned.push(back);
+        None
     }
 }
 
@@ -137,6 +151,7 @@ impl Peers {
             lane: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            returned: Vec::new(),
             reported: None,
             reported_retained: Sequence(0),
             counts: PeerCounts::default(),
@@ -282,6 +297,30 @@ impl Peers {
             let batch = peer.lane.as_mut()?.poll_batch(now)?;
             Some((peer.node.clone(), batch))
         })
+    }
+
+    /// Returns the mail of dead nodes that may go elsewhere, by the number of its node.
+    pub(super) fn take_returned(&mut self) -> Vec<(u32, Vec<Unacknowledged>)> {
+        let with_some = (0..).zip(&mut self.all).filter(|(_, peer)| !peer.returned.is_empty());
+        with_some.map(|(number, peer)| (number, mem::take(&mut peer.returned))).collect()
+    }
+
+    /// Notes that mail of a dead node goes nowhere else.
+    pub(super) fn drop_returned(&mut self, number: u32, part: Option<PartNumber>) {
+        if let Some(peer) = self.all.get_mut(number as usize) {
+            peer.counts.dropped += 1;
+        }
+        self.done.extend(part);
+    }
+
+    /// Notes that parts of tickets are done.
+    pub(super) fn note_done(&mut self, parts: Vec<PartNumber>) {
+        self.done.extend(parts);
+    }
+
+    /// Returns the name of the node with this number.
+    pub(super) fn name(&self, number: u32) -> Option<&NodeId> {
+        self.all.get(number as usize).map(|peer| &peer.node)
     }
 
     /// Returns the parts of tickets that are done.

@@ -174,6 +174,11 @@ impl Shard {
         }
     }
 
+    /// Removes a message from its queue, after all that this turn sends to other nodes is stored there.
+    pub(in crate::shard) fn dequeue_then(&mut self, session: SessionNumber, place: QueuePlace) {
+        self.tickets.then.push(Afterwards::Note(Change::Dequeue(session, place)));
+    }
+
     /// Notes that a session has ended, after all changes that were noted before are stored.
     pub(in crate::shard) fn end_then(&mut self, session: SessionNumber) {
         self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));

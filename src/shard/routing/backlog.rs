@@ -106,7 +106,7 @@ impl Shard {
                 Host::InProcess => {
                     self.post(TakeBacklog::in_process(filter.clone(), place, member));
                 }
-                Host::Nodes => {} // No group has one.
+                Host::Nodes => {} // No member is one: groups name nodes apart.
             }
         }
     }

@@ -5,6 +5,7 @@ pub(super) mod awaited;
 pub(super) mod backlog;
 pub(super) mod batches;
 mod deliver;
+mod elsewhere;
 mod nodes;
 mod on_behalf;
 pub(super) mod plans;

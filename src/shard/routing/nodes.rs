@@ -41,7 +41,7 @@ impl Shard {
         let is_awaited = message.publication.qos != QoS::AtMostOnce && self.journal.is_some();
         let retained = self.retained_mark();
         let message = message.allocate();
-        let mail = MailToNodes { message, plan: plan.clone(), publisher, retained };
+        let mail = MailToNodes { message, plan: plan.clone(), publisher, retained, group: None };
         self.batches.send_to_nodes(mail, is_awaited);
     }
 
@@ -82,7 +82,7 @@ impl Shard {
     }
 
     fn route_mail(&mut self, mail: MailHere, now: Timestamp) {
-        let MailHere { message, publisher, retained } = mail;
+        let MailHere { message, publisher, retained, group } = mail;
         if message.publication().has_expired(now) {
             return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
         }
@@ -98,6 +98,9 @@ impl Shard {
             None => message.received(now),
         });
         let mut message = SharedPublication::of(&message);
+        if let Some(group) = group {
+            return self.route_to_group(&plan, &group, &mut message, &mut turn);
+        }
         // For No Local: the client may have moved here since it published.
         let place = publisher.as_deref().and_then(|client_id| self.clients.get(client_id).copied());
         let place = place.and_then(|slot| self.place(slot));
@@ -144,9 +147,8 @@ impl Shard {
         }
         let granted = (0..filters.len()).filter(|at| !progress.reasons[*at].is_failure());
         let filters = granted.filter_map(|at| {
-            let parts = validate_filter(filters.at(at).filter).ok()?;
-            // Members of a group get no messages of other nodes.
-            parts.share_name.is_none().then(|| parts.filter.into())
+            let filter = filters.at(at).filter;
+            validate_filter(filter).ok().map(|_| filter.into())
         });
         let filters: Vec<Box<str>> = filters.collect();
         if filters.is_empty() {

@@ -55,13 +55,17 @@ impl Shard {
         message: &mut SharedPublication<'_>,
         turn: &mut Turn<'_>,
     ) {
+        if self.prefers_other_node(plan, &search, message, turn) {
+            return;
+        }
         if self.search(plan, &mut search, message, turn) {
             return;
         }
         // The member at the tail has gone or is full; order cannot be kept, so the normal search begins.
         if search.effort == Effort::Behind {
             let easiest = Search::new(plan, search.group, search.turn);
-            let search = Search { is_stale: search.is_stale, ..easiest };
+            let Search { is_stale, visited, .. } = search;
+            let search = Search { is_stale, visited, ..easiest };
             return self.deliver_shared(plan, search, message, turn);
         }
         // No member can send it now; the next choice is a member with room in its queue.
@@ -81,6 +85,10 @@ impl Shard {
             };
             let search = Search { group, is_stale: false, ..search.again(Effort::RoomAnew) };
             return self.deliver_shared(&fresh, search, message, turn);
+        }
+        // No member here has room, or there is none.
+        if self.pass_to_node(plan, &search, false, message, turn) {
+            return;
         }
         // All are full: the policy of the first member's queue decides.
         if search.effort != Effort::Whatever {
@@ -126,7 +134,7 @@ impl Shard {
         {
             let has_it = match member.place.host {
                 Host::InProcess => self.offer_in_process(member, search, message),
-                Host::Nodes => false, // No plan has one: groups do not travel.
+                Host::Nodes => false, // No member is one: groups name nodes apart.
                 Host::Shard(number) if number == self.number => {
                     let is_there = group.is_there(search.tried);
                     self.offer(member, is_there, share_of(group), search, message, turn.now)
@@ -277,8 +285,12 @@ impl Shard {
             let publisher = stored_at.is_some().then_some(IN_TRANSIT);
             let mut turn = Turn { publisher, ..Turn::at(now) };
             self.give_to_group(taker, &message, share, &mut turn);
-            if let Some(StoredAt { session, place }) = stored_at {
-                self.note(|| Change::Dequeue(session, place));
+            match stored_at {
+                Some(StoredAt { session, place }) if turn.has_left_node => {
+                    self.dequeue_then(session, place);
+                }
+                Some(StoredAt { session, place }) => self.note(|| Change::Dequeue(session, place)),
+                None => {}
             }
         }
     }

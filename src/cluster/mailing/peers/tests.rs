@@ -92,16 +92,26 @@ fn qos_2_that_has_left_goes_to_no_other_process() {
 }
 
 #[test]
-fn the_parts_of_a_dead_node_end() {
+fn the_mail_of_a_dead_node_comes_back_without_qos_2_that_has_left() {
     let mut peers = Peers::default();
     let b = peers.number(&node("b"));
     serve(&mut peers, LIFE, 1);
     peers.send(b, mail(1, QoS::AtLeastOnce), Some(PartNumber(1)));
+    peers.send(b, mail(2, QoS::ExactlyOnce), Some(PartNumber(2)));
+    assert_eq!(sent(&mut peers), [1, 2]);
+    peers.send(b, mail(3, QoS::ExactlyOnce), Some(PartNumber(3)));
     peers.end_lanes();
     assert!(peers.take_done().is_empty(), "this life has ended, and not the other node");
     peers.handle_standing(&node("b"), PeerStanding::Dead);
-    peers.send(b, mail(2, QoS::AtLeastOnce), Some(PartNumber(2)));
-    assert_eq!(peers.take_done(), [1, 2].map(PartNumber));
+    assert_eq!(peers.take_done(), [PartNumber(2)]);
+    peers.send(b, mail(4, QoS::AtLeastOnce), Some(PartNumber(4)));
+    let returned = peers.take_returned();
+    let [(from, back)] = &returned[..] else { panic!("of one node") };
+    let numbers: Vec<_> = back.iter().map(|back| (back.mail.id.number, back.part)).collect();
+    assert_eq!((*from, numbers), (b, [1, 3, 4].map(|it| (it, Some(PartNumber(it)))).to_vec()));
+    peers.drop_returned(b, Some(PartNumber(4)));
+    assert_eq!(peers.take_done(), [PartNumber(4)]);
+    assert_eq!(peers.of(&node("b")).counts.dropped, 2);
     serve(&mut peers, NEXT, 2);
     assert!(sent(&mut peers).is_empty());
 }
