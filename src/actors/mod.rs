@@ -13,7 +13,10 @@ pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
 #[cfg(feature = "cluster")]
-pub(crate) use self::registry::{AdoptSession, DropSession, FenceShard, ListLasting, OfferClient};
+pub(crate) use self::registry::{
+    AdoptSession, AppendRest, DropSession, FenceShard, GiveUpOrder, ListLasting, OfferClient,
+    ReadRest,
+};
 pub(crate) use self::registry::{FollowTrace, OfUser, QueryOnlinePart};
 
 pub(crate) use self::messages::{

@@ -28,7 +28,10 @@ use actix::{
 use futures_util::FutureExt as _;
 
 #[cfg(feature = "cluster")]
-pub(crate) use self::owning::{AdoptSession, DropSession, FenceShard, ListLasting, OfferClient};
+pub(crate) use self::owning::{
+    AdoptSession, AppendRest, DropSession, FenceShard, GiveUpOrder, ListLasting, OfferClient,
+    ReadRest,
+};
 pub(crate) use self::{feed::QueryOnlinePart, settings::OfUser, traces::FollowTrace};
 use super::{
     connection::Connection,

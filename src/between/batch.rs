@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     between::{
+        nodes::RoutesPlace,
         parcel::{Packed, Parcel},
         search::{Given, Search},
     },
@@ -37,6 +38,8 @@ pub(crate) struct Deliver {
     pub(crate) load: Option<StoreLoad>,
     /// The ticket that waits until they are stored.
     pub(crate) awaited: Option<Awaited>,
+    /// The place in the log of routes with which they were planned: of a cluster.
+    pub(crate) planned_with: RoutesPlace,
 }
 
 impl Deliver {

@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use crate::{
     between::{
         batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
-        nodes::ArrivedMail,
+        nodes::{ArrivedMail, MovingStep, PlanningRound},
         retained::{AppliedRetained, RetainedOutcome},
     },
     hooks::{ClientBanned, ClientRefused},
@@ -59,6 +59,18 @@ pub(crate) enum ToShard {
         expect(dead_code, reason = "only the driver of a cluster sends it")
     )]
     NoteRetained(AppliedRetained),
+    /// The index has the log of routes up to here.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
+    RoutesApplied(PlanningRound),
+    /// A session moves between nodes.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "only the driver of a cluster sends it")
+    )]
+    Moving(MovingStep),
 }
 
 /// The sender of a message to a shard.

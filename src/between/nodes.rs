@@ -15,6 +15,29 @@ use crate::{
     router::{Host, Plan, ShardNumber},
 };
 
+/// A place in the log of routes, of which the index of a shard has all entries up to there, and may have more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RoutesPlace(pub(crate) u64);
+
+/// Tells all shards how far the index has the log of routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlanningRound {
+    pub(crate) number: u64,
+    pub(crate) place: RoutesPlace,
+}
+
+/// Where a session takes its messages while it moves between nodes. Both nodes decide by the place in the log of
+/// routes with which the message was planned, so that exactly one of them takes it.
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "sessions move in a cluster"))]
+pub(crate) enum MovingStep {
+    /// Another node takes the messages that are planned from this place on.
+    TakesBefore(Arc<str>, RoutesPlace),
+    /// This node takes the messages that are planned from this place on.
+    TakesFrom(Arc<str>, RoutesPlace),
+    /// No message of an earlier place comes any more.
+    Settled(Arc<str>),
+}
+
 /// The other nodes, as the shards of this node see them.
 pub(crate) trait OtherNodes: Send + Sync {
     /// Takes the messages of one turn. For each node that gets one of QoS 1 or 2, one part of the ticket is
@@ -29,6 +52,10 @@ pub(crate) trait OtherNodes: Send + Sync {
 
     /// Returns the retained messages of the cluster.
     fn retained(&self) -> &dyn RetainedOfCluster;
+
+    /// Notes that a shard has taken in this round: it plans with the place of the round, and has sent all messages that
+    /// it had before.
+    fn note_planning(&self, shard: ShardNumber, round: PlanningRound);
 }
 
 /// The messages that one turn of a shard has for other nodes, in their order.
@@ -39,6 +66,8 @@ pub(crate) struct OutgoingMail {
     pub(crate) mails: Vec<MailToNodes>,
     /// The size of the messages in bytes, as limits count it.
     pub(crate) bytes: usize,
+    /// The place in the log of routes with which they were planned.
+    pub(crate) planned_with: RoutesPlace,
 }
 
 /// Nodes that have searched for a member of a shared subscription, by number. Nodes with higher numbers take part in
@@ -105,6 +134,8 @@ pub(crate) struct ArrivedMail {
     pub(crate) mails: Vec<MailHere>,
     /// The size of the messages in bytes, as limits count it.
     pub(crate) bytes: usize,
+    /// The place in the log of routes with which the node of their publishers has planned them.
+    pub(crate) planned_with: RoutesPlace,
     /// Is called when they are stored, or delivered where nothing has to be stored.
     pub(crate) stored: MailStored,
 }

@@ -139,6 +139,8 @@ impl ShardDoor for SimulatedDoor {
             ToShard::RoutesKnown(_) => "RoutesKnown",
             ToShard::RetainedWritten(..) => "RetainedWritten",
             ToShard::NoteRetained(_) => "NoteRetained",
+            ToShard::RoutesApplied(_) => "RoutesApplied",
+            ToShard::Moving(_) => "Moving",
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));

@@ -208,8 +208,14 @@ impl Joining {
         let (watch, ownership) = (begun.watch(), self.ownership.clone());
         let asker = NodeAsker::new(Arc::clone(door) as _, node.clone(), watch, ownership);
         drop(self.shared.asker.set(Arc::new(asker)));
-        let end =
-            driver.start(OwnersOfNode { door: Arc::clone(door) as _, node, status, sessions })?;
+        let routes = Arc::new(self.mail.clone());
+        let end = driver.start(OwnersOfNode {
+            door: Arc::clone(door) as _,
+            node,
+            status,
+            sessions,
+            routes,
+        })?;
         Ok((begun, [end, end_of_answers]))
     }
 

@@ -5,9 +5,10 @@
 //! is the real one, and `options` the table of the configuration. `node` drives the membership, and `joining`
 //! begins it for a broker. `asking` asks other nodes about clients. `owning` drives the owners of client identifiers,
 //! `mailing` the routes and lanes, and `retaining` the retained messages.
-//! No broker uses `attempts`, `catching_up`, `forwards`, `had` and `withdrawals` yet, so brokers
-//! do not follow all rules for QoS 2 below; docs/cluster.md says which messages are lost. `tests/world/cluster` plays whole
-//! clusters on the core, and `tests/cluster` tests brokers with real NATS servers.
+//! No broker uses `attempts`, `catching_up`, `forwards`, `had` and `withdrawals`: between living nodes a session is handed over
+//! at one place in the log of routes (`taken`, `mailing/cuts.rs`), and brokers do not follow all rules for QoS 2 below when nodes
+//! die; docs/cluster.md says which messages are lost. `tests/world/cluster` plays whole clusters on the core, and `tests/cluster`
+//! tests brokers with real NATS servers.
 //!
 //! # QoS 2 on its way
 //!
@@ -55,6 +56,7 @@ pub mod lease;
 pub mod life_file;
 mod mail;
 pub(crate) mod mailing;
+mod marks;
 mod member_record;
 pub mod members;
 pub mod names;
@@ -67,6 +69,8 @@ pub mod owning;
 pub mod questions;
 pub mod retaining;
 pub mod routes;
+mod session_routes;
 mod settling;
+mod taken;
 pub mod wire;
 pub mod withdrawals;

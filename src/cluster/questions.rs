@@ -86,6 +86,37 @@ pub enum QuestionBody {
         /// The first byte.
         from: u64,
     },
+    /// A part of a page of messages that the former holder has taken for a session.
+    Rest(RestPart),
+}
+
+/// A part of a page of messages that the former holder of a session has taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestPart {
+    /// The claim by which the session has left.
+    pub request: ReleaseRequest,
+    /// The number of the page.
+    pub page: u64,
+    /// The first byte of the part.
+    pub from_byte: u64,
+    /// The bytes of the whole page.
+    pub bytes_in_all: u64,
+    /// The bytes of the part.
+    #[serde(with = "octets")]
+    pub bytes: Bytes,
+    /// Whether there are no more pages: this one is empty.
+    pub is_last: bool,
+}
+
+/// The answer to a [`RestPart`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestReply {
+    /// The page is stored.
+    Kept,
+    /// The part is here, and the next one is wanted.
+    More,
+    /// The session is not here.
+    NotHere,
 }
 
 /// The answer.
@@ -107,6 +138,8 @@ pub enum QuestionReply {
         #[serde(with = "octets")]
         part: Bytes,
     },
+    /// To [`QuestionBody::Rest`].
+    Rest(RestReply),
 }
 
 impl Wire for QuestionReply {

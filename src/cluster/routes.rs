@@ -13,8 +13,10 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
+pub use super::{marks::AppliedMarks, taken::TakenSession};
 use super::{
     names::{Incarnation, NodeId, Sequence},
+    taken::TakenQueue,
     wire::{self, Wire},
 };
 use crate::mqtt::Timestamp;
@@ -64,6 +66,8 @@ pub enum RouteContent {
         /// The filters.
         filters: Vec<Box<str>>,
     },
+    /// Sessions that the node has taken over: their filters are in earlier entries.
+    Taken(Vec<TakenSession>),
 }
 
 impl Wire for RouteEntry {
@@ -121,6 +125,7 @@ pub struct OwnRoutes {
     incarnation: Incarnation,
     filters: HashMap<Box<str>, OwnFilter, RandomState>,
     changes: VecDeque<FilterChange>,
+    taken: TakenQueue,
     /// Parts of a snapshot that are not written yet.
     snapshot: VecDeque<Vec<Box<str>>>,
     is_first_part: bool,
@@ -142,6 +147,7 @@ impl OwnRoutes {
             incarnation,
             filters: HashMap::default(),
             changes: VecDeque::new(),
+            taken: TakenQueue::default(),
             snapshot: VecDeque::new(),
             is_first_part: true,
             snapshot_from: None,
@@ -160,6 +166,7 @@ impl OwnRoutes {
     pub fn begin(&mut self) {
         self.has_begun = true;
         self.changes.clear();
+        self.taken.clear();
         self.take_snapshot();
     }
 
@@ -190,7 +197,13 @@ impl OwnRoutes {
     fn change(&mut self, filter: &str, is_added: bool) {
         if self.has_begun {
             self.changes.push_back(FilterChange { filter: filter.into(), is_added });
+            self.taken.note_change();
         }
+    }
+
+    /// Adds a session that this node has taken over, behind its filters.
+    pub fn take(&mut self, session: TakenSession) {
+        self.taken.push(session);
     }
 
     /// Returns the place in the log of the last of these filters; `None` if one is not written yet, or has no
@@ -276,6 +289,7 @@ impl OwnRoutes {
                     self.place_all(sequence);
                 }
             }
+            RouteContent::Taken(_) => {}
         }
     }
 
@@ -336,12 +350,18 @@ impl OwnRoutes {
             let is_last = self.snapshot.is_empty();
             return Some(RouteContent::Snapshot { is_first, is_last, filters });
         }
+        let sessions = self.taken.poll();
+        if !sessions.is_empty() {
+            return Some(RouteContent::Taken(sessions));
+        }
         let mut bytes = 0;
         let fits = |change: &&FilterChange| {
             bytes += change.filter.len() + 8;
             bytes <= ENTRY_BYTES_MAX
         };
-        let count = self.changes.iter().take(ENTRY_FILTERS_MAX).take_while(fits).count();
+        let most = ENTRY_FILTERS_MAX.min(self.taken.changes_max());
+        let count = self.changes.iter().take(most).take_while(fits).count();
+        self.taken.note_written(count);
         let changes: Vec<FilterChange> = self.changes.drain(..count).collect();
         (!changes.is_empty()).then_some(RouteContent::Changes(changes))
     }
@@ -363,12 +383,13 @@ pub struct RemoteRoutes {
     me: NodeId,
     nodes: BTreeMap<NodeId, RemoteNode>,
     applied: Sequence,
+    taken: VecDeque<(NodeId, TakenSession, Sequence)>,
 }
 
 impl RemoteRoutes {
     /// Begins before the first entry of the log.
     pub const fn new(me: NodeId) -> Self {
-        Self { me, nodes: BTreeMap::new(), applied: Sequence(0) }
+        Self { me, nodes: BTreeMap::new(), applied: Sequence(0), taken: VecDeque::new() }
     }
 
     /// Returns the sequence up to which the log is applied.
@@ -402,6 +423,11 @@ impl RemoteRoutes {
     ) -> Vec<FilterChange> {
         self.applied = self.applied.max(sequence);
         let Ok(entry) = wire::decode::<RouteEntry>(payload) else { return Vec::new() };
+        // Also those of this node, and of an entry that was written twice: a later place changes nothing.
+        if let RouteContent::Taken(sessions) = &entry.content {
+            self.taken.extend(sessions.iter().map(|session| (node.clone(), *session, sequence)));
+            return Vec::new();
+        }
         // The own filters are in the index of this node already.
         if *node == self.me {
             return Vec::new();
@@ -444,7 +470,13 @@ impl RemoteRoutes {
                 let before = std::mem::replace(&mut known.filters, now);
                 differences(&before, &known.filters)
             }
+            RouteContent::Taken(_) => Vec::new(), // Taken above.
         }
+    }
+
+    /// Returns the next session that a node has taken over, and the place of its entry.
+    pub fn poll_taken(&mut self) -> Option<(NodeId, TakenSession, Sequence)> {
+        self.taken.pop_front()
     }
 }
 
@@ -453,31 +485,6 @@ fn differences(before: &BTreeSet<Box<str>>, now: &BTreeSet<Box<str>>) -> Vec<Fil
     let withdrawn = before.difference(now).map(|filter| (filter, false));
     let changes = added.chain(withdrawn);
     changes.map(|(filter, is_added)| FilterChange { filter: filter.clone(), is_added }).collect()
-}
-
-/// The position in the log up to which each node has applied it, as its lane reports.
-#[derive(Debug, Default)]
-pub struct AppliedMarks {
-    marks: BTreeMap<NodeId, (Incarnation, Sequence)>,
-}
-
-impl AppliedMarks {
-    /// Handles the mark of a node, also of this one.
-    pub fn handle_applied(&mut self, node: &NodeId, incarnation: Incarnation, sequence: Sequence) {
-        let mark = self.marks.entry(node.clone()).or_default();
-        *mark = (*mark).max((incarnation, sequence));
-    }
-
-    /// Returns whether all these lives have applied the log up to a sequence.
-    pub fn is_everywhere<'a>(
-        &self,
-        sequence: Sequence,
-        mut serving: impl Iterator<Item = (&'a NodeId, Incarnation)>,
-    ) -> bool {
-        serving.all(|(node, incarnation)| {
-            self.marks.get(node).is_some_and(|(of, at)| *of == incarnation && *at >= sequence)
-        })
-    }
 }
 
 #[cfg(test)]

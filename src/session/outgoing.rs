@@ -189,6 +189,13 @@ impl Session {
         }
     }
 
+    /// Returns the last place that a message of a durable session has; 0 without one.
+    #[must_use]
+    pub fn last_place(&self) -> QueuePlace {
+        let keeping = self.outgoing.queue.keeping.as_ref();
+        keeping.map_or_else(QueuePlace::default, |keeping| keeping.last_place())
+    }
+
     /// Returns whether a message would be sent at once.
     #[must_use]
     pub fn may_send_at_once(&self, qos: QoS) -> bool {

@@ -20,6 +20,9 @@ use crate::{
 /// Messages that are read from the store at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_024, bytes_max: 1024 * 1024 };
 
+/// Messages of the rest of a session that travel at a time.
+const REST_PAGE: PageBounds = PageBounds { messages_max: 256, bytes_max: 256 * 1024 };
+
 /// A session without its connection, as it travels.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MovingSession {
@@ -33,6 +36,17 @@ pub(crate) struct MovingSession {
     pub(crate) waiting: Vec<QueuedMessage>,
     /// The number of the first waiting messages that may have been sent.
     pub(crate) doubtful: usize,
+    /// The place of the first message that it does not have, because the message comes later.
+    pub(crate) rest_from: QueuePlace,
+}
+
+/// Messages that a node has taken for a session which has left it.
+#[derive(Debug)]
+pub(crate) struct RestPage {
+    /// In their order; none if there are no more.
+    pub(crate) messages: Vec<QueuedMessage>,
+    /// The place behind them in the queue of this node.
+    pub(crate) next: u64,
 }
 
 /// The session of a client that another node has claimed.
@@ -86,6 +100,21 @@ impl Shard {
         }
     }
 
+    /// Returns messages of an absent client from this place on, as the store has them.
+    pub(crate) fn rest_of(
+        &self,
+        client_id: &str,
+        from: QueuePlace,
+    ) -> Result<RestPage, StoreError> {
+        let number = self.find(client_id).and_then(|found| found.session.number());
+        let (Some(keeper), Some(number)) = (&self.core.keeper, number) else {
+            return Ok(RestPage { messages: Vec::new(), next: from.0 });
+        };
+        let page = keeper.store().waiting(number, from, REST_PAGE)?;
+        let next = page.last().map_or(from.0, |(last, _)| last.0 + 1);
+        Ok(RestPage { messages: page.into_iter().map(|(_, queued)| queued).collect(), next })
+    }
+
     fn moving_session(&self, client_id: &str) -> Result<Option<MovingSession>, StoreError> {
         let slot = self.clients.get(client_id).copied();
         let Some(found) = slot.and_then(|slot| self.slot(slot)) else { return Ok(None) };
@@ -117,6 +146,7 @@ impl Shard {
             in_flight: in_flight.collect(),
             waiting,
             doubtful,
+            rest_from: from,
             record,
         }))
     }
@@ -146,6 +176,7 @@ impl Shard {
             in_flight,
             waiting,
             doubtful,
+            rest_from: _,
         } = moved;
         record.doubtful_up_to = QueuePlace((in_flight.len() + doubtful) as u64);
         self.note(|| Change::PutSession(number, Box::new(record.clone())));
@@ -193,8 +224,10 @@ impl Shard {
     /// Ends a session that lies here, and begins the one that has come from another node.
     pub(crate) fn begin_moved(&mut self, found: &FoundSession, now: Timestamp) {
         let client_id = &found.session.record.client_id;
+        let formerly = self.places_here(client_id);
         self.drop_session(client_id, true, now);
         self.restore(found, &mut Arc::from(""), now);
+        self.begin_arriving(client_id, formerly);
     }
 }
 

@@ -28,6 +28,8 @@ mod hold;
 pub(crate) mod in_process;
 mod keeping;
 mod lifecycle;
+#[cfg(feature = "cluster")]
+mod moving;
 mod numbers;
 pub(crate) mod overrides;
 pub(crate) mod ownership;
@@ -112,7 +114,10 @@ pub(crate) use self::{
 };
 use crate::{
     auth::Identity,
-    between::door::{Sender, ToShard},
+    between::{
+        door::{Sender, ToShard},
+        nodes::RoutesPlace,
+    },
     control::LastEnd,
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
@@ -136,6 +141,8 @@ pub(crate) struct Shard {
     deadlines: Deadlines,
     plans: PlanCache,
     batches: Batches,
+    /// The place in the log of routes with which the messages of this turn are planned: of a cluster.
+    planning_with: RoutesPlace,
     pub(crate) buffers: Buffers,
     /// The journal, in which sessions note changes that must be stored; `None` without a store.
     pub(crate) journal: Option<Journal>,
@@ -182,6 +189,9 @@ pub(crate) struct Slot {
     recent_topic: Option<Box<RecentTopic>>,
     /// Whether it collects nothing, because its client may not connect at present.
     is_suspended: bool,
+    /// Set while the session moves between nodes.
+    #[cfg(feature = "cluster")]
+    moving: Option<Box<moving::Moving>>,
     chores: Option<Box<SessionChores>>,
     /// The backlogs of a member of shared subscriptions that has messages waiting, or may take
     /// them.
@@ -278,6 +288,7 @@ impl Shard {
             deadlines: Deadlines::new(core.clock.now()),
             plans: PlanCache::default(),
             batches: Batches::default(),
+            planning_with: RoutesPlace::default(),
             buffers: Buffers::new(),
             journal: core.keeper.is_some().then(Journal::default),
             tickets: Tickets::default(),
@@ -321,6 +332,11 @@ impl Shard {
                 self.retained_is_written(number, outcome, now);
             }
             ToShard::NoteRetained(applied) => self.note_applied_retained(applied),
+            ToShard::RoutesApplied(round) => self.take_round(round),
+            #[cfg(feature = "cluster")]
+            ToShard::Moving(step) => self.take_moving_step(step, now),
+            #[cfg(not(feature = "cluster"))]
+            ToShard::Moving(_) => {}
         }
     }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::{
     cluster::owning::copy::{
-        InFlightCopy, LoginCopy, MessageCopy, QueuedCopy, SessionCopy, SubscriptionCopy, WillCopy,
+        InFlightCopy, LoginCopy, MessageCopy, QueuedCopy, RestCopy, SessionCopy, SubscriptionCopy,
+        WillCopy,
     },
     journal::{
         CertificateRecord, LoginKind, LoginRecord, QueuePlace, QueuedMessage, SessionRecord,
@@ -18,7 +19,7 @@ use crate::{
         Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp,
         validate_filter,
     },
-    shard::handover::MovingSession,
+    shard::handover::{MovingSession, RestPage},
 };
 
 const NO_LOCAL: u8 = 1 << 2;
@@ -103,7 +104,19 @@ pub(super) fn session_of(copy: SessionCopy) -> Option<MovingSession> {
         in_flight: copy.in_flight.into_iter().map(in_flight).collect::<Option<_>>()?,
         waiting: copy.waiting.into_iter().map(queued_message).collect::<Option<_>>()?,
         doubtful: copy.doubtful as usize,
+        rest_from: QueuePlace(0), // It is the former node's.
     })
+}
+
+/// Returns messages of a queue in the form in which they travel.
+pub(super) fn rest_copy(page: &RestPage) -> RestCopy {
+    RestCopy { messages: page.messages.iter().map(queued_copy).collect() }
+}
+
+/// Returns the messages that have travelled; `None` if one is not valid.
+pub(super) fn rest_of(copy: RestCopy) -> Option<RestPage> {
+    let messages = copy.messages.into_iter().map(queued_message).collect::<Option<_>>()?;
+    Some(RestPage { messages, next: 0 })
 }
 
 fn packet_id(number: u16) -> Option<PacketId> {
@@ -297,6 +310,7 @@ mod tests {
             ],
             waiting: vec![queued("b", None), queued("c", Some("$share/g/c"))],
             doubtful: 1,
+            rest_from: QueuePlace(0),
         }
     }
 

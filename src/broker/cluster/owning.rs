@@ -6,12 +6,18 @@ use actix::Addr;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 
-use super::handover::{copy_of, session_of};
+use super::handover::{copy_of, rest_copy, rest_of, session_of};
 use crate::{
-    actors::{AdoptSession, DropSession, FenceShard, ListLasting, OfferClient, Registry},
+    actors::{
+        AdoptSession, AppendRest, DropSession, FenceShard, GiveUpOrder, ListLasting, OfferClient,
+        ReadRest, Registry,
+    },
     cluster::{
         owners::ConnectRefusal,
-        owning::{ClientOwnership, HeldClient, OfferedSession, OwnedSessions, copy::SessionCopy},
+        owning::{
+            ClientOwnership, HeldClient, OfferedSession, OwnedSessions, RestKind, RestRead,
+            copy::{RestCopy, SessionCopy},
+        },
         wire,
     },
     shard::{
@@ -80,7 +86,7 @@ impl OwnedSessions for SessionsOfBroker {
         Box::pin(async move {
             match offered.await {
                 Ok(Offered::Session(session)) => {
-                    OfferedSession::Copy(wire::encode(&copy_of(&session)))
+                    OfferedSession::Copy(wire::encode(&copy_of(&session)), session.rest_from.0)
                 }
                 Ok(Offered::Nothing) => OfferedSession::Nothing,
                 Ok(Offered::Unreadable) | Err(_) => OfferedSession::Unreadable,
@@ -106,6 +112,43 @@ impl OwnedSessions for SessionsOfBroker {
         Box::pin(async move {
             let _ = dropped.await; // It fails only when the broker has ended.
         })
+    }
+
+    fn rest(&self, client_id: &Arc<str>, from: u64) -> BoxFuture<'static, Option<RestRead>> {
+        let Some(registry) = self.home(client_id) else { return Box::pin(async { None }) };
+        let read = registry.send(ReadRest(Arc::clone(client_id), from));
+        Box::pin(async move {
+            let page = read.await.ok().flatten()?;
+            let (next, is_last) = (page.next, page.messages.is_empty());
+            Some(RestRead { copy: wire::encode(&rest_copy(&page)), next, is_last })
+        })
+    }
+
+    fn append(
+        &self,
+        client_id: &Arc<str>,
+        copy: Bytes,
+        kind: RestKind,
+    ) -> BoxFuture<'static, bool> {
+        let page = wire::decode::<RestCopy>(&copy).ok().and_then(rest_of);
+        let (Some(registry), Some(page)) = (self.home(client_id), page) else {
+            tracing::error!("messages of another node cannot be read");
+            return Box::pin(async { false });
+        };
+        let client_id = Arc::clone(client_id);
+        let appended = registry.send(AppendRest {
+            client_id,
+            page,
+            is_last: kind.is_last,
+            is_marked: kind.is_marked,
+        });
+        Box::pin(async move { appended.await.unwrap_or(false) })
+    }
+
+    fn give_up_order(&self, client_id: &Arc<str>) {
+        if let Some(registry) = self.home(client_id) {
+            registry.do_send(GiveUpOrder(Arc::clone(client_id)));
+        }
     }
 
     fn fence(&self) -> BoxFuture<'static, ()> {

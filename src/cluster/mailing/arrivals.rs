@@ -101,7 +101,9 @@ impl Arrivals {
         let number = self.next_number;
         self.next_number += 1;
         let last = arrival.inlet.received();
-        arrival.open.push_back(OpenBatch { number, last, left: 0 });
+        // Not stored before it is divided, which may be later. A batch with damaged pieces has nothing to store.
+        let left = if items.is_ok() { usize::MAX } else { 0 };
+        arrival.open.push_back(OpenBatch { number, last, left });
         let mut taken = TakenBatch { number, mails: Vec::new(), applied: None, retained: None };
         for (_, item) in items? {
             match item {

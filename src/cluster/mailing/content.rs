@@ -1,5 +1,7 @@
 //! The encoding of a message on its way to another node, beside its topic and QoS.
 //!
+//! Before the fields is the place in the log of routes with which the message was planned (`cuts.rs`).
+//!
 //! Both sides have clocks of their own, so the time until a message expires travels, and not a time of a clock.
 //! Knows no lane.
 
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     between::{
-        nodes::{GroupMail, MailHere, MailToNodes, VisitedNodes},
+        nodes::{GroupMail, MailHere, MailToNodes, RoutesPlace, VisitedNodes},
         retained::RetainedMark,
     },
     cluster::{mail::Mail, names::NodeId, retaining::RetainedOwner, wire::WireError},
@@ -18,8 +20,8 @@ use crate::{
     owners::Owner,
 };
 
-/// The version that this node writes. Version 1 had neither retained messages nor groups.
-const VERSION: u8 = 2;
+/// The version that this node writes. Version 1 had neither retained messages nor groups, and version 2 no place.
+const VERSION: u8 = 3;
 
 /// The fields, in their order.
 #[derive(Serialize, Deserialize)]
@@ -55,6 +57,8 @@ pub(super) struct ArrivedContent {
     pub(super) here: MailHere,
     /// The nodes that have searched for a member of its group.
     pub(super) visited: Vec<NodeId>,
+    /// The place in the log of routes with which it was planned.
+    pub(super) planned_with: RoutesPlace,
 }
 
 /// Returns the bytes of a message that leaves now. `name` gives the names of nodes that have searched.
@@ -62,6 +66,7 @@ pub(super) fn encode<'a>(
     mail: &'a MailToNodes,
     me: &'a NodeId,
     name: impl Fn(u32) -> Option<&'a NodeId>,
+    planned_with: RoutesPlace,
     now: Timestamp,
 ) -> Bytes {
     let Publication { payload, properties, retain, expires_at, .. } = mail.message.publication();
@@ -80,7 +85,8 @@ pub(super) fn encode<'a>(
         (&*group.filter, visited.map(NodeId::as_str).collect())
     });
     let content = MailContent { fields, retained, group };
-    postcard::to_extend(&content, begun).map(Bytes::from).unwrap_or_default()
+    let placed = postcard::to_extend(&planned_with.0, begun).unwrap_or_default();
+    postcard::to_extend(&content, placed).map(Bytes::from).unwrap_or_default()
 }
 
 /// Returns the message of a mail that arrives now.
@@ -90,8 +96,12 @@ pub(super) fn encode<'a>(
 pub(super) fn decode(mail: &Mail, now: Timestamp) -> Result<ArrivedContent, WireError> {
     let damaged = WireError::Damaged(<Mail as crate::cluster::wire::Wire>::KIND);
     let [version, bytes @ ..] = &mail.content[..] else { return Err(damaged) };
+    let (place, bytes) = match *version {
+        VERSION => postcard::take_from_bytes::<u64>(bytes).map_err(|_| damaged)?,
+        _ => (0, bytes),
+    };
     let content = match *version {
-        VERSION => postcard::take_from_bytes::<MailContent<'_>>(bytes),
+        VERSION | 2 => postcard::take_from_bytes::<MailContent<'_>>(bytes),
         1 => postcard::take_from_bytes::<ContentFields<'_>>(bytes)
             .map(|(fields, rest)| (MailContent { fields, retained: None, group: None }, rest)),
         0 => return Err(damaged),
@@ -113,7 +123,7 @@ pub(super) fn decode(mail: &Mail, now: Timestamp) -> Result<ArrivedContent, Wire
         has_searched: false,
     });
     let here = MailHere { message, publisher: publisher.map(Arc::from), retained, group };
-    Ok(ArrivedContent { here, visited })
+    Ok(ArrivedContent { here, visited, planned_with: RoutesPlace(place) })
 }
 
 #[cfg(test)]
@@ -141,7 +151,8 @@ mod tests {
 
     fn encoded(mail: &MailToNodes, now: Timestamp) -> Bytes {
         let (me, other) = (NodeId::new("a").unwrap(), NodeId::new("b").unwrap());
-        encode(mail, &me, |number| (number == 7).then_some(&other), now)
+        let name = |number| (number == 7).then_some(&other);
+        encode(mail, &me, name, RoutesPlace(300), now)
     }
 
     #[test]
@@ -183,7 +194,9 @@ mod tests {
             let publisher = Some("ann".into());
             let sent = to_nodes(&publication, publisher, retained.clone());
             let content = encoded(&sent, Timestamp(2_000));
-            let arrived = decode(&mail(content), Timestamp(90_000)).unwrap().here;
+            let arrived = decode(&mail(content), Timestamp(90_000)).unwrap();
+            assert_eq!(arrived.planned_with, RoutesPlace(300));
+            let arrived = arrived.here;
             assert_eq!(arrived.publisher.as_deref(), Some("ann"));
             assert_eq!(arrived.retained, retained);
             let expected = Publication { expires_at: Some(Timestamp(93_000)), ..publication };
@@ -212,6 +225,14 @@ mod tests {
         let written = b"\x02\x01\x00\x01\x03ann\x01p\x02hi\x01\x07\x01\x00\x03ann\x01\x0c$share/g/a/+\x02\x01b\x01a";
         let arrived = decode(&mail(Bytes::from_static(written)), Timestamp(10)).unwrap();
         assert_eq!(arrived.here.message.payload(), b"hi");
+        assert_eq!(arrived.planned_with, RoutesPlace(0));
+        // Version 3 has a place before the fields.
+        let placed = [b"\x03\x09", &written[1..]].concat();
+        let placed = decode(&mail(placed.into()), Timestamp(10)).unwrap();
+        assert_eq!(
+            (placed.planned_with, placed.visited),
+            (RoutesPlace(9), arrived.visited.clone())
+        );
         let mark = RetainedMark { sequence: 7, owner: Some(Owner::User("ann".into())) };
         assert_eq!(arrived.here.retained, Some(mark));
         assert_eq!(&*arrived.here.group.unwrap().filter, "$share/g/a/+");

@@ -3,8 +3,10 @@
 //! It begins with the broker, and answers SUBACKs that wait also before NATS is reached. Nothing leaves a node
 //! that may not act ([`NodeWatch::may_act`]). Knows no client of NATS: only the door.
 
+mod arriving;
 mod groups;
 mod lives;
+mod moves;
 mod subacks;
 
 use std::{
@@ -21,31 +23,32 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered},
 };
 use tokio::{sync::mpsc, time::sleep};
-use tracing::{error, warn};
 
-use self::subacks::SubacksBehind;
+use self::{arriving::BatchesAhead, subacks::SubacksBehind};
 use super::{
     MailHost, MailOrder, MailStatus, PeerMail, SharedMail,
-    arrivals::{Arrivals, TakenBatch},
+    arrivals::Arrivals,
     content,
+    cuts::Cuts,
     filters::NodeFilters,
     hello::{HELLO_EVERY_MILLIS, NodeHello},
-    peers::{Peer, PeerStanding, Peers},
+    peers::{Peer, Peers},
+    planning::Planning,
 };
 use crate::{
     between::{
         batch::Stored,
         door::{Sender, ToShard},
-        nodes::{ArrivedMail, AwaitedRoutes, MailHere, OutgoingMail},
+        nodes::{AwaitedRoutes, OutgoingMail},
     },
     cluster::{
         door::{Address, LogEntry, Nats},
-        lanes::{LaneAnswer, MailBatch, PartNumber},
+        lanes::PartNumber,
         mail::Mail,
         names::{Incarnation, Log, MessageId, MessageSource, NodeId, Sequence},
         node::{NodeWatch, now},
         routes::FilterChange,
-        wire::{self, Wire},
+        wire,
     },
     journal::Ticket,
     mqtt::{QoS, Timestamp},
@@ -81,6 +84,8 @@ struct NatsTraffic {
     mail: Option<BoxStream<'static, Bytes>>,
     appends: FuturesUnordered<BoxFuture<'static, Appended>>,
     arrivals: Arrivals,
+    /// Batches that were planned with a later place of the log of routes than this node has applied.
+    ahead: BatchesAhead,
     life: Incarnation,
     is_serving: bool,
     hello_at: Timestamp,
@@ -102,6 +107,8 @@ pub(super) struct MailDriver {
     peers: Peers,
     filters: NodeFilters,
     behind: SubacksBehind,
+    planning: Planning,
+    cuts: Cuts,
     status_at: Timestamp,
 }
 
@@ -119,6 +126,8 @@ impl MailDriver {
             inbox,
             orders,
             shared,
+            planning: Planning::new(host.shards.len()),
+            cuts: Cuts::default(),
             host,
             me: None,
             process: u64::from_le_bytes(random),
@@ -156,6 +165,7 @@ impl MailDriver {
             mail: None,
             appends: FuturesUnordered::new(),
             arrivals: Arrivals::new(joined.node.clone()),
+            ahead: BatchesAhead::default(),
             life: Incarnation(0),
             is_serving: false,
             hello_at: Timestamp(0),
@@ -176,7 +186,11 @@ impl MailDriver {
         tokio::select! {
             Some(order) = self.inbox.recv() => self.take_order(order, Some(traffic)),
             Some(bytes) = next_mail => self.take_bytes(&bytes, traffic),
-            Some(entry) = log.next() => self.apply(&entry),
+            Some(entry) = log.next() => {
+                // A hand-over in the log must find the order that came before it.
+                self.take_orders(traffic);
+                self.apply(&entry);
+            }
             Some(bytes) = hellos.next() => self.take_hello(&bytes, joined),
             Some(appended) = appends.next() => self.note_appended(appended, joined),
             _ = joined.watch.status.changed() => {}
@@ -187,10 +201,7 @@ impl MailDriver {
 
     /// Takes in what is there already, so that batches are large when there is much.
     fn take_more(&mut self, traffic: &mut NatsTraffic) {
-        for _ in 0..AT_A_TIME {
-            let Ok(order) = self.inbox.try_recv() else { break };
-            self.take_order(order, Some(traffic));
-        }
+        self.take_orders(traffic);
         for _ in 0..AT_A_TIME {
             let next = traffic.mail.as_mut().and_then(|mail| mail.next().now_or_never());
             let Some(Some(bytes)) = next else { break };
@@ -198,7 +209,16 @@ impl MailDriver {
         }
         for _ in 0..AT_A_TIME {
             let Some(Some(entry)) = traffic.log.next().now_or_never() else { break };
+            self.take_orders(traffic);
             self.apply(&entry);
+        }
+    }
+
+    /// Takes in all orders that are there.
+    fn take_orders(&mut self, traffic: &mut NatsTraffic) {
+        for _ in 0..self.inbox.len() {
+            let Ok(order) = self.inbox.try_recv() else { break };
+            self.take_order(order, Some(traffic));
         }
     }
 
@@ -220,12 +240,14 @@ impl MailDriver {
             }
             MailOrder::Done(parts) => self.peers.note_done(parts),
             MailOrder::Join(_) => {} // A node joins once.
+            MailOrder::Planning(shard, round) => self.planning.handle_planning(shard.0, round),
+            MailOrder::Move(step) => self.take_move(step),
         }
     }
 
     /// Gives the messages of a turn of a shard to the lanes of their nodes.
     fn send(&mut self, outgoing: OutgoingMail, life: Incarnation) {
-        let OutgoingMail { shard, ticket, mails, bytes } = outgoing;
+        let OutgoingMail { shard, ticket, mails, bytes, planned_with } = outgoing;
         self.shared.handed_over.fetch_sub(bytes, Ordering::Relaxed);
         // Before the node has joined, no plan names another one.
         let Some(me) = self.me.clone() else { return };
@@ -246,87 +268,19 @@ impl MailDriver {
                 qos: mail.message.qos(),
                 is_alone: mail.plan.len() == 1,
                 topic: mail.message.topic().into(),
-                content: content::encode(mail, &me, |node| self.peers.name(node), at_broker),
+                content: content::encode(
+                    mail,
+                    &me,
+                    |node| self.peers.name(node),
+                    planned_with,
+                    at_broker,
+                ),
             };
             for node in mail.nodes() {
                 let is_last = last.get(&node) == Some(&at);
                 let part = ticket.filter(|_| is_last).map(|ticket| part_of(shard, ticket));
                 self.peers.send(node, sent.clone(), part);
             }
-        }
-    }
-
-    fn take_bytes(&mut self, bytes: &[u8], traffic: &mut NatsTraffic) {
-        if wire::kind(bytes) == Some(LaneAnswer::KIND) {
-            match wire::decode::<LaneAnswer>(bytes) {
-                Ok(answer) => self.peers.handle_answer(&answer, now()),
-                Err(fault) => warn!(reason = %fault, "an answer of another node is unreadable"),
-            }
-            return;
-        }
-        let length = bytes.len() as u64;
-        let batch = match wire::decode::<MailBatch>(bytes) {
-            Ok(batch) => batch,
-            Err(fault) => {
-                warn!(reason = %fault, "mail of another node is unreadable");
-                return;
-            }
-        };
-        let (from, life) = (batch.from.clone(), batch.from_incarnation);
-        // A later life, or the verdict, makes an earlier life void.
-        match self.peers.of(&from).standing {
-            PeerStanding::Serving(known) if known > life => return,
-            PeerStanding::Dead => return,
-            PeerStanding::Serving(_) | PeerStanding::Joining => {}
-        }
-        match traffic.arrivals.handle_batch(batch) {
-            Ok(None) => {}
-            Ok(Some(taken)) => {
-                let counts = &mut self.peers.of(&from).counts;
-                counts.bytes_received += length;
-                counts.messages_received += taken.mails.len() as u64;
-                if let Some(sequence) = taken.retained {
-                    self.host.retained.note_seen(sequence);
-                }
-                if let Some(applied) = taken.applied {
-                    self.filters.handle_applied(&from, life, applied);
-                }
-                self.divide(&from, taken, traffic);
-            }
-            Err(fault) => error!(node = %from, reason = %fault, "mail in pieces is lost"),
-        }
-    }
-
-    /// Divides a batch among the shards. All messages of one publisher go to the shard of its Client Identifier,
-    /// in their order.
-    fn divide(&mut self, from: &NodeId, taken: TakenBatch, traffic: &mut NatsTraffic) {
-        let TakenBatch { number, mails, .. } = taken;
-        let shards = self.host.shards.len().max(1) as u16;
-        let mut divided: BTreeMap<u16, Vec<MailHere>> = BTreeMap::new();
-        let at_broker = self.host.clock.now();
-        for mail in mails {
-            match content::decode(&mail, at_broker) {
-                Ok(arrived) => {
-                    let here = self.searched(arrived);
-                    let shard = match &here.publisher {
-                        Some(client_id) => self.host.homes.home(client_id).0,
-                        None => mail.id.source.shard % shards,
-                    };
-                    divided.entry(shard).or_default().push(here);
-                }
-                Err(fault) => error!(node = %from, reason = %fault, "mail is unreadable"),
-            }
-        }
-        traffic.arrivals.divide(from, number, divided.len());
-        for (shard, mails) in divided {
-            let bytes = mails.iter().map(|mail| mail.message.size()).sum();
-            let (orders, node) = (self.orders.clone(), from.clone());
-            let stored = Box::new(move || drop(orders.send(MailOrder::Stored(node, number))));
-            if let Some(handle) = self.host.shards.get(usize::from(shard)) {
-                handle.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);
-            }
-            let arrived = ArrivedMail { mails, bytes, stored };
-            self.tell(ShardNumber(shard), ToShard::Mail(arrived));
         }
     }
 
@@ -348,6 +302,7 @@ impl MailDriver {
         if self.peers.is_dead(&entry.node) {
             self.forget_filters(&entry.node);
         }
+        self.cut_sessions();
     }
 
     fn change_index(&mut self, node: &NodeId, changes: &[FilterChange]) {
@@ -387,6 +342,8 @@ impl MailDriver {
         if let Some(life) = self.filters.prepared() {
             self.shared.prepared.store(life.0, Ordering::Release);
         }
+        self.go_through_shards(traffic);
+        self.take_waiting(traffic);
         if let Some(append) = self.filters.poll_append(now) {
             let (door, me, life) = (Arc::clone(&door), me.clone(), traffic.life);
             traffic.appends.push(Box::pin(async move {
@@ -400,7 +357,10 @@ impl MailDriver {
             self.greet(traffic, now).await;
             self.exchange(traffic, now).await;
         }
-        while let Some(awaited) = self.filters.poll_suback(self.peers.serving(), now) {
+        let plan_here = (&me, traffic.life);
+        while let Some(awaited) =
+            self.filters.poll_suback(self.peers.serving().chain([plan_here]), now)
+        {
             self.await_retained(awaited, now);
         }
         self.tell_retained(now);
@@ -423,7 +383,7 @@ impl MailDriver {
         if now >= traffic.report_at {
             traffic.report_at = now.plus_millis(REPORT_EVERY_MILLIS);
             // Read behind the routes: a message that was planned without them is written already.
-            self.peers.report(self.filters.applied(), self.host.retained.written());
+            self.peers.report(self.planning.place(), self.host.retained.written());
         }
         let NatsTraffic { joined: JoinedNats { door, watch, .. }, arrivals, .. } = traffic;
         while let Some((node, batch)) = self.peers.poll_batch(now) {

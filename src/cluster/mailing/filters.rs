@@ -9,7 +9,10 @@ use crate::{
     between::nodes::AwaitedRoutes,
     cluster::{
         names::{Incarnation, NodeId, Sequence},
-        routes::{AppliedMarks, FilterChange, OwnRoutes, RemoteRoutes, RouteAppend, SubackNumber},
+        routes::{
+            AppliedMarks, FilterChange, OwnRoutes, RemoteRoutes, RouteAppend, SubackNumber,
+            TakenSession,
+        },
     },
     mqtt::Timestamp,
 };
@@ -48,6 +51,28 @@ impl NodeFilters {
             true => self.wanted.insert(filter),
             false => self.wanted.remove(&filter),
         };
+    }
+
+    /// Notes that this node has taken over a session, whose filters are noted already; returns whether this life writes
+    /// the log.
+    pub(super) fn take(&mut self, session: TakenSession) -> bool {
+        let Some((_, own)) = &mut self.own else { return false };
+        own.take(session);
+        true
+    }
+
+    /// Returns the next session that a node has taken over, and its place in the log.
+    pub(super) fn poll_taken(&mut self) -> Option<(NodeId, TakenSession, Sequence)> {
+        self.remote.as_mut()?.poll_taken()
+    }
+
+    /// Returns whether all these lives plan with the log up to here.
+    pub(super) fn is_everywhere<'a>(
+        &self,
+        place: Sequence,
+        serving: impl Iterator<Item = (&'a NodeId, Incarnation)>,
+    ) -> bool {
+        self.marks.is_everywhere(place, serving)
     }
 
     /// Begins a life of this node, if it has not begun: all filters are written again.

@@ -9,6 +9,8 @@
 //! | `peers` | lanes to other nodes, and what waits for them |
 //! | `arrivals` | what other nodes send, until the shards have stored it |
 //! | `filters` | the filters of all nodes, and SUBACKs that wait for them |
+//! | `planning` | rounds that tell all shards how far the log of routes is applied |
+//! | `cuts` | the places in the log at which sessions change their node |
 //! | `content`, `hello` | encodings |
 //!
 //! A message has reached a node when this node has stored it for its sessions: then the part of the publisher's
@@ -17,10 +19,12 @@
 
 mod arrivals;
 mod content;
+mod cuts;
 mod driver;
 mod filters;
 mod hello;
 mod peers;
+mod planning;
 
 use std::{
     collections::BTreeMap,
@@ -38,18 +42,20 @@ use self::driver::{JoinedNats, MailDriver};
 use super::{
     door::Nats,
     lanes::PartNumber,
-    names::NodeId,
+    names::{ClientKey, NodeId},
     node::{ClusterNode, PreparedLife},
     retaining::{RetainedMarks, RetainedStream},
+    routes::TakenSession,
+    session_routes::{MoveOver, SessionRoutes},
 };
 use crate::{
     between::{
         door::ShardHandle,
-        nodes::{AwaitedRoutes, OtherNodes, OutgoingMail},
+        nodes::{AwaitedRoutes, OtherNodes, OutgoingMail, PlanningRound},
         retained::RetainedOfCluster,
     },
     clock::Clock,
-    router::Homes,
+    router::{Homes, ShardNumber},
 };
 
 /// Maximum bytes of messages that the shards have handed over and the thread has not taken.
@@ -100,6 +106,16 @@ enum MailOrder {
     /// Messages that dead nodes did not take are stored: these parts of tickets are done.
     Done(Vec<PartNumber>),
     Join(JoinedNats),
+    /// A shard has taken in a round.
+    Planning(ShardNumber, PlanningRound),
+    Move(SessionMove),
+}
+
+/// A session moves between nodes.
+enum SessionMove {
+    Offer(TakenSession, Arc<str>, MoveOver),
+    Take(TakenSession, Arc<str>),
+    Keep(ClientKey),
 }
 
 /// The state that the thread and all others share.
@@ -203,5 +219,29 @@ impl OtherNodes for NodeMail {
 
     fn retained(&self) -> &dyn RetainedOfCluster {
         &self.retained
+    }
+
+    fn note_planning(&self, shard: ShardNumber, round: PlanningRound) {
+        drop(self.orders.send(MailOrder::Planning(shard, round)));
+    }
+}
+
+impl SessionRoutes for NodeMail {
+    fn offer(&self, session: TakenSession, client_id: Arc<str>, over: MoveOver) {
+        self.tell_move(SessionMove::Offer(session, client_id, over));
+    }
+
+    fn take(&self, session: TakenSession, client_id: Arc<str>) {
+        self.tell_move(SessionMove::Take(session, client_id));
+    }
+
+    fn keep(&self, key: ClientKey) {
+        self.tell_move(SessionMove::Keep(key));
+    }
+}
+
+impl NodeMail {
+    fn tell_move(&self, step: SessionMove) {
+        drop(self.orders.send(MailOrder::Move(step)));
     }
 }

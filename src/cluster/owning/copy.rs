@@ -116,6 +116,17 @@ pub struct QueuedCopy {
     pub share: Option<Box<str>>,
 }
 
+/// Messages that a node has taken for a session which has left it, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestCopy {
+    /// The messages.
+    pub messages: Vec<QueuedCopy>,
+}
+
+impl Wire for RestCopy {
+    const KIND: u8 = 21;
+}
+
 /// A message that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlightCopy {

@@ -5,7 +5,9 @@ use std::{io, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{OwnerCommand, OwnerParts, OwnersOfNode, held::HeldTable, life::OwnerLife};
+use super::{
+    OwnerCommand, OwnerParts, OwnersOfNode, held::HeldTable, life::OwnerLife, moved::SessionMoves,
+};
 use crate::{
     clock::Clock,
     cluster::{
@@ -72,11 +74,12 @@ impl OwnerDriver {
         let clock = Clock::start_after(Timestamp(0));
         let mut parts = OwnerParts { of, lease, held, commands, clock };
         let mut last = Incarnation(0);
+        let mut moves = SessionMoves::default();
         while let Some(incarnation) = parts.next_life(last, &mut commanded).await {
             last = incarnation;
-            let life = OwnerLife::new(&parts, incarnation);
+            let life = OwnerLife::new(&parts, incarnation, moves);
             let mut status = parts.of.status.clone();
-            life.run(&mut status, &mut commanded, &prepared).await;
+            moves = life.run(&mut status, &mut commanded, &prepared).await;
             warn!(
                 node = %parts.of.node,
                 incarnation = incarnation.0,
@@ -107,6 +110,7 @@ impl OwnerParts {
                     // Their life has ended.
                     OwnerCommand::Gone(..)
                     | OwnerCommand::Ended(_)
+                    | OwnerCommand::Left(..) // The offer has noted it too.
                     | OwnerCommand::VersionsSpent(_) => {}
                 },
             }

@@ -22,7 +22,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{HeldClient, OfferedSession, OwnerCommand, OwnerParts, WaitingClaim};
+use super::{
+    HeldClient, OfferedSession, OwnerCommand, OwnerParts, WaitingClaim,
+    moved::{PageOutcome, SessionMoves},
+};
 use crate::{
     cluster::{
         door::{AskedQuestion, BucketEntry, NatsAskError, NatsWriteError},
@@ -53,6 +56,9 @@ pub(super) enum OwnerInput {
     Released(NodeId, ReleaseRequest, Option<ReleaseReply>),
     Offered(AskNumber, OfferedSession),
     Adopted(ClientKey, Term, bool),
+    RestSent(ClientKey, PageOutcome),
+    HolderRead(ClientKey, Option<Option<OwnerRecord>>),
+    RestStored(AskedQuestion, (ClientKey, NodeId, Term), (bool, u64, bool)),
     Removed,
     Nothing,
 }
@@ -111,13 +117,21 @@ pub(super) struct OwnerLife<'a> {
     /// Sessions that other nodes read in parts.
     pub(super) parted: HashMap<ClientKey, (Term, Bytes), RandomState>,
     pub(super) asked: HashMap<AskNumber, AskedQuestion, RandomState>,
+    /// The claims whose requests are answered with a session.
+    pub(super) offering: HashMap<AskNumber, (ClientKey, Term), RandomState>,
+    pub(super) moves: SessionMoves,
     next_ask: u64,
     pub(super) inputs: FuturesUnordered<BoxFuture<'static, OwnerInput>>,
     questions: BoxStream<'static, AskedQuestion>,
 }
 
 impl<'a> OwnerLife<'a> {
-    pub(super) fn new(parts: &'a OwnerParts, incarnation: Incarnation) -> Self {
+    pub(super) fn new(
+        parts: &'a OwnerParts,
+        incarnation: Incarnation,
+        mut moves: SessionMoves,
+    ) -> Self {
+        moves.begin_life();
         let questions = parts.of.door.questions(&parts.of.node, incarnation.0);
         Self {
             parts,
@@ -134,6 +148,8 @@ impl<'a> OwnerLife<'a> {
             moving_in: HashSet::default(),
             parted: HashMap::default(),
             asked: HashMap::default(),
+            offering: HashMap::default(),
+            moves,
             next_ask: 0,
             inputs: FuturesUnordered::new(),
             questions,
@@ -146,7 +162,7 @@ impl<'a> OwnerLife<'a> {
         status: &mut watch::Receiver<NodeStatus>,
         commanded: &mut mpsc::UnboundedReceiver<OwnerCommand>,
         prepared: &PreparedLife,
-    ) {
+    ) -> SessionMoves {
         self.prepare().await;
         self.lives.follow(&status.borrow_and_update());
         prepared.store(self.incarnation.0, Ordering::Release);
@@ -163,6 +179,7 @@ impl<'a> OwnerLife<'a> {
                     let now = self.now();
                     self.end_clients(now);
                     self.owners.handle_time_of_claims(&self.lives, now);
+                    self.look_at_moves(now);
                     if self.acts() && Instant::now() >= doubts_at {
                         doubts_at = Instant::now() + DOUBTS_EVERY;
                         self.owners.handle_time_of_doubts(now);
@@ -174,6 +191,7 @@ impl<'a> OwnerLife<'a> {
         for (_, (_, answer)) in self.waiting.drain() {
             let _ = answer.send(Err(ConnectRefusal::Unavailable)); // The socket may be closed.
         }
+        self.moves
     }
 
     /// Ends what is left of an earlier life, and learns of the sessions in the store.
@@ -215,6 +233,11 @@ impl<'a> OwnerLife<'a> {
             }
             OwnerCommand::Ended(key) => self.end_client(key, now),
             OwnerCommand::VersionsSpent(key) => self.owners.handle_versions_spent(key),
+            OwnerCommand::Left(key, term, to) => {
+                self.handle_left(key, term, to);
+                self.carry_steps();
+                self.look_at_moves(now);
+            }
         }
     }
 
@@ -237,6 +260,7 @@ impl<'a> OwnerLife<'a> {
         self.owners.handle_session_ended(key, now);
         if self.owners.custody(key).is_none() {
             self.parts.held.forget(key);
+            self.moves.forget(key);
             if !self.owners.is_claiming(key) {
                 self.client_ids.remove(&key);
             }
@@ -271,6 +295,11 @@ impl<'a> OwnerLife<'a> {
             }
             OwnerInput::Released(_, _, None) => return, // It is asked again.
             OwnerInput::Offered(ask, offered) => return self.take_offered(ask, offered),
+            OwnerInput::RestSent(key, outcome) => return self.handle_rest_sent(key, outcome),
+            OwnerInput::HolderRead(key, record) => return self.handle_holder(key, record),
+            OwnerInput::RestStored(question, name, outcome) => {
+                return self.handle_rest_stored(question, name, outcome);
+            }
             OwnerInput::Adopted(key, term, true) => {
                 self.owners.handle_adopted(key, term, now);
                 key
@@ -284,8 +313,13 @@ impl<'a> OwnerLife<'a> {
     }
 
     fn take_offered(&mut self, ask: AskNumber, offered: OfferedSession) {
+        let claim = self.offering.remove(&ask);
         match offered {
-            OfferedSession::Copy(copy) => self.owners.handle_offered(ask, Some((copy, false))),
+            OfferedSession::Copy(copy, rest_from) => {
+                let Some(claim) = claim else { return };
+                let copy = self.keep_offer(claim, copy, rest_from);
+                self.owners.handle_offered(ask, Some((copy, false)));
+            }
             OfferedSession::Nothing => self.owners.handle_offered(ask, None),
             OfferedSession::Unreadable => {
                 self.asked.remove(&ask); // Without an answer, the node asks again.
@@ -342,6 +376,9 @@ impl<'a> OwnerLife<'a> {
             return; // Without an answer, the node asks again.
         }
         match asked.body {
+            QuestionBody::Release(request) if self.moves.is_catching_up(request.key) => {
+                self.answer_later(question);
+            }
             QuestionBody::Release(request) => {
                 let ask = AskNumber(self.next_ask);
                 self.next_ask += 1;
@@ -358,6 +395,7 @@ impl<'a> OwnerLife<'a> {
                     self.answer(question, &part);
                 }
             }
+            QuestionBody::Rest(part) => self.take_rest(question, &asked.from, part),
             QuestionBody::Mail { .. }
             | QuestionBody::Past { .. }
             | QuestionBody::Shadow { .. }

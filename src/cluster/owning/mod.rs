@@ -14,13 +14,14 @@
 //! connects again without the driver.
 //!
 //! The previous holder keeps a session that it has handed over until the claimant has stored it and confirmed the
-//! record. Messages that come for it there meanwhile do not travel.
+//! record, all nodes have its new routes, and the messages that came meanwhile are there too (`moves`).
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `held` | the clients of this node, for all threads |
 //! | `driver` | the lives, one after the other |
 //! | `life` | one life: its inputs |
+//! | `moved`, `moves` | the messages that follow a session: the state, and its steps |
 //! | `steps` | carries out the steps of the core |
 //! | `parts` | sessions that are larger than one message of NATS |
 //! | `copy` | the form in which a session travels |
@@ -29,6 +30,8 @@ pub mod copy;
 mod driver;
 mod held;
 mod life;
+mod moved;
+mod moves;
 mod parts;
 mod steps;
 
@@ -48,9 +51,10 @@ use self::held::HeldTable;
 pub use self::{driver::OwnerDriver, held::HeldClient};
 use super::{
     door::Nats,
-    names::{ClientKey, NodeId},
+    names::{ClientKey, NodeId, Term},
     node::{ActingLease, NodeStatus},
     owner_record::{ConnectNumber, ConnectRefusal},
+    session_routes::SessionRoutes,
 };
 use crate::clock::Clock;
 
@@ -68,6 +72,17 @@ pub trait OwnedSessions: Send + Sync {
     /// Ends a session without a connection. `has_moved`: another node has it, with its Will and its messages.
     fn drop_session(&self, client_id: &Arc<str>, has_moved: bool) -> BoxFuture<'static, ()>;
 
+    /// Reads messages of a session without a connection, from this place of its queue on, when all that came so far are
+    /// stored. `None`: they cannot be read now.
+    fn rest(&self, client_id: &Arc<str>, from: u64) -> BoxFuture<'static, Option<RestRead>>;
+
+    /// Adds messages of the former holder to a session that has come from it; returns whether they are stored.
+    fn append(&self, client_id: &Arc<str>, copy: Bytes, kind: RestKind)
+    -> BoxFuture<'static, bool>;
+
+    /// Delivers the messages that a session holds for those of its former holder.
+    fn give_up_order(&self, client_id: &Arc<str>);
+
     /// Ends all connections, because this life of the node has ended.
     fn fence(&self) -> BoxFuture<'static, ()>;
 
@@ -78,12 +93,32 @@ pub trait OwnedSessions: Send + Sync {
 /// The session of a client that another node has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferedSession {
-    /// The session as it travels.
-    Copy(Bytes),
+    /// The session as it travels, and the place of the first message that it does not have.
+    Copy(Bytes, u64),
     /// There is none any more.
     Nothing,
     /// It is there, and cannot be read now.
     Unreadable,
+}
+
+/// Messages that follow a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestRead {
+    /// The messages as they travel.
+    pub copy: Bytes,
+    /// The place behind them.
+    pub next: u64,
+    /// Whether there are none.
+    pub is_last: bool,
+}
+
+/// How messages of a former holder are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestKind {
+    /// Whether there are no more.
+    pub is_last: bool,
+    /// Whether the session must be the one that has come: this life of the node has taken it.
+    pub is_marked: bool,
 }
 
 /// An input of the driver. Its channel has at most one message for each CONNECT that waits, and for each client that
@@ -97,6 +132,8 @@ pub(super) enum OwnerCommand {
     Ended(ClientKey),
     /// The term of the client has no more versions.
     VersionsSpent(ClientKey),
+    /// A session has left to this node by a claim of this term, and no message for it comes here any more.
+    Left(ClientKey, Term, NodeId),
 }
 
 /// The node whose client identifiers the driver owns.
@@ -109,6 +146,8 @@ pub struct OwnersOfNode {
     pub status: watch::Receiver<NodeStatus>,
     /// The sessions of its broker.
     pub sessions: Arc<dyn OwnedSessions>,
+    /// The routes of sessions that move.
+    pub(super) routes: Arc<dyn SessionRoutes>,
 }
 
 impl fmt::Debug for OwnersOfNode {

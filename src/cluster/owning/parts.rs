@@ -69,9 +69,10 @@ impl PartAsker {
         let (bytes_in_all, first) = match self.ask_once(question, time_max).await? {
             QuestionReply::Release(reply) => return Some(reply),
             QuestionReply::SessionPart { bytes_in_all, part } => (bytes_in_all, part),
-            QuestionReply::Forward(_) | QuestionReply::Routes(_) | QuestionReply::Done => {
-                return None;
-            }
+            QuestionReply::Forward(_)
+            | QuestionReply::Routes(_)
+            | QuestionReply::Done
+            | QuestionReply::Rest(_) => return None,
         };
         let mut whole = BytesMut::from(&*first);
         while (whole.len() as u64) < bytes_in_all {

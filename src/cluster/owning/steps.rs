@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    OfferedSession,
+    OfferedSession, OwnedSessions, RestKind,
     life::{OwnerInput, OwnerLife},
     parts::PartAsker,
 };
@@ -13,7 +13,7 @@ use crate::cluster::{
     door::{AskedQuestion, KeyWrite},
     names::{ClientKey, NodeId, Term},
     owner_record::{AskNumber, ConnectNumber, ConnectRefusal, ReleaseReply, ReleaseRequest},
-    owners::{LeftWhole, OwnerStep},
+    owners::{LeftWhole, OwnerStep, Tombstone},
     questions::{NodeQuestion, QuestionBody, QuestionReply},
     wire,
 };
@@ -61,20 +61,27 @@ impl OwnerLife<'_> {
                 self.ask(to, request, body, RELEASE_TIME_MAX);
             }
             OwnerStep::Confirmed(to, request) => {
+                self.note_former(request.key, &to);
                 let body = QuestionBody::Confirmed(request);
                 self.ask(to, request, body, READ_TIME_MAX);
             }
             OwnerStep::Answer(ask, reply) => self.answer_release(ask, reply),
-            OwnerStep::Offer(key, _, ask) => self.offer(key, ask),
+            OwnerStep::Offer(key, term, ask) => self.offer(key, term, ask),
             OwnerStep::Adopt(key, term, copy) => self.adopt(key, term, copy),
-            OwnerStep::Leave(key, _, LeftWhole::Whole | LeftWhole::BehindOffer) => self.leave(key),
-            OwnerStep::Settle(key, ..) => {
+            OwnerStep::Leave(key, to, LeftWhole::Whole | LeftWhole::BehindOffer) => {
+                self.leave(key, &to);
+            }
+            OwnerStep::Settle(key, term, _) => {
                 self.found_elsewhere.remove(&key);
-                self.moving_in.remove(&key);
+                if self.moving_in.remove(&key) {
+                    self.begin_catching_up(key, term);
+                }
             }
             OwnerStep::Drop(key) => self.drop_copy(key),
             OwnerStep::Regain(key, _) => {
                 self.parted.remove(&key);
+                self.moves.regain(key);
+                self.parts.of.routes.keep(key);
             }
             OwnerStep::Fetch(..) => {} // Nothing is kept for a dead node yet.
             OwnerStep::Admit(connect, key, term) => self.admit(connect, key, term),
@@ -136,8 +143,13 @@ impl OwnerLife<'_> {
     }
 
     /// Offers the session of a client to the node that has claimed it.
-    fn offer(&mut self, key: ClientKey, ask: AskNumber) {
+    fn offer(&mut self, key: ClientKey, term: Term, ask: AskNumber) {
         self.parts.held.give_up(key);
+        // The claimant may have got the answer to its first request, so it gets the same copy again.
+        if let Some(copy) = self.moves.offered(key, term) {
+            return self.owners.handle_offered(ask, Some((copy, false)));
+        }
+        self.offering.insert(ask, (key, term));
         let offered = self.client_ids.get(&key).map(|id| self.parts.of.sessions.offer(id));
         self.inputs.push(Box::pin(async move {
             let offered = match offered {
@@ -153,13 +165,18 @@ impl OwnerLife<'_> {
     fn adopt(&mut self, key: ClientKey, term: Term, copy: Option<Bytes>) {
         let sessions = &self.parts.of.sessions;
         let is_old = self.found_elsewhere.contains(&key);
-        let client_id = self.client_ids.get(&key).filter(|_| is_old);
+        let client_id = self.client_ids.get(&key).cloned();
+        let rest_from = self.moves.come_back(key);
         let (adopted, dropped) = match copy {
             Some(copy) => {
                 self.moving_in.insert(key);
-                (Some(sessions.adopt(copy)), None)
+                let rest = rest_from.zip(client_id).map(|(from, id)| (id, from));
+                (Some(Box::pin(adopt_with(Arc::clone(sessions), copy, rest))), None)
             }
-            None => (None, client_id.map(|id| sessions.drop_session(id, false))),
+            None => {
+                let old = client_id.filter(|_| is_old);
+                (None, old.map(|id| sessions.drop_session(&id, false)))
+            }
         };
         self.inputs.push(Box::pin(async move {
             let mut is_adopted = true;
@@ -179,12 +196,14 @@ impl OwnerLife<'_> {
         }
     }
 
-    /// Drops the session of a client that another node has. Without mail between nodes, nothing else is left to do.
-    fn leave(&mut self, key: ClientKey) {
+    /// Gives up the session of a client that another node has. One that was offered is kept until its rest is there.
+    fn leave(&mut self, key: ClientKey, to: &Tombstone) {
         self.parts.held.give_up(key);
         self.owners.forget_tombstone(key);
         self.parted.remove(&key);
-        self.drop_session(key);
+        if !self.begin_leaving(key, to) {
+            self.drop_session(key);
+        }
         self.client_ids.remove(&key);
     }
 
@@ -219,4 +238,26 @@ impl OwnerLife<'_> {
             let _ = self.parts.commands.send(super::OwnerCommand::Ended(key));
         }
     }
+}
+
+/// Stores a session that another node has handed over. Messages that this node has taken for it since it has left come
+/// behind it.
+async fn adopt_with(
+    sessions: Arc<dyn OwnedSessions>,
+    copy: Bytes,
+    rest: Option<(Arc<str>, u64)>,
+) -> bool {
+    let mut pages = Vec::new();
+    if let Some((client_id, mut from)) = rest {
+        while let Some(page) = sessions.rest(&client_id, from).await.filter(|page| !page.is_last) {
+            from = page.next;
+            pages.push((Arc::clone(&client_id), page.copy));
+        }
+    }
+    let is_adopted = sessions.adopt(copy).await;
+    for (client_id, page) in pages.into_iter().filter(|_| is_adopted) {
+        let kind = RestKind { is_last: false, is_marked: true };
+        sessions.append(&client_id, page, kind).await;
+    }
+    is_adopted
 }

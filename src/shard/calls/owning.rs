@@ -7,10 +7,11 @@ use tokio::{sync::oneshot, task::yield_now};
 
 use crate::{
     auth::Patience,
+    journal::QueuePlace,
     shard::{
         client_turns::ClientTurns,
         doors::ToConnection,
-        handover::{MovingSession, Offered},
+        handover::{MovingSession, Offered, RestPage},
         presence::preparing::prepare_found,
         shared::SharedShard,
     },
@@ -55,6 +56,41 @@ pub(crate) async fn drop_session(clients: Rc<ClientTurns>, client_id: Arc<str>, 
     let now = clients.core.clock.now();
     clients.shard.borrow_mut().drop_session(&client_id, has_moved, now);
     is_stored(&clients.shard).await;
+}
+
+/// Returns messages of an absent client from this place on; `None` if they cannot be read.
+pub(crate) async fn rest(
+    clients: Rc<ClientTurns>,
+    client_id: Arc<str>,
+    from: u64,
+) -> Option<RestPage> {
+    is_stored(&clients.shard).await;
+    clients.shard.borrow().rest_of(&client_id, QueuePlace(from)).ok()
+}
+
+/// Adds messages that the former node has taken for a session; returns whether they are stored: the session is here.
+/// `is_last`: there are no more. `is_marked`: the session must be the one that has come.
+pub(crate) async fn append(
+    clients: Rc<ClientTurns>,
+    client_id: Arc<str>,
+    page: RestPage,
+    (is_last, is_marked): (bool, bool),
+) -> bool {
+    let now = clients.core.clock.now();
+    let is_here = clients.shard.borrow_mut().append_rest(
+        &client_id,
+        page.messages,
+        (is_last, is_marked),
+        now,
+    );
+    is_stored(&clients.shard).await;
+    is_here
+}
+
+/// Delivers what a session holds for the rest of its former node, which does not come in time.
+pub(crate) fn give_up_order(clients: &ClientTurns, client_id: &str) {
+    let now = clients.core.clock.now();
+    clients.shard.borrow_mut().give_up_order(client_id, now);
 }
 
 /// Ends all connections.

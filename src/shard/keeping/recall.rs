@@ -210,6 +210,8 @@ impl Shard {
             timer: Timer::default(),
             recent_topic: None,
             is_suspended: false,
+            #[cfg(feature = "cluster")]
+            moving: None,
             chores: None,
             backlogs: None,
             weeds_after: Timestamp(0),

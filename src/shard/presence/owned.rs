@@ -80,6 +80,9 @@ impl Shard {
                 self.charge_leaving(slot as u32);
                 self.end_connection(slot as u32, Departure::FENCED, now);
             }
+            if self.slot(slot as u32).is_some_and(|found| found.moving.is_some()) {
+                self.end_arriving(slot as u32, now);
+            }
         }
         self.flush();
         (to < end).then_some(to)

@@ -112,6 +112,7 @@ impl Shard {
             }
             // The batch is emptied even if its shard has gone, so nothing piles up at the end of the broker.
             let mut batch = std::mem::take(collected);
+            batch.planned_with = self.planning_with;
             if batch.is_awaited && is_waited_for {
                 batch.awaited = ticket.map(|ticket| Awaited { shard: self.number, ticket });
                 awaited += usize::from(batch.awaited.is_some());

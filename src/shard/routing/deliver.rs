@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+#[cfg(feature = "cluster")]
+use crate::shard::moving::MovingTurn;
 use crate::{
     between::batch::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
     flow::StoreLoad,
@@ -26,10 +28,12 @@ impl Shard {
         let awaited = batch.awaited;
         let load = batch.load.take();
         self.charge_account(load.as_ref().and_then(StoreLoad::account).cloned());
+        let own = std::mem::replace(&mut self.planning_with, batch.planned_with);
         self.deliver_all(batch, now);
         self.owe(awaited);
         // A search among the members of a shared subscription may continue on another shard.
         self.flush();
+        self.planning_with = own;
         drop(load); // The changes count by themselves now.
     }
 
@@ -106,9 +110,18 @@ impl Shard {
         message: &mut SharedPublication<'_>,
         now: Timestamp,
     ) -> Option<Delivered> {
-        let slot = self.slots.get(target.place.slot as usize)?;
+        #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "no session moves"))]
+        let mut slot = self.slots.get(target.place.slot as usize)?;
         if slot.generation != target.place.generation || slot.is_suspended {
             return None;
+        }
+        #[cfg(feature = "cluster")]
+        if slot.moving.is_some() {
+            match self.deliver_moving(target, share.is_some(), message, now) {
+                MovingTurn::Takes => slot = self.slots.get(target.place.slot as usize)?,
+                MovingTurn::Held => return Some(Delivered::Queued { displaced: 0 }),
+                MovingTurn::OfOtherNode => return None,
+            }
         }
         let (topic, qos) = (message.publication.topic, target.qos);
         // Rules of the session's own may have expired; the others then decide by the topic.

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     between::nodes::{
-        ArrivedMail, AwaitedRoutes, MailHere, MailToNodes, OutgoingMail, RoutesKnown,
+        ArrivedMail, AwaitedRoutes, MailHere, MailToNodes, OutgoingMail, PlanningRound, RoutesKnown,
     },
     journal::Ticket,
     metrics::DropReason,
@@ -61,14 +61,21 @@ impl Shard {
             awaited.dedup();
         }
         let bytes = mails.iter().map(|mail| mail.message.size()).sum();
-        nodes.send(OutgoingMail { shard: self.number, ticket, mails, bytes });
+        nodes.send(OutgoingMail {
+            shard: self.number,
+            ticket,
+            mails,
+            bytes,
+            planned_with: self.planning_with,
+        });
         awaited.len()
     }
 
     /// Takes messages of another node, for sessions of this node.
     pub(in crate::shard) fn take_mail(&mut self, arrived: ArrivedMail, now: Timestamp) {
-        let ArrivedMail { mails, bytes, stored } = arrived;
+        let ArrivedMail { mails, bytes, planned_with, stored } = arrived;
         self.bytes_waiting.fetch_sub(bytes, Ordering::Relaxed);
+        let own = std::mem::replace(&mut self.planning_with, planned_with);
         for mail in mails {
             self.route_mail(mail, now);
         }
@@ -78,6 +85,16 @@ impl Shard {
         } else {
             self.flush();
             stored();
+        }
+        self.planning_with = own;
+    }
+
+    /// Plans with a later place of the log of routes from now on. All messages that were planned before leave first.
+    pub(in crate::shard) fn take_round(&mut self, round: PlanningRound) {
+        self.flush();
+        self.planning_with = round.place;
+        if let Some(nodes) = self.core.nodes.get() {
+            nodes.note_planning(self.number, round);
         }
     }
 

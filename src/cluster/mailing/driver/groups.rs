@@ -7,7 +7,7 @@ use super::{MailDriver, ticket_of};
 use crate::{
     between::{
         door::ToShard,
-        nodes::{ArrivedMail, MailHere},
+        nodes::{ArrivedMail, MailHere, RoutesPlace},
     },
     cluster::{
         lanes::{PartNumber, Unacknowledged},
@@ -25,12 +25,13 @@ struct ReturnedMail {
     mails: Vec<MailHere>,
     /// The parts of tickets that wait until it is stored elsewhere.
     parts: Vec<PartNumber>,
+    planned_with: RoutesPlace,
 }
 
 impl MailDriver {
     /// Returns a message with the numbers of the nodes that have searched.
     pub(super) fn searched(&mut self, arrived: ArrivedContent) -> MailHere {
-        let ArrivedContent { mut here, visited } = arrived;
+        let ArrivedContent { mut here, visited, .. } = arrived;
         if let Some(group) = &mut here.group {
             for node in visited.iter().filter(|node| self.me.as_ref() != Some(*node)) {
                 group.visited.add(self.peers.number(node));
@@ -53,11 +54,14 @@ impl MailDriver {
                 let arrived = content::decode(&mail, at_broker).ok();
                 match arrived.filter(|arrived| arrived.here.group.is_some()) {
                     Some(arrived) => {
+                        let place = arrived.planned_with;
                         let mut here = self.searched(arrived);
                         if let Some(group) = &mut here.group {
                             group.visited.add(number);
                         }
-                        by_shard.entry(shard).or_default().mails.push(here);
+                        let returned = by_shard.entry(shard).or_default();
+                        returned.mails.push(here);
+                        returned.planned_with = returned.planned_with.max(place);
                     }
                     None if !by_shard.contains_key(&shard) => {
                         self.peers.drop_returned(number, part);
@@ -70,10 +74,10 @@ impl MailDriver {
                 by_shard.entry(shard).or_default().parts.extend(part);
             }
         }
-        for (shard, ReturnedMail { mails, parts }) in by_shard {
+        for (shard, ReturnedMail { mails, parts, planned_with }) in by_shard {
             let orders = self.orders.clone();
             let stored = Box::new(move || drop(orders.send(MailOrder::Done(parts))));
-            let arrived = ArrivedMail { mails, bytes: 0, stored };
+            let arrived = ArrivedMail { mails, bytes: 0, planned_with, stored };
             self.tell(ShardNumber(shard), ToShard::Mail(arrived));
         }
     }

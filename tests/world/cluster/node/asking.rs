@@ -76,6 +76,7 @@ impl Node {
                 QuestionReply::Done
             }
             QuestionBody::SessionPart { .. } => return, // Sessions of the world fit into one answer.
+            QuestionBody::Rest(_) => return, // Messages of the world follow a session one by one.
             QuestionBody::RoutesOf(key) => QuestionReply::Routes(self.on_routes_of(key)),
             QuestionBody::Drained(key) => {
                 let mails = self.run.catch_ups.handle_drained(key, &question.from);
