@@ -20,6 +20,7 @@ mod owning;
 mod program;
 mod records;
 mod retained;
+mod rounds;
 mod running;
 mod sharing;
 mod subscriber;

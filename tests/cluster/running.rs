@@ -50,6 +50,8 @@ fn accounts() -> &'static str {
             .args(["run", "--config", "hearthmq.toml"])
             .current_dir(place.path())
             .env("HEARTHMQ_ADMIN_PASSWORD", PASSWORD)
+            .env_remove("HEARTHMQ_CLUSTER_ROUNDS")
+            .env_remove("HEARTHMQ_CLUSTER_KILL_SEED")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -93,6 +95,8 @@ impl Node {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hearthmq"))
             .args(["run", "--config", "hearthmq.toml"])
             .current_dir(directory.path())
+            .env_remove("HEARTHMQ_CLUSTER_ROUNDS")
+            .env_remove("HEARTHMQ_CLUSTER_KILL_SEED")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -123,6 +127,11 @@ impl Node {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         self.child.wait().unwrap();
+    }
+
+    /// Returns the address for clients.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.mqtt
     }
 
     /// Sends a signal to it.
