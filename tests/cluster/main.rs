@@ -3,6 +3,7 @@
 //! A machine without the program `nats-server` skips the tests, and says so (`crates/hearthmq-test`,
 //! `nats.rs`).
 
+#![expect(clippy::print_stdout, reason = "the rounds say what was promised and kept")]
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
 
 mod access;

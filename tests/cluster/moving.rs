@@ -40,7 +40,19 @@ fn publish(node: &Node, name: &str, stop: &AtomicBool) -> BTreeMap<Stream, u64> 
                     Some(ack.packet_id.0.get())
                 }
                 Packet::PubComp(_) => None,
-                packet => panic!("{packet:?}"),
+                packet @ (Packet::Connect(_)
+                | Packet::ConnAck(_)
+                | Packet::Publish(_)
+                | Packet::PubRel(_)
+                | Packet::Subscribe(_)
+                | Packet::SubAck(_)
+                | Packet::Unsubscribe(_)
+                | Packet::UnsubAck(_)
+                | Packet::PingReq
+                | Packet::PingResp
+                | Packet::Disconnect(_)
+                | Packet::Auth(_)
+                | _) => panic!("{packet:?}"),
             });
             match reply {
                 Some(id) => client.send(&pubrel(id)),

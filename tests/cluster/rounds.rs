@@ -114,7 +114,18 @@ fn publish_both(book: &Book, client: &mut Client, name: &str, number: u64) -> Op
                 Packet::PubRec(ack) => Some((Some(2), Some(ack.packet_id.0.get()))),
                 Packet::PubComp(_) => Some((None, None)),
                 Packet::Disconnect(_) => None,
-                packet => panic!("{packet:?}"),
+                packet @ (Packet::Connect(_)
+                | Packet::ConnAck(_)
+                | Packet::Publish(_)
+                | Packet::PubRel(_)
+                | Packet::Subscribe(_)
+                | Packet::SubAck(_)
+                | Packet::Unsubscribe(_)
+                | Packet::UnsubAck(_)
+                | Packet::PingReq
+                | Packet::PingResp
+                | Packet::Auth(_)
+                | _) => panic!("{packet:?}"),
             })
             .ok()
             .flatten()?;
@@ -271,9 +282,9 @@ impl Rounds {
         }
         self.receive(CALM);
         let is_fenced = self.is_fenced();
-        for broker in 0..BROKERS {
+        for (broker, before) in ended.into_iter().enumerate() {
             let may_end = matches!(victim, Victim::Broker(killed) if killed == broker);
-            let has_ended = lock(&book.ended)[broker] != ended[broker];
+            let has_ended = lock(&book.ended)[broker] != before;
             assert!(
                 may_end || is_fenced || !has_ended,
                 "{victim:?}: connections to {broker} ended"

@@ -59,7 +59,18 @@ impl Subscriber {
                 }
                 Packet::SubAck(_) => Some((QoS::AtMostOnce, 0, None)),
                 Packet::Disconnect(_) => None,
-                packet => panic!("{packet:?}"),
+                packet @ (Packet::Connect(_)
+                | Packet::ConnAck(_)
+                | Packet::PubAck(_)
+                | Packet::PubRec(_)
+                | Packet::PubComp(_)
+                | Packet::Subscribe(_)
+                | Packet::Unsubscribe(_)
+                | Packet::UnsubAck(_)
+                | Packet::PingReq
+                | Packet::PingResp
+                | Packet::Auth(_)
+                | _) => panic!("{packet:?}"),
             });
             let (qos, id, text) = match came {
                 Ok(Some(came)) => came,
