@@ -72,13 +72,14 @@ fn every_code_of_an_error_is_documented() {
         include_str!("../../../src/http/error/bridges.rs"),
         include_str!("../../../src/http/error/broker.rs"),
         include_str!("../../../src/http/error/certificates.rs"),
+        include_str!("../../../src/http/error/cluster.rs"),
         include_str!("../../../src/http/error/pages.rs"),
         include_str!("../../../src/http/error/repeated.rs"),
         include_str!("../../../src/http/error/users.rs"),
         include_str!("../../../src/http/error/waiting.rs"),
     ]
     .concat();
-    let known: BTreeSet<_> = ["bad_request(\"", "refusal(\"", "StatusCode::"]
+    let known: BTreeSet<_> = ["bad_request(\"", "refusal(\"", "of_cluster(\"", "StatusCode::"]
         .into_iter()
         .flat_map(|call| between(&source, call, if call.ends_with('"') { "\"" } else { "\"," }))
         .filter_map(|code| code.rsplit('"').next())
