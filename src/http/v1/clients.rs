@@ -13,7 +13,6 @@ use actix_web::{
 use futures_util::{Stream, stream::try_unfold};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::task::yield_now;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -21,7 +20,6 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        error::ErrorBody,
         failures::{Caller, ClientId, Elsewhere, Fails, Items as ItemFails, JsonBody, Parameters},
         live::LongAnswer,
         shares::OwnShare,
@@ -231,35 +229,20 @@ fn accepts_lines(request: &HttpRequest) -> bool {
     })
 }
 
-/// Returns the list as lines. The next clients are read when the caller has taken those before. An
-/// error is the last line, and then the connection is cut, so that nobody takes the list for
-/// complete.
+/// Returns the list as lines. The next clients are read when the caller has taken those before.
 fn lines(
     place: (OwnShare, Data<Api>),
     wanted: ListClients,
     fields: Fields,
 ) -> impl Stream<Item = Result<Bytes, ApiError>> {
-    try_unfold((place, Ok(Some(wanted))), move |(place, wanted)| async move {
-        let wanted = match wanted {
-            Ok(Some(wanted)) => wanted,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                yield_now().await; // so that the line before is written
-                return Err(error);
-            }
-        };
+    try_unfold((place, Some(wanted)), move |(place, wanted)| async move {
+        let Some(wanted) = wanted else { return Ok(None) };
         let found = async { whole(place.1.0.control.list_clients(wanted.clone()).await?) };
-        let page = match in_time_of_list(&place.1, found).await {
-            Ok(page) => page,
-            Err(error) => {
-                let line = walk::line(&ErrorBody::of(&error));
-                return Ok(Some((line, (place, Err(error)))));
-            }
-        };
+        let page = in_time_of_list(&place.1, found).await?;
         let lines = page.clients.iter().map(|client| walk::line(&ShownClient { client, fields }));
         let lines = lines.collect::<Vec<_>>().concat();
         let next = page.next.map(|next| wanted.after(next));
-        Ok(Some((lines.into(), (place, Ok(next)))))
+        Ok(Some((lines.into(), (place, next))))
     })
 }
 
