@@ -121,7 +121,8 @@ impl Shard {
         self.retain_and_route(slot, publish, topic, recent, turn).map_err(refused_retained)
     }
 
-    /// Returns why a message must wait before it is handled: a subscriber has a full queue, or the store is behind.
+    /// Returns why a message must wait before it is handled: a subscriber has a full queue, the store is behind, or the
+    /// cluster has not stored it as a retained message yet.
     #[inline]
     fn why_publish_waits(
         &mut self,
